@@ -1,0 +1,80 @@
+"""What every stage program shares: its log, its exit status, and how its errors look."""
+
+import argparse
+import faulthandler
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from snaketune.errors import Interrupted, UserError
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+"""The terminal. `open_log` keeps it on the real stderr when stray output goes to the log."""
+
+
+def parser(docstring: str | None) -> argparse.ArgumentParser:
+    """Return an argument parser with a program's docstring as help and the common `--log`."""
+    result = argparse.ArgumentParser(
+        description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    result.add_argument("--log", type=Path, help="also write everything that happens to this file")
+    return result
+
+
+def open_log(path: Path | None) -> None:
+    """Show our own messages on the terminal, and write them with all other output to `path`.
+
+    Libraries, compilers and crashes print to file descriptors 1 and 2; those are pointed at the
+    log, so the terminal shows one readable line at a time and nothing is lost.
+    """
+    root = logging.getLogger("snaketune")
+    root.setLevel(logging.INFO)
+    root.propagate = False
+    root.handlers = [RichHandler(console=console, show_path=False, show_level=False)]
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    terminal = os.fdopen(os.dup(2), "w", buffering=1)
+    console.file = terminal
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.ftruncate(descriptor, 0)
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        stream.flush()
+        os.dup2(descriptor, number)
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    faulthandler.enable()
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    root.addHandler(handler)
+    logging.getLogger().addHandler(handler)  # warnings of other libraries: to the log alone
+
+
+def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:
+    """Call a program's main and return its exit status: 0, 1, or 128 + the signal's number."""
+    try:
+        main(argv)
+    except UserError as error:
+        return _fail(f"[bold red]Error:[/] {_escaped(error)}", 1)
+    except Interrupted as error:
+        return _fail(f"[bold yellow]Stopped:[/] {_escaped(error)}", 128 + error.signum)
+    except KeyboardInterrupt:
+        return _fail("[bold yellow]Stopped[/] before anything was written.", 128 + signal.SIGINT)
+    return 0
+
+
+def _fail(message: str, status: int) -> int:
+    console.print(message)
+    for handler in logging.getLogger("snaketune").handlers:
+        if isinstance(handler, logging.FileHandler):
+            Console(file=handler.stream, highlight=False, soft_wrap=True).print(message)
+    return status
+
+
+def _escaped(error: Exception) -> str:
+    return str(error).replace("[", r"\[")

@@ -1,0 +1,185 @@
+"""Chat templates: conversations to token ids and labels, supervising the assistant's turns."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+from snaketune.data.formats import Conversation
+from snaketune.errors import UserError
+
+IGNORE = -100
+"""The label of a token that carries no loss, as torch's cross entropy has it."""
+
+NAMED_TEMPLATES = {
+    "chatml": "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A conversation's token ids and labels, both of its length in tokens; labels unshifted."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+class ChatTemplate:
+    """A tokenizer together with the chat template in force.
+
+    transformers has the same rendering, but importing it costs seconds and torch; here it is
+    tokenizers and jinja2 alone. A test pins that both give the same ids.
+
+    Args:
+        folder: A base model's folder, with tokenizer.json and tokenizer_config.json.
+        name: `auto` for the tokenizer's own template, or one of NAMED_TEMPLATES.
+
+    Raises:
+        UserError: `auto`, and the tokenizer brings no template.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        self._config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        self.text = NAMED_TEMPLATES.get(name) or _own_template(folder, self._config)
+        self._template = _environment().from_string(self.text)
+        self._special = {
+            token.content
+            for token in self.tokenizer.get_added_tokens_decoder().values()
+            if token.special
+        }
+
+    def render(self, messages: Conversation, add_generation_prompt: bool = False) -> str:
+        """Return the text the model is given for `messages`."""
+        return self._template.render(
+            messages=messages,
+            add_generation_prompt=add_generation_prompt,
+            bos_token=self._token("bos_token"),
+            eos_token=self._token("eos_token"),
+        )
+
+    def encode(self, conversations: Iterable[Conversation]) -> Iterator[Encoded]:
+        """Yield ids and labels of each conversation, tokenised in one batched call.
+
+        The text is tokenised whole, so ids equal those of `apply_chat_template`; labels come
+        from character spans.
+
+        Raises:
+            ValueError: The template does not render a conversation piece by piece.
+        """
+        texts, spans = [], []
+        for conversation in conversations:
+            text, supervised = self._render_with_spans(conversation)
+            texts.append(text)
+            spans.append(supervised)
+        encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)
+        for text, encoding, supervised in zip(texts, encodings, spans, strict=True):
+            ids = encoding.ids
+            labels = _labels(ids, _starts(text, encoding.offsets), supervised)
+            yield Encoded(ids, labels)
+
+    def end_token_ids(self) -> list[int]:
+        """Return the ids that end an answer: what the template puts after it, and the EOS."""
+        question = [{"role": "user", "content": "?"}]
+        prompt = self.render(question, add_generation_prompt=True)
+        full = self.render([*question, {"role": "assistant", "content": "!"}])
+        suffix = full[len(prompt) + 1 :]
+        first = min(filter(suffix.count, self._special), key=suffix.index, default=None)
+        names = [name for name in (first, self._token("eos_token")) if name]
+        ids = [self.tokenizer.token_to_id(name) for name in names]
+        return sorted({token for token in ids if token is not None})
+
+    def _render_with_spans(self, messages: Conversation) -> tuple[str, list[tuple[int, int]]]:
+        """Return the text, and the character span of each answer with its end token."""
+        text, spans = self.render(messages), []
+        for index, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            before = self.render(messages[:index], add_generation_prompt=True)
+            after = self.render(messages[: index + 1])
+            if not (text.startswith(before) and after.startswith(before)):
+                raise ValueError(
+                    f"template '{self.name}' renders earlier turns differently once later ones "
+                    "follow, so the answers cannot be told from the prompt"
+                )
+            spans.append((len(before), self._end_of_turn(text, after, len(before))))
+        return text, spans
+
+    def _end_of_turn(self, text: str, after: str, start: int) -> int:
+        """Return where an answer ends: after its end token, before the separator that follows."""
+        end = min(len(after), len(text))
+        stripped = text[start:end].rstrip()
+        if any(stripped.endswith(token) for token in self._special):
+            return start + len(stripped)
+        return end
+
+    def _token(self, key: str) -> str:
+        token = self._config.get(key) or ""
+        return token["content"] if isinstance(token, dict) else token
+
+
+def supervised_tokens(encoded: Encoded) -> int:
+    """Count the tokens that carry loss; the first of a sample never does, nothing predicts it."""
+    return sum(label != IGNORE for label in encoded.labels[1:])
+
+
+def _own_template(folder: Path, config: dict[str, Any]) -> str:
+    file = folder / "chat_template.jinja"
+    text = file.read_text(encoding="utf-8") if file.exists() else config.get("chat_template")
+    if not isinstance(text, str) or not text:
+        raise UserError(
+            f"the tokenizer in {folder} brings no chat template, so `template: auto` cannot work.\n"
+            f"  Fix: name one in the experiment, e.g. template: {next(iter(NAMED_TEMPLATES))}"
+        )
+    return text
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    """Return jinja2 set up as chat templates expect: sandboxed, with their three helpers."""
+
+    def fail(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+    )
+    environment.filters["tojson"] = lambda value, **options: json.dumps(
+        value, ensure_ascii=False, **options
+    )
+    environment.globals["raise_exception"] = fail
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment
+
+
+def _starts(text: str, offsets: list[tuple[int, int]]) -> list[int]:
+    """Return where each token starts, undoing the trimming of leading white space."""
+    starts, previous_end = [], 0
+    for start, end in offsets:
+        while start > previous_end and text[start - 1].isspace():
+            start -= 1
+        starts.append(start)
+        previous_end = max(previous_end, end)
+    return starts
+
+
+def _labels(ids: list[int], starts: list[int], spans: list[tuple[int, int]]) -> list[int]:
+    labels, position = [IGNORE] * len(ids), 0
+    for begin, end in spans:
+        while position < len(ids) and starts[position] < begin:
+            position += 1
+        while position < len(ids) and starts[position] < end:
+            labels[position] = ids[position]
+            position += 1
+    return labels

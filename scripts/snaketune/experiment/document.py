@@ -1,0 +1,130 @@
+"""A YAML file with the line of every key, so that an error can point at it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+KeyPath = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A line of a file, 1-based."""
+
+    file: Path
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in an experiment file or a catalog."""
+
+    place: Place
+    message: str
+    key: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {f'{self.key}: ' if self.key else ''}{self.message}"
+
+
+class DocumentError(Exception):
+    """A file that cannot be read at all; `problem` says why and where."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+@dataclass
+class Document:
+    """Plain values and, for each key path in them, where it was written."""
+
+    file: Path
+    values: dict[str, Any]
+    places: dict[KeyPath, Place] = field(default_factory=dict)
+
+    def place(self, path: KeyPath) -> Place:
+        """Return where `path` was written, or the nearest written key above it."""
+        while path and path not in self.places:
+            path = path[:-1]
+        return self.places.get(path, Place(self.file, 1))
+
+    def select(self, key: str) -> "Document":
+        """Return the mapping under one key as a document of its own."""
+        places = {path[1:]: place for path, place in self.places.items() if path[:1] == (key,)}
+        return Document(self.file, self.values[key] or {}, places)
+
+
+def read_document(file: Path) -> Document:
+    """Read a YAML 1.2 mapping (so `1e-4` is a number and `no` a word).
+
+    Raises:
+        DocumentError: Unreadable, not UTF-8, not YAML, a key given twice, or not a mapping.
+    """
+    try:
+        root = YAML(typ="rt").load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _unreadable(file, 1, f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise _unreadable(file, 1, f"is not UTF-8 text (byte {error.start}). Save it as UTF-8") from error
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise _unreadable(file, line, f"not valid YAML: {error.problem}") from error
+    except YAMLError as error:
+        raise _unreadable(file, 1, f"not valid YAML: {error}") from error
+    if not isinstance(root, CommentedMap):
+        found = "nothing" if root is None else type(root).__name__
+        raise _unreadable(file, 1, f"expected keys such as `model:` and `data:`, found {found}")
+    places: dict[KeyPath, Place] = {}
+    return Document(file, _plain(root, file, (), places), places)
+
+
+def merge(parent: Document, child: Document) -> Document:
+    """Lay `child` over `parent`: mappings merge key by key, anything else is replaced."""
+    merged = Document(child.file, {}, dict(parent.places))
+    merged.values = _merge_values(parent.values, child.values, (), merged.places)
+    merged.places.update(child.places)
+    return merged
+
+
+def _merge_values(
+    parent: dict[str, Any], child: dict[str, Any], path: KeyPath, places: dict[KeyPath, Place]
+) -> dict[str, Any]:
+    result = dict(parent)
+    for key, value in child.items():
+        here = (*path, key)
+        if isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = _merge_values(result[key], value, here, places)
+            continue
+        for replaced in [old for old in places if old[: len(here)] == here]:
+            del places[replaced]
+        result[key] = value
+    return result
+
+
+def _plain(node: Any, file: Path, path: KeyPath, places: dict[KeyPath, Place]) -> Any:
+    """Copy ruamel's containers to dict and list, noting the line of each key and item."""
+    if isinstance(node, CommentedMap):
+        for key in node:
+            line = node.lc.key(key)[0] + 1 if key in (node.lc.data or {}) else 1
+            places[(*path, str(key))] = Place(file, line)
+        return {str(key): _plain(node[key], file, (*path, str(key)), places) for key in node}
+    if isinstance(node, CommentedSeq):
+        for index in range(len(node)):
+            places[(*path, index)] = Place(file, node.lc.item(index)[0] + 1)
+        return [_plain(item, file, (*path, index), places) for index, item in enumerate(node)]
+    for scalar in (bool, int, float, str):
+        if isinstance(node, scalar):
+            return scalar(node)
+    return node
+
+
+def _unreadable(file: Path, line: int, message: str) -> DocumentError:
+    return DocumentError(Problem(Place(file, line), message))

@@ -1,0 +1,83 @@
+"""What reruns when: a stage's id is the digest of exactly the keys that change its result.
+
+A comment, a description, the order of keys, sample prompts, evaluation prompts, logging and the
+checkpoint interval are in none of the ids, so editing them retrains nothing.
+"""
+
+import hashlib
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from snaketune.experiment.load import Experiment
+
+DATA_VERSION = 1
+"""Raise it when the data code makes other tokens, labels or packs of the same rows."""
+
+TRAIN_VERSION = 1
+"""Raise it when the training code makes other weights of the same data."""
+
+_NO_EFFECT_ON_WEIGHTS = {"save_every", "keep", "log_every"}
+
+
+def canonical(value: Any) -> str:
+    """Return JSON that is equal for equal values: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(value: Any) -> str:
+    """Return the first 12 hex digits of the SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:12]
+
+
+def base_key(experiment: "Experiment") -> dict[str, Any]:
+    """Return what decides the base model's files."""
+    return experiment.base.model_dump(include={"source", "revision", "sha256"})
+
+
+def base_id(experiment: "Experiment") -> str:
+    """Return the base model's folder name in store/models: readable, then a digest."""
+    name = re.sub(r"[^a-z0-9.]+", "-", experiment.base_name.lower()).strip("-")
+    return f"{name}-{digest(base_key(experiment))}"
+
+
+def data_key(experiment: "Experiment") -> dict[str, Any]:
+    """Return what decides the processed data; `evaluate.heldout` does, as it sets rows aside."""
+    config = experiment.config
+    return {
+        "sources": [source.model_dump(exclude_none=True) for source in experiment.sources],
+        "template": config.template,
+        "max_length": config.max_length,
+        "pack": config.pack,
+        "heldout": config.evaluate.heldout,
+        "tokenizer": base_id(experiment),
+        "version": DATA_VERSION,
+    }
+
+
+def data_id(experiment: "Experiment") -> str:
+    """Return the processed data's folder name in store/data."""
+    return digest(data_key(experiment))
+
+
+def train_key(experiment: "Experiment") -> dict[str, Any]:
+    """Return what decides the trained weights."""
+    config = experiment.config
+    return {
+        "base": base_id(experiment),
+        "data": data_id(experiment),
+        "method": config.method.model_dump(),
+        "train": config.train.model_dump(exclude=_NO_EFFECT_ON_WEIGHTS),
+        "version": TRAIN_VERSION,
+    }
+
+
+def train_id(experiment: "Experiment") -> str:
+    """Return the id that binds checkpoints to the configuration they were trained with."""
+    return digest(train_key(experiment))
+
+
+def evaluate_key(experiment: "Experiment") -> dict[str, Any]:
+    """Return what decides the evaluation report, given the merged model."""
+    return {"evaluate": experiment.config.evaluate.model_dump(), "prompts": experiment.prompts}

@@ -1,0 +1,310 @@
+"""Find the studies, expand them to experiments, and collect every mistake with its line.
+
+A broken file never stops the others: its mistakes are returned beside the good experiments.
+"""
+
+import itertools
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from snaketune.errors import nearest
+from snaketune.experiment.document import (
+    Document,
+    DocumentError,
+    Place,
+    Problem,
+    merge,
+    read_document,
+)
+from snaketune.experiment.explain import explain
+from snaketune.experiment.identity import digest
+from snaketune.experiment.schema import (
+    Configuration,
+    Dataset,
+    DataSource,
+    Expansion,
+    FormatName,
+    Model,
+    Strict,
+)
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+NOT_STUDIES = {"catalog", "data", "defaults"}
+
+
+class Source(Strict):
+    """A data source with its catalog entry filled in: what the data stage is given."""
+
+    label: str
+    path: str
+    format: FormatName
+    vars: dict[str, str]
+    weight: float
+    max_rows: int | None
+    hub: "HubFile | None" = None
+
+
+class HubFile(Strict):
+    """One file of a data set on a hub."""
+
+    source: str
+    revision: str
+    file: str
+    sha256: str | None = None
+
+    @property
+    def folder(self) -> str:
+        """Where the file is kept once fetched."""
+        return f"store/datasets/{digest(self.model_dump())}"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One thing to train: a study, or one variant of it, ready to run."""
+
+    name: str
+    study: str
+    variant: str | None
+    file: Path
+    config: Configuration
+    base_name: str
+    base: Model
+    sources: tuple[Source, ...]
+
+    @property
+    def prompts(self) -> list[str]:
+        """The user messages the evaluation puts to both models."""
+        own = self.config.evaluate.prompts
+        return self.config.sample.prompts if own is None else own
+
+
+@dataclass
+class Studies:
+    """All experiments of a folder, and all mistakes found on the way."""
+
+    experiments: dict[str, Experiment] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def problems_of(self, name: str) -> list[Problem]:
+        """Return the mistakes in the study file that a target's experiment name belongs to."""
+        return [p for p in self.problems if re.match(rf"{re.escape(p.place.file.stem)}(_|$)", name)]
+
+
+def load_studies(root: Path) -> Studies:
+    """Read every study of an experiments folder.
+
+    Args:
+        root: The folder that holds `*.yaml`, `catalog/` and `defaults/`.
+    """
+    studies = Studies()
+    try:
+        catalog = Catalog(root)
+    except DocumentError as error:
+        studies.problems.append(error.problem)
+        return studies
+    studies.problems += catalog.problems
+    owners: dict[str, list[Experiment]] = defaultdict(list)
+    for file in sorted(root.glob("*.yaml")):
+        for experiment in _load_study(file, catalog, studies.problems):
+            owners[experiment.name].append(experiment)
+    for name, same in owners.items():
+        if len(same) == 1:
+            studies.experiments[name] = same[0]
+        else:
+            studies.problems += [_name_clash(experiment, same) for experiment in same]
+    studies.problems = list(dict.fromkeys(studies.problems))
+    return studies
+
+
+class Catalog:
+    """The named models and data sets of experiments/catalog."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.problems: list[Problem] = []
+        self.models = self._read("models.yaml", Model)
+        self.datasets = self._read("datasets.yaml", Dataset)
+
+    def _read(self, name: str, entry_type: type[BaseModel]) -> dict[str, Any]:
+        file = self.root / "catalog" / name
+        if not file.exists():
+            return {}
+        document, entries = read_document(file), {}
+        for key in document.values:
+            entry = document.select(key)
+            parsed = _validated(entry_type, entry, self.problems, prefix=key)
+            if parsed is not None:
+                entries[key] = parsed
+        return entries
+
+    def model(self, named: str | Model) -> tuple[str, Model]:
+        """Return a base model's short name and where it comes from."""
+        if isinstance(named, Model):
+            name, model = named.source.rstrip("/").rsplit("/", 1)[-1], named
+        else:
+            name, model = named, self.models[named]
+        if ":" in model.source:
+            return name, model
+        return name, model.model_copy(update={"source": self._local(model.source)})
+
+    def source(self, given: DataSource) -> Source:
+        """Fill a data source's open keys from the catalog entry it names.
+
+        Raises:
+            ValueError: No format is known, or a hub source lacks its revision or file.
+        """
+        entry = self.datasets[given.dataset] if given.dataset else Dataset()
+        merged = entry.model_dump() | given.model_dump(exclude_unset=True)
+        merged["vars"] = entry.vars | given.vars
+        if merged["format"] is None:
+            raise ValueError("expected a `format:` (how a row is laid out), found none")
+        hub = _hub_file(merged)
+        path = f"{hub.folder}/{hub.file}" if hub else self._local(merged["path"])
+        return Source(
+            label=given.dataset or Path(merged["path"] or merged["file"]).stem,
+            path=path,
+            format=merged["format"],
+            vars=merged["vars"],
+            weight=given.weight,
+            max_rows=given.max_rows,
+            hub=hub,
+        )
+
+    def _local(self, path: str) -> str:
+        return (self.root / Path(path).expanduser()).as_posix()
+
+
+def _hub_file(merged: dict[str, Any]) -> HubFile | None:
+    if not merged["source"]:
+        return None
+    missing = [key for key in ("revision", "file") if not merged[key]]
+    if missing:
+        raise ValueError(f"'{merged['source']}' also needs {' and '.join(missing)}")
+    return HubFile.model_validate({key: merged[key] for key in HubFile.model_fields})
+
+
+def _load_study(file: Path, catalog: Catalog, problems: list[Problem]) -> Iterator[Experiment]:
+    try:
+        document = _inherit(read_document(file), file.parent, (file,))
+    except DocumentError as error:
+        problems.append(error.problem)
+        return
+    if file.stem in NOT_STUDIES or not NAME.fullmatch(file.stem):
+        message = f"'{file.stem}' cannot name a study: use letters, digits, '_', '-', '.'"
+        problems.append(Problem(Place(file, 1), message))
+        return
+    for variant, changed in _expand(document, problems):
+        experiment = _build(file, variant, changed, catalog, problems)
+        if experiment:
+            yield experiment
+
+
+def _inherit(document: Document, root: Path, chain: tuple[Path, ...]) -> Document:
+    """Lay a document over the one it extends, and that over its own, to the end of the chain."""
+    if "extends" not in document.values:
+        return document
+    name, place = document.values.pop("extends"), document.place(("extends",))
+    parent = root / f"{name}.yaml"
+    if not parent.is_file():
+        known = [path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml")]
+        message = f"{parent} does not exist.{nearest(str(name), known)}"
+        raise DocumentError(Problem(place, message, "extends"))
+    if parent in chain:
+        circle = " -> ".join(path.stem for path in (*chain, parent))
+        raise DocumentError(Problem(place, f"a cycle: {circle}. Remove one of them", "extends"))
+    return merge(_inherit(read_document(parent), root, (*chain, parent)), document)
+
+
+def _expand(
+    document: Document, problems: list[Problem]
+) -> Iterator[tuple[str | None, Document]]:
+    """Yield (variant name, its document); a study without variants is its own experiment."""
+    study = _validated(Expansion, document, problems)
+    if study is None:
+        return
+    own = {key: document.values[key] for key in document.values if key not in Expansion.model_fields}
+    common = Document(document.file, own, document.places)
+    if study.variants and study.matrix:
+        place = document.place(("matrix",))
+        problems.append(Problem(place, "use either `variants` or `matrix`, not both", "matrix"))
+    elif study.variants:
+        for name, changes in study.variants.items():
+            yield name, merge(common, _variant(document, ("variants", name), changes or {}))
+    elif study.matrix:
+        for name, changes in _combinations(study.matrix):
+            places = {tuple(key.split(".")): document.place(("matrix", key)) for key in study.matrix}
+            yield name, merge(common, Document(document.file, changes, dict(places)))
+    else:
+        yield None, common
+
+
+def _variant(document: Document, at: tuple[str, str], changes: dict[str, Any]) -> Document:
+    places = {path[2:]: place for path, place in document.places.items() if path[:2] == at}
+    return Document(document.file, changes, places)
+
+
+def _combinations(matrix: dict[str, list[Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield a name such as `deepspeed-zero2_lr-0.0001` and the nested keys of each combination."""
+    for values in itertools.product(*matrix.values()):
+        nested: dict[str, Any] = {}
+        for dotted, value in zip(matrix, values, strict=True):
+            *parents, last = dotted.split(".")
+            level = nested
+            for parent in parents:
+                level = level.setdefault(parent, {})
+            level[last] = value
+        pairs = zip(matrix, values, strict=True)
+        yield "_".join(f"{dotted.rsplit('.', 1)[-1]}-{value}" for dotted, value in pairs), nested
+
+
+def _build(
+    file: Path, variant: str | None, document: Document, catalog: Catalog, problems: list[Problem]
+) -> Experiment | None:
+    name = file.stem if variant is None else f"{file.stem}_{variant}"
+    if not NAME.fullmatch(name):
+        message = f"'{name}' cannot name an experiment: use letters, digits, '_', '-', '.'"
+        problems.append(Problem(document.place(("variants", variant or "")), message))
+        return None
+    known = {"models": catalog.models, "datasets": catalog.datasets}
+    config = _validated(Configuration, document, problems, context=known)
+    if config is None:
+        return None
+    found = len(problems)
+    base_name, base = catalog.model(config.model)
+    sources = []
+    for index, given in enumerate(config.data):
+        try:
+            sources.append(catalog.source(given))
+        except ValueError as error:
+            place = document.place(("data", index))
+            problems.append(Problem(place, str(error), f"data[{index}]"))
+    if len(problems) > found:
+        return None
+    return Experiment(name, file.stem, variant, file, config, base_name, base, tuple(sources))
+
+
+def _validated(
+    model: type[BaseModel],
+    document: Document,
+    problems: list[Problem],
+    prefix: str = "",
+    context: dict[str, Any] | None = None,
+) -> Any:
+    """Return the parsed model, or None after adding what is wrong to `problems`."""
+    try:
+        return model.model_validate(document.values, context=context)
+    except ValidationError as error:
+        problems += explain(error, model, document, prefix)
+        return None
+
+
+def _name_clash(experiment: Experiment, same: list[Experiment]) -> Problem:
+    files = " and ".join(sorted({str(other.file) for other in same}))
+    message = f"{files} both give an experiment '{experiment.name}'. Rename a file or a variant"
+    return Problem(Place(experiment.file, 1), message)

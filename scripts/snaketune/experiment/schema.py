@@ -1,0 +1,244 @@
+"""The experiment file as typed models: every key, its default and its one-line description.
+
+This is the only place where a default lives. `experiments/schema.json` (for editors) and
+`docs/reference.md` (for people) are generated from it by `python scripts/reference.py`.
+"""
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from snaketune.errors import nearest
+
+FormatName = Literal["assistant", "oasst1", "alpaca", "openai", "xtuner"]
+TemplateName = Literal["auto", "chatml"]
+DeepSpeedStage = Literal["none", "zero2"]
+FORMAT_NAMES: tuple[str, ...] = get_args(FormatName)
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors: a typo must not pass for a setting."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Origin(Strict):
+    """Where a model or data set comes from, when it is not a local path."""
+
+    source: str = Field(
+        description="`pypi:NAME==VERSION`, `hf:ORG/NAME`, `modelscope:ORG/NAME`, or a folder "
+        "(absolute, or relative to experiments/)"
+    )
+    revision: str | None = Field(
+        None, description="what pins a hub source: a commit hash (`hf:`) or a tag (`modelscope:`)"
+    )
+    sha256: Sha256 | None = Field(
+        None, description="expected SHA-256 of the downloaded file (`pypi:`: of the wheel)"
+    )
+
+    @model_validator(mode="after")
+    def _hub_sources_are_pinned(self) -> "Origin":
+        if self.source.startswith(("hf:", "modelscope:")) and not self.revision:
+            raise ValueError(
+                f"'{self.source}' needs a revision, or two runs may use different files. "
+                "Add `revision:` with the commit hash shown on the hub's page"
+            )
+        if self.source.startswith("pypi:") and "==" not in self.source:
+            raise ValueError(f"'{self.source}' needs a version: pypi:NAME==VERSION")
+        return self
+
+
+class Model(Origin):
+    """A base model: an entry of catalog/models.yaml, or written out in an experiment."""
+
+    description: str = Field("", description="one line for people")
+    license: str = Field("", description="the model's licence")
+
+
+class Dataset(Strict):
+    """A data set: an entry of catalog/datasets.yaml."""
+
+    path: str | None = Field(None, description="a local file, relative to experiments/")
+    source: str | None = Field(None, description="`hf:ORG/NAME` or `modelscope:ORG/NAME`")
+    revision: str | None = Field(None, description="what pins a hub source")
+    file: str | None = Field(None, description="the file to read inside a hub source")
+    sha256: Sha256 | None = Field(None, description="expected SHA-256 of the file")
+    format: FormatName | None = Field(None, description="the shape of its rows")
+    vars: dict[str, str] = Field(
+        {}, description="values for {{placeholders}} in the rows (assistant: name, author)"
+    )
+    description: str = Field("", description="one line for people")
+    license: str = Field("", description="the data's licence")
+
+
+class DataSource(Strict):
+    """One source of training rows: a catalog name, a local file, or a file on a hub."""
+
+    dataset: str | None = Field(None, description="a name in catalog/datasets.yaml")
+    path: str | None = Field(None, description="a local file, relative to experiments/")
+    source: str | None = Field(None, description="`hf:ORG/NAME` or `modelscope:ORG/NAME`")
+    revision: str | None = Field(None, description="what pins a hub source")
+    file: str | None = Field(None, description="the file to read inside a hub source")
+    sha256: Sha256 | None = Field(None, description="expected SHA-256 of the file")
+    format: FormatName | None = Field(None, description="the shape of its rows")
+    vars: dict[str, str] = Field({}, description="values for {{placeholders}} in the rows")
+    weight: float = Field(
+        1.0, gt=0, description="how often each row is seen in an epoch: 0.5 is a seeded half"
+    )
+    max_rows: Positive | None = Field(
+        None, description="use at most this many rows, a seeded sample; default: all"
+    )
+
+    @field_validator("dataset")
+    @classmethod
+    def _is_in_catalog(cls, name: str, info: ValidationInfo) -> str:
+        return _known("data set", name, info.context, "datasets")
+
+    @model_validator(mode="after")
+    def _names_one_place(self) -> "DataSource":
+        given = [key for key in ("dataset", "path", "source") if getattr(self, key)]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise ValueError(f"expected exactly one of dataset, path, source; found {found}")
+        return self
+
+
+class Method(Strict):
+    """How the base model is adapted."""
+
+    name: Literal["lora", "qlora"] = Field(
+        "qlora", description="`lora`, or `qlora`: LoRA on a base held in 4-bit NF4"
+    )
+    r: Positive = Field(64, description="LoRA rank")
+    alpha: float = Field(16, gt=0, description="LoRA scale: the update is multiplied by alpha / r")
+    dropout: Fraction = Field(0.1, description="dropout on LoRA's input")
+    target_modules: str | list[str] = Field(
+        "all-linear", description="layer names to adapt; `all-linear`: all but the output layer"
+    )
+
+
+class Train(Strict):
+    """The optimisation. An iteration is one micro-batch; an update follows `accumulate` of them."""
+
+    epochs: Positive = Field(3, description="passes over the data")
+    batch_size: Positive = Field(1, description="packs (or samples) in a micro-batch, per process")
+    accumulate: Positive = Field(16, description="micro-batches in one update of the weights")
+    lr: float = Field(2e-4, gt=0, description="peak learning rate")
+    warmup_ratio: Fraction = Field(0.03, description="share of the iterations with a rising lr")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay")
+    max_grad_norm: float = Field(1.0, gt=0, description="the gradient's norm is clipped to this")
+    deepspeed: DeepSpeedStage = Field("none", description="`none` or `zero2`")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="base weights and arithmetic; auto: bf16 where the hardware has it"
+    )
+    seed: int = Field(42, ge=0, description="seeds weights, data order and dropout")
+    save_every: Positive = Field(300, description="iterations between two checkpoints")
+    keep: Positive = Field(3, description="how many of the newest checkpoints stay")
+    log_every: Positive = Field(10, description="iterations between two lines of the log")
+
+
+class Sample(Strict):
+    """Answers written while training, to see it work. Greedy, so they change no weights."""
+
+    every: Positive = Field(300, description="iterations between two rounds of answers")
+    prompts: list[str] = Field([], description="the user messages to answer")
+    max_new_tokens: Positive = Field(64, description="longest answer, in tokens")
+
+
+class Evaluate(Strict):
+    """The report on base and merged model."""
+
+    heldout: Fraction = Field(
+        0.1, description="share of the rows kept out of training to measure the loss on"
+    )
+    prompts: list[str] | None = Field(
+        None, description="user messages both models answer; default: sample.prompts"
+    )
+    max_new_tokens: Positive = Field(128, description="longest answer, in tokens")
+
+
+class Configuration(Strict):
+    """What one experiment is, after inheritance and with every default filled in."""
+
+    description: str = Field("", description="one line for people; changes nothing")
+    model: str | Model = Field(
+        description="a name in catalog/models.yaml, or {source: ..., revision: ...}"
+    )
+    method: Method = Method()
+    data: list[DataSource] = Field(min_length=1, description="where the rows come from")
+    template: TemplateName = Field(
+        "auto", description="`auto`: the tokenizer's own chat template; or a named one"
+    )
+    max_length: int = Field(2048, ge=8, description="tokens in a sample and in a pack")
+    pack: bool = Field(True, description="put several whole samples in one row of max_length")
+    train: Train = Train()
+    sample: Sample = Sample()
+    evaluate: Evaluate = Evaluate()
+
+    @field_validator("model")
+    @classmethod
+    def _is_in_catalog(cls, model: str | Model, info: ValidationInfo) -> str | Model:
+        return model if isinstance(model, Model) else _known("model", model, info.context, "models")
+
+
+class Expansion(BaseModel):
+    """The keys that make several experiments of one file."""
+
+    extends: str | None = Field(None, description="a file to start from; this file's keys win")
+    variants: dict[str, dict[str, Any] | None] | None = Field(
+        None, description="experiments `<study>_<variant>` and the keys each changes"
+    )
+    matrix: dict[str, Annotated[list[Any], Field(min_length=1)]] | None = Field(
+        None, description="dotted key: list of values; one experiment for each combination"
+    )
+
+
+class Study(Expansion, Configuration):
+    """An experiment file: a configuration and the variants made of it."""
+
+
+def _known(kind: str, name: str, catalog: dict[str, Any] | None, file: str) -> str:
+    """Return `name` if the catalog (given as validation context) has it."""
+    if catalog is not None and name not in catalog[file]:
+        names = ", ".join(sorted(catalog[file])) or "none"
+        hint = nearest(name, catalog[file])
+        raise ValueError(f"there is no {kind} '{name}' in catalog/{file}.yaml.{hint} Known: {names}")
+    return name
+
+
+XTUNER_NAMES = {
+    "accumulative_counts": "train.accumulate",
+    "batch_size": "train.batch_size",
+    "dataloader_num_workers": "nothing: the data is prepared before training",
+    "evaluation_freq": "sample.every",
+    "evaluation_inputs": "sample.prompts",
+    "gradient_accumulation_steps": "train.accumulate",
+    "learning_rate": "train.lr",
+    "lora_alpha": "method.alpha",
+    "lora_dropout": "method.dropout",
+    "lora_r": "method.r",
+    "lr": "train.lr",
+    "max_epochs": "train.epochs",
+    "max_norm": "train.max_grad_norm",
+    "max_seq_length": "max_length",
+    "num_train_epochs": "train.epochs",
+    "pack_to_max_length": "pack",
+    "per_device_train_batch_size": "train.batch_size",
+    "pretrained_model_name_or_path": "model",
+    "prompt_template": "template",
+    "save_steps": "train.save_every",
+    "save_total_limit": "train.keep",
+    "seed": "train.seed",
+}
+"""Names our users know from XTuner, TRL and transformers, and what they are called here."""

@@ -1,0 +1,142 @@
+"""Writing files and folders so that a reader never sees half of one."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from snaketune.errors import UserError
+
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+
+
+def sha256(path: Path) -> str:
+    """Return the hex SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success it is fsynced and renamed to `path`.
+
+    Raises:
+        UserError: The disk is full or the folder cannot be written; `path` is as it was before.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _explained(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give an empty temporary folder beside `path`; on success it takes the place of `path`.
+
+    Raises:
+        UserError: The disk is full or the parent cannot be written; `path` is as it was before.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        shutil.rmtree(path, ignore_errors=True)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _explained(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON with a final newline, atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that a SnakeTune stage has written.
+
+    Raises:
+        UserError: The file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing: the stage that writes it has not finished.\n"
+            "  Fix: build the target with snakemake, which runs that stage first."
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}).\n  Fix: delete it and rebuild.") from error
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read a JSON Lines file, ignoring a last line cut off by a crash; [] if there is no file."""
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def require_free_space(folder: Path, needed: int, purpose: str) -> None:
+    """Refuse to start work that the disk cannot hold.
+
+    Args:
+        folder: Where the files will be written; it need not exist yet.
+        needed: Bytes.
+        purpose: What needs them, for the message.
+
+    Raises:
+        UserError: Fewer than `needed` bytes are free.
+    """
+    existing = next(parent for parent in [folder, *folder.absolute().parents] if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise UserError(
+            f"too little disk space in {folder}: {purpose} needs {needed / 2**20:,.0f} MiB, "
+            f"{free / 2**20:,.0f} MiB are free.\n"
+            "  Fix: free some space, or lower train.keep (fewer checkpoints are kept)."
+        )
+
+
+def _explained(path: Path, error: OSError) -> Exception:
+    """Turn a full or unwritable disk into a UserError; leave any other error alone."""
+    if error.errno not in _UNWRITABLE:
+        return error
+    return UserError(
+        f"cannot write {path}: {error.strerror}.\n"
+        "  What was there before is untouched. Fix: free space or permissions, then run again."
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
