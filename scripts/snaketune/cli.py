@@ -6,11 +6,11 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.logging import RichHandler
 
 from snaketune.errors import Interrupted, UserError
 
@@ -36,7 +36,7 @@ def open_log(path: Path | None) -> None:
     root = logging.getLogger("snaketune")
     root.setLevel(logging.INFO)
     root.propagate = False
-    root.handlers = [RichHandler(console=console, show_path=False, show_level=False)]
+    root.handlers = [_Terminal()]
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,6 +66,14 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     except KeyboardInterrupt:
         return _fail("[bold yellow]Stopped[/] before anything was written.", 128 + signal.SIGINT)
     return 0
+
+
+class _Terminal(logging.Handler):
+    """Prints one line a message, above a progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message."""
+        console.print(f"{time.strftime('%H:%M:%S')} {self.format(record)}", markup=False)
 
 
 def _fail(message: str, status: int) -> int:

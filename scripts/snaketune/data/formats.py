@@ -11,7 +11,8 @@ Message = dict[str, str]
 Conversation = list[Message]
 """Messages with `role` (system, user, assistant) and `content`, as chat templates take them."""
 
-_OASST1_TURN = re.compile(r"(?<!#)### (Human|Assistant):")
+# A question may end in "C#", and the mark follows at once; "#### Human:" on a line is a heading.
+_OASST1_TURN = re.compile(r"(?<!\n#)(?<!\n##)### (Human|Assistant):")
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 
 
@@ -96,7 +97,7 @@ def fill(conversation: Conversation, values: dict[str, str]) -> Conversation:
 
 
 def trim(conversation: Conversation) -> Conversation:
-    """Drop what follows the last answer, and return [] if no answer has any text.
+    """Drop what follows the last answer; return [] if there is no answer or a blank one.
 
     Raises:
         ValueError: Roles do not alternate user, assistant after an optional system message.

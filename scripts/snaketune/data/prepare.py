@@ -61,9 +61,11 @@ def prepare(spec: dict[str, Any], base: Path, output: Path) -> dict[str, Any]:
     train: list[Encoded] = []
     heldout: list[Encoded] = []
     sources = []
-    for source in spec["sources"]:
-        rows = load_source(source)
-        inside, outside = split_heldout(rows.conversations, spec["heldout"])
+    loaded = [load_source(source) for source in spec["sources"]]
+    shares = (heldout_questions(rows.conversations, spec["heldout"]) for rows in loaded)
+    questions_aside = set().union(*shares)
+    for source, rows in zip(spec["sources"], loaded, strict=True):
+        inside, outside = split(rows.conversations, questions_aside)
         kept = _encode(rows, inside, template, spec["max_length"])
         aside = _encode(rows, outside, template, spec["max_length"])
         chosen = weigh(len(kept), source["weight"])
@@ -103,18 +105,26 @@ def load_source(source: dict[str, Any]) -> SourceRows:
     return _sampled(result, source.get("max_rows"))
 
 
-def split_heldout(conversations: Sequence[Conversation], share: float) -> tuple[list[int], list[int]]:
-    """Return the indices to train on and those to keep aside, whatever the rows' order.
+def heldout_questions(conversations: Sequence[Conversation], share: float) -> set[str]:
+    """Return the first questions to keep out of training, whatever the rows' order.
 
-    Conversations with the same first question stay together, so that none leaks. The choice
-    follows a digest of the question: it needs no seed.
+    Whole questions are chosen, so that no answer to one leaks into training. The choice follows
+    a digest of the question: it needs no seed.
     """
-    questions = [_first_question(conversation) for conversation in conversations]
-    groups = sorted(set(questions), key=lambda text: hashlib.sha256(text.encode()).digest())
-    count = min(max(1, round(share * len(groups))), len(groups) - 1) if share and groups else 0
-    aside = set(groups[:count])
-    inside = [index for index, question in enumerate(questions) if question not in aside]
-    return inside, [index for index, question in enumerate(questions) if question in aside]
+    questions = {_first_question(conversation) for conversation in conversations}
+    ordered = sorted(questions, key=lambda text: hashlib.sha256(text.encode()).digest())
+    count = min(max(1, round(share * len(ordered))), len(ordered) - 1) if share and ordered else 0
+    return set(ordered[:count])
+
+
+def split(
+    conversations: Sequence[Conversation], questions_aside: set[str]
+) -> tuple[list[int], list[int]]:
+    """Return the indices to train on and those to keep aside."""
+    sides: tuple[list[int], list[int]] = ([], [])
+    for index, conversation in enumerate(conversations):
+        sides[_first_question(conversation) in questions_aside].append(index)
+    return sides
 
 
 def weigh(count: int, weight: float) -> list[int]:
@@ -152,7 +162,9 @@ def _encode(
     try:
         encoded = list(template.encode(rows.conversations[index] for index in indices))
     except ValueError as error:
-        raise UserError(f"{rows.label}: {error}.") from error
+        raise UserError(
+            f"{rows.label}: {error}.\n  Fix: name another template, e.g. template: chatml"
+        ) from error
     kept = []
     for index, whole in zip(indices, encoded, strict=True):
         cut = Encoded(whole.input_ids[:max_length], whole.labels[:max_length])

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jinja2
-from jinja2.ext import loopcontrols
+from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
@@ -44,7 +44,7 @@ class ChatTemplate:
         name: `auto` for the tokenizer's own template, or one of NAMED_TEMPLATES.
 
     Raises:
-        UserError: `auto`, and the tokenizer brings no template.
+        UserError: `auto`, and the tokenizer brings no template, or a broken one.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -52,9 +52,10 @@ class ChatTemplate:
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
+        self.tokenizer.post_processor = None  # it would trim white space off the offsets
         self._config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         self.text = NAMED_TEMPLATES.get(name) or _own_template(folder, self._config)
-        self._template = _environment().from_string(self.text)
+        self._template = _compiled(self.text, name)
         self._special = {
             token.content
             for token in self.tokenizer.get_added_tokens_decoder().values()
@@ -62,13 +63,22 @@ class ChatTemplate:
         }
 
     def render(self, messages: Conversation, add_generation_prompt: bool = False) -> str:
-        """Return the text the model is given for `messages`."""
-        return self._template.render(
-            messages=messages,
-            add_generation_prompt=add_generation_prompt,
-            bos_token=self._token("bos_token"),
-            eos_token=self._token("eos_token"),
-        )
+        """Return the text the model is given for `messages`.
+
+        Raises:
+            ValueError: The template refuses them, e.g. because it knows no system message.
+        """
+        try:
+            return self._template.render(
+                messages=messages,
+                tools=None,
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                bos_token=self._token("bos_token"),
+                eos_token=self._token("eos_token"),
+            )
+        except jinja2.TemplateError as error:
+            raise ValueError(f"template '{self.name}' refuses a conversation: {error}") from error
 
     def encode(self, conversations: Iterable[Conversation]) -> Iterator[Encoded]:
         """Yield ids and labels of each conversation, tokenised in one batched call.
@@ -77,7 +87,7 @@ class ChatTemplate:
         from character spans.
 
         Raises:
-            ValueError: The template does not render a conversation piece by piece.
+            ValueError: The template refuses a conversation, or does not render it piece by piece.
         """
         texts, spans = [], []
         for conversation in conversations:
@@ -85,10 +95,9 @@ class ChatTemplate:
             texts.append(text)
             spans.append(supervised)
         encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)
-        for text, encoding, supervised in zip(texts, encodings, spans, strict=True):
-            ids = encoding.ids
-            labels = _labels(ids, _starts(text, encoding.offsets), supervised)
-            yield Encoded(ids, labels)
+        for encoding, supervised in zip(encodings, spans, strict=True):
+            starts = [start for start, _ in encoding.offsets]
+            yield Encoded(encoding.ids, _labels(encoding.ids, starts, supervised))
 
     def end_token_ids(self) -> list[int]:
         """Return the ids that end an answer: what the template puts after it, and the EOS."""
@@ -109,21 +118,18 @@ class ChatTemplate:
                 continue
             before = self.render(messages[:index], add_generation_prompt=True)
             after = self.render(messages[: index + 1])
-            if not (text.startswith(before) and after.startswith(before)):
+            if not (text.startswith(after) and after.startswith(before)):
                 raise ValueError(
                     f"template '{self.name}' renders earlier turns differently once later ones "
                     "follow, so the answers cannot be told from the prompt"
                 )
-            spans.append((len(before), self._end_of_turn(text, after, len(before))))
+            spans.append((len(before), self._end_of_turn(after)))
         return text, spans
 
-    def _end_of_turn(self, text: str, after: str, start: int) -> int:
+    def _end_of_turn(self, after: str) -> int:
         """Return where an answer ends: after its end token, before the separator that follows."""
-        end = min(len(after), len(text))
-        stripped = text[start:end].rstrip()
-        if any(stripped.endswith(token) for token in self._special):
-            return start + len(stripped)
-        return end
+        stripped = after.rstrip()
+        return len(stripped) if stripped.endswith(tuple(self._special)) else len(after)
 
     def _token(self, key: str) -> str:
         token = self._config.get(key) or ""
@@ -146,6 +152,26 @@ def _own_template(folder: Path, config: dict[str, Any]) -> str:
     return text
 
 
+class _Generation(Extension):
+    """`{% generation %}`, which some templates put around an answer; it renders what is inside."""
+
+    tags: ClassVar[set[str]] = {"generation"}
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _compiled(text: str, name: str) -> jinja2.Template:
+    try:
+        return _environment().from_string(text)
+    except jinja2.TemplateSyntaxError as error:
+        raise UserError(
+            f"the chat template '{name}' is not valid Jinja, line {error.lineno}: {error.message}.\n"
+            f"  Fix: name another in the experiment, e.g. template: {next(iter(NAMED_TEMPLATES))}"
+        ) from error
+
+
 def _environment() -> ImmutableSandboxedEnvironment:
     """Return jinja2 set up as chat templates expect: sandboxed, with their three helpers."""
 
@@ -153,7 +179,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
         raise jinja2.TemplateError(message)
 
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
     )
     environment.filters["tojson"] = lambda value, **options: json.dumps(
         value, ensure_ascii=False, **options
@@ -161,17 +187,6 @@ def _environment() -> ImmutableSandboxedEnvironment:
     environment.globals["raise_exception"] = fail
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     return environment
-
-
-def _starts(text: str, offsets: list[tuple[int, int]]) -> list[int]:
-    """Return where each token starts, undoing the trimming of leading white space."""
-    starts, previous_end = [], 0
-    for start, end in offsets:
-        while start > previous_end and text[start - 1].isspace():
-            start -= 1
-        starts.append(start)
-        previous_end = max(previous_end, end)
-    return starts
 
 
 def _labels(ids: list[int], starts: list[int], spans: list[tuple[int, int]]) -> list[int]:

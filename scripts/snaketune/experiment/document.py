@@ -6,6 +6,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 KeyPath = tuple[str | int, ...]
@@ -73,14 +74,21 @@ def read_document(file: Path) -> Document:
     except OSError as error:
         raise _unreadable(file, 1, f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise _unreadable(file, 1, f"is not UTF-8 text (byte {error.start}). Save it as UTF-8") from error
+        line = error.object.count(b"\n", 0, error.start) + 1
+        found = f"byte {error.object[error.start]:#04x}"
+        raise _unreadable(file, line, f"{found} is not UTF-8 text. Save it as UTF-8") from error
+    except DuplicateKeyError as error:
+        line = error.problem_mark.line + 1
+        raise _unreadable(file, line, f"{error.problem}. Remove one of them") from error
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise _unreadable(file, line, f"not valid YAML: {error.problem}") from error
+        problem = " ".join(filter(None, [error.context, error.problem]))
+        raise _unreadable(file, line, f"not valid YAML: {problem}") from error
     except YAMLError as error:
         raise _unreadable(file, 1, f"not valid YAML: {error}") from error
     if not isinstance(root, CommentedMap):
-        found = "nothing" if root is None else type(root).__name__
+        kinds = {CommentedSeq: "a list", type(None): "nothing"}
+        found = kinds.get(type(root), f"the value {root!r}")
         raise _unreadable(file, 1, f"expected keys such as `model:` and `data:`, found {found}")
     places: dict[KeyPath, Place] = {}
     return Document(file, _plain(root, file, (), places), places)

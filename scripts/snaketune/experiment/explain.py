@@ -7,7 +7,19 @@ from pydantic_core import ErrorDetails
 
 from snaketune.errors import nearest
 from snaketune.experiment.document import Document, KeyPath, Problem
-from snaketune.experiment.schema import XTUNER_NAMES
+from snaketune.experiment.schema import XTUNER_NAMES, Train
+
+
+_PLAINER = {
+    "model_type": "a mapping (`key: value`)",
+    "dict_type": "a mapping (`key: value`)",
+    "list_type": "a list",
+    "string_type": "a string (put it in quotes)",
+    "too_short": "at least one item",
+}
+"""pydantic's kinds of error whose own words name Python's types."""
+
+_ELSEWHERE = {key: f"train.{key}" for key in Train.model_fields} | XTUNER_NAMES
 
 
 def explain(
@@ -27,7 +39,9 @@ def explain(
     for path, same in by_path.items():
         if any(other != path and other[: len(path)] == path for other in by_path):
             continue  # the branch of a union that the value was not meant for
+        same = [one for one in same if one["type"] == "value_error"] or same
         message = " or ".join(dict.fromkeys(_message(details, path, model) for details in same))
+        message = message.replace(" or expected ", " or ")
         if any(_found_matters(details) for details in same):
             message = f"found {_show(same[0]['input'])}, {message}"
         problems.append(Problem(document.place(path), message, _dotted((prefix, *path))))
@@ -47,12 +61,12 @@ def _message(details: ErrorDetails, path: KeyPath, model: type[BaseModel]) -> st
         return "this required key is missing"
     if kind == "value_error":
         return text.removeprefix("Value error, ")
+    if kind in _PLAINER:
+        return f"expected {_PLAINER[kind]}"
     hint = ""
     if kind == "literal_error" and isinstance(details["input"], str):
         hint = "." + nearest(details["input"], str(details["ctx"]["expected"]).split("'"))
-    return text.replace("Input should be", "expected").replace("Input should have", "expected") + (
-        hint if len(hint) > 1 else ""
-    )
+    return text.replace("Input should be", "expected") + (hint if len(hint) > 1 else "")
 
 
 def _found_matters(details: ErrorDetails) -> bool:
@@ -60,10 +74,7 @@ def _found_matters(details: ErrorDetails) -> bool:
 
 
 def _unknown_key(key: str, known: list[str]) -> str:
-    known_elsewhere = XTUNER_NAMES.get(key)
-    hint = nearest(key, known)
-    if known_elsewhere and not hint:
-        hint = f" Here it is called {known_elsewhere}."
+    hint = f" Use {_ELSEWHERE[key]}." if key in _ELSEWHERE else nearest(key, known)
     return f"unknown key.{hint} Known here: {', '.join(known)}"
 
 
@@ -86,6 +97,8 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def _show(value: Any) -> str:
+    if value is None:
+        return "nothing"
     text = repr(value)
     return f"{text if len(text) < 60 else text[:57] + '...'} ({type(value).__name__})"
 

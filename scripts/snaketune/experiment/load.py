@@ -89,11 +89,26 @@ class Studies:
     """All experiments of a folder, and all mistakes found on the way."""
 
     experiments: dict[str, Experiment] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    catalog_problems: list[Problem] = field(default_factory=list)
+    study_problems: dict[str, list[Problem]] = field(default_factory=dict)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """All mistakes, each told once: a file that several studies extend may be wrong."""
+        found = itertools.chain(self.catalog_problems, *self.study_problems.values())
+        return list(dict.fromkeys(found))
 
     def problems_of(self, name: str) -> list[Problem]:
-        """Return the mistakes in the study file that a target's experiment name belongs to."""
-        return [p for p in self.problems if re.match(rf"{re.escape(p.place.file.stem)}(_|$)", name)]
+        """Return what keeps a target's experiment, whose name this is, from being known."""
+        of_study = [
+            problem
+            for study, found in self.study_problems.items()
+            if name == study or name.startswith(f"{study}_")
+            for problem in found
+        ]
+        if self.study_problems and not of_study:
+            return []
+        return list(dict.fromkeys([*self.catalog_problems, *of_study]))
 
 
 def load_studies(root: Path) -> Studies:
@@ -106,19 +121,20 @@ def load_studies(root: Path) -> Studies:
     try:
         catalog = Catalog(root)
     except DocumentError as error:
-        studies.problems.append(error.problem)
+        studies.catalog_problems.append(error.problem)
         return studies
-    studies.problems += catalog.problems
+    studies.catalog_problems = catalog.problems
     owners: dict[str, list[Experiment]] = defaultdict(list)
     for file in sorted(root.glob("*.yaml")):
-        for experiment in _load_study(file, catalog, studies.problems):
+        found = studies.study_problems.setdefault(file.stem, [])
+        for experiment in _load_study(file, catalog, found):
             owners[experiment.name].append(experiment)
     for name, same in owners.items():
         if len(same) == 1:
             studies.experiments[name] = same[0]
         else:
-            studies.problems += [_name_clash(experiment, same) for experiment in same]
-    studies.problems = list(dict.fromkeys(studies.problems))
+            for experiment in same:
+                studies.study_problems[experiment.study].append(_name_clash(experiment, same))
     return studies
 
 
@@ -159,7 +175,7 @@ class Catalog:
         Raises:
             ValueError: No format is known, or a hub source lacks its revision or file.
         """
-        entry = self.datasets[given.dataset] if given.dataset else Dataset()
+        entry = self.datasets[given.dataset] if given.dataset else Dataset.model_construct()
         merged = entry.model_dump() | given.model_dump(exclude_unset=True)
         merged["vars"] = entry.vars | given.vars
         if merged["format"] is None:
@@ -213,7 +229,8 @@ def _inherit(document: Document, root: Path, chain: tuple[Path, ...]) -> Documen
     parent = root / f"{name}.yaml"
     if not parent.is_file():
         known = [path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml")]
-        message = f"{parent} does not exist.{nearest(str(name), known)}"
+        hint = nearest(str(name), known) or " Name a file beside this one, such as defaults/lora"
+        message = f"{parent} does not exist.{hint}"
         raise DocumentError(Problem(place, message, "extends"))
     if parent in chain:
         circle = " -> ".join(path.stem for path in (*chain, parent))
@@ -230,9 +247,8 @@ def _expand(
         return
     own = {key: document.values[key] for key in document.values if key not in Expansion.model_fields}
     common = Document(document.file, own, document.places)
-    if study.variants and study.matrix:
-        place = document.place(("matrix",))
-        problems.append(Problem(place, "use either `variants` or `matrix`, not both", "matrix"))
+    if wrong := _matrix_mistake(study):
+        problems.append(Problem(document.place(("matrix",)), wrong, "matrix"))
     elif study.variants:
         for name, changes in study.variants.items():
             yield name, merge(common, _variant(document, ("variants", name), changes or {}))
@@ -242,6 +258,16 @@ def _expand(
             yield name, merge(common, Document(document.file, changes, dict(places)))
     else:
         yield None, common
+
+
+def _matrix_mistake(study: Expansion) -> str:
+    keys = study.matrix or {}
+    if study.variants and keys:
+        return "use either `variants` or `matrix`, not both"
+    for outer, inner in itertools.permutations(keys, 2):
+        if inner.startswith(f"{outer}."):
+            return f"'{outer}' holds '{inner}'. Remove one of them"
+    return ""
 
 
 def _variant(document: Document, at: tuple[str, str], changes: dict[str, Any]) -> Document:
@@ -268,8 +294,12 @@ def _build(
 ) -> Experiment | None:
     name = file.stem if variant is None else f"{file.stem}_{variant}"
     if not NAME.fullmatch(name):
-        message = f"'{name}' cannot name an experiment: use letters, digits, '_', '-', '.'"
-        problems.append(Problem(document.place(("variants", variant or "")), message))
+        key = "matrix" if ("matrix",) in document.places else "variants"
+        message = (
+            f"'{name}' cannot name an experiment: use letters, digits, '_', '-', '.'"
+            + (", or write the combinations as `variants`" if key == "matrix" else "")
+        )
+        problems.append(Problem(document.place((key, variant or "")), message, key))
         return None
     known = {"models": catalog.models, "datasets": catalog.datasets}
     config = _validated(Configuration, document, problems, context=known)
@@ -305,6 +335,7 @@ def _validated(
 
 
 def _name_clash(experiment: Experiment, same: list[Experiment]) -> Problem:
-    files = " and ".join(sorted({str(other.file) for other in same}))
-    message = f"{files} both give an experiment '{experiment.name}'. Rename a file or a variant"
+    files = sorted({str(other.file) for other in same})
+    givers = f"{' and '.join(files)} both give" if len(files) > 1 else f"{files[0]} gives twice"
+    message = f"{givers} an experiment '{experiment.name}'. Rename or remove one"
     return Problem(Place(experiment.file, 1), message)

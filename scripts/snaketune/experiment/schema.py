@@ -30,7 +30,7 @@ Positive = Annotated[int, Field(ge=1)]
 class Strict(BaseModel):
     """Unknown keys are errors: a typo must not pass for a setting."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Origin(Strict):
@@ -81,6 +81,11 @@ class Dataset(Strict):
     description: str = Field("", description="one line for people")
     license: str = Field("", description="the data's licence")
 
+    @model_validator(mode="after")
+    def _names_one_place(self) -> "Dataset":
+        _require_one_of(self, "path", "source")
+        return self
+
 
 class DataSource(Strict):
     """One source of training rows: a catalog name, a local file, or a file on a hub."""
@@ -107,10 +112,7 @@ class DataSource(Strict):
 
     @model_validator(mode="after")
     def _names_one_place(self) -> "DataSource":
-        given = [key for key in ("dataset", "path", "source") if getattr(self, key)]
-        if len(given) != 1:
-            found = " and ".join(given) or "none of them"
-            raise ValueError(f"expected exactly one of dataset, path, source; found {found}")
+        _require_one_of(self, "dataset", "path", "source")
         return self
 
 
@@ -121,7 +123,7 @@ class Method(Strict):
         "qlora", description="`lora`, or `qlora`: LoRA on a base held in 4-bit NF4"
     )
     r: Positive = Field(64, description="LoRA rank")
-    alpha: float = Field(16, gt=0, description="LoRA scale: the update is multiplied by alpha / r")
+    alpha: float = Field(16.0, gt=0, description="LoRA scale: the update is multiplied by alpha / r")
     dropout: Fraction = Field(0.1, description="dropout on LoRA's input")
     target_modules: str | list[str] = Field(
         "all-linear", description="layer names to adapt; `all-linear`: all but the output layer"
@@ -206,6 +208,13 @@ class Expansion(BaseModel):
 
 class Study(Expansion, Configuration):
     """An experiment file: a configuration and the variants made of it."""
+
+
+def _require_one_of(entry: BaseModel, *keys: str) -> None:
+    given = [key for key in keys if getattr(entry, key)]
+    if len(given) != 1:
+        found = " and ".join(given) or "none of them"
+        raise ValueError(f"expected exactly one of {', '.join(keys)}; found {found}")
 
 
 def _known(kind: str, name: str, catalog: dict[str, Any] | None, file: str) -> str:

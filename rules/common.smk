@@ -1,0 +1,74 @@
+# Functions that the rules share. Nothing here may import torch: a dry run stays near one second.
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from snaketune.experiment import base_id, data_id, load_studies, train_id
+from snaketune.experiment.identity import (
+    base_key,
+    canonical,
+    data_key,
+    digest,
+    evaluate_key,
+    train_key,
+)
+from snaketune.experiment.targets import explain_unknown
+
+# Rules call `python`; it must be the one that runs Snakemake, activated or not.
+os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.getenv("PATH", "")]))
+
+STUDIES = load_studies(Path("experiments"))
+BASES = {base_id(each): each for each in STUDIES.experiments.values()}
+DATA = {data_id(each): each for each in STUDIES.experiments.values()}
+DATASETS = {
+    Path(source.hub.folder).name: source.hub
+    for each in STUDIES.experiments.values()
+    for source in each.sources
+    if source.hub
+}
+
+
+def one_of(names):
+    """Return a wildcard's pattern that matches these names and nothing else."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def experiment(wildcards):
+    return STUDIES.experiments[wildcards.experiment]
+
+
+def base_provenance(wildcards):
+    """Return the file that stands for the base model of an experiment or of processed data."""
+    found = DATA[wildcards.data_id] if hasattr(wildcards, "data_id") else experiment(wildcards)
+    return f"store/models/{base_id(found)}/provenance.json"
+
+
+def local_model_files(wildcards):
+    """Return the files of a base model given as a local folder, so that a change is noticed."""
+    source = Path(BASES[wildcards.base_id].base.source)
+    return sorted(map(str, source.glob("*"))) if ":" not in str(source) else []
+
+
+def source_files(wildcards):
+    """Return the files that processed data is read from."""
+    return [source.path for source in DATA[wildcards.data_id].sources]
+
+
+def processed(name):
+    """Return an input function for one file of an experiment's processed data."""
+    return lambda wildcards: f"store/data/{data_id(experiment(wildcards))}/{name}"
+
+
+def refuse_unknown_targets():
+    """Stop with a helpful message when a target names no experiment or no file we can make."""
+    for target in filter(re.compile("experiments/").match, sys.argv[1:]):
+        message = explain_unknown(target, STUDIES)
+        if message:
+            raise WorkflowError(message)
+
+
+refuse_unknown_targets()

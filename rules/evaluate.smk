@@ -1,0 +1,30 @@
+# Evaluation: base and merged model side by side.
+
+
+rule evaluate:
+    input:
+        script=ancient("scripts/evaluate.py"),
+        config=ancient("experiments/{experiment}/resolved.yaml"),
+        base=base_provenance,
+        merged="experiments/{experiment}/merged",
+        data=processed("data.json"),
+        packs=ancient(processed("heldout.arrow")),
+        train="experiments/{experiment}/checkpoints/train.json",
+    output:
+        "experiments/{experiment}/eval/report.html",
+        "experiments/{experiment}/eval/report.json",
+    log:
+        "logs/{experiment}/evaluate.log",
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        evaluate=lambda wildcards: canonical(evaluate_key(experiment(wildcards))),
+        base=subpath(input.base, parent=True),
+        data=subpath(input.data, parent=True),
+        checkpoints=subpath(input.train, parent=True),
+        folder="experiments/{experiment}/eval",
+    threads: workflow.cores
+    shell:
+        "python {input.script} --config {input.config} --base {params.base} "
+        "--merged {input.merged} --data {params.data} --checkpoints {params.checkpoints} "
+        "--output {params.folder} --log {log}"

@@ -1,0 +1,26 @@
+# Training. Checkpoints besides last.pth are undeclared, so that Snakemake never deletes them.
+
+
+rule train:
+    input:
+        script=ancient("scripts/train.py"),
+        config=ancient("experiments/{experiment}/resolved.yaml"),
+        base=base_provenance,
+        data=processed("data.json"),
+        packs=ancient(processed("train.arrow")),
+    output:
+        "experiments/{experiment}/checkpoints/last.pth",
+        "experiments/{experiment}/checkpoints/train.json",
+    log:
+        "logs/{experiment}/train.log",
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        train=lambda wildcards: canonical(train_key(experiment(wildcards))),
+        base=subpath(input.base, parent=True),
+        data=subpath(input.data, parent=True),
+        folder="experiments/{experiment}/checkpoints",
+    threads: workflow.cores
+    shell:
+        "python {input.script} --config {input.config} --base {params.base} "
+        "--data {params.data} --output {params.folder} --log {log}"

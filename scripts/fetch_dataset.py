@@ -1,0 +1,28 @@
+"""Download one file of a data set on a hub, and write down where it came from.
+
+python scripts/fetch_dataset.py --spec JSON --output store/datasets/ID
+
+The spec is source, revision, file and perhaps sha256, as in an experiment file.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from snaketune import cli
+from snaketune.hub import fetch_file
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the data set download."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--spec", required=True, help="JSON: source, revision, file, sha256")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the file")
+    args = parser.parse_args(argv)
+    cli.open_log(args.log)
+    fetch_file(json.loads(args.spec), args.output)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

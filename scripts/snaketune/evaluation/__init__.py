@@ -1,0 +1,1 @@
+"""Generation, figures and reports on finished models."""

@@ -1,0 +1,105 @@
+"""The evaluation stage: base and merged model answer the same prompts and rows."""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from snaketune.data.storage import Packs
+from snaketune.errors import UserError
+from snaketune.evaluation.report import html
+from snaketune.experiment.resolved import Resolved, read_resolved
+from snaketune.files import read_json, read_jsonl, write_json, write_text
+from snaketune.models.generation import answer
+from snaketune.models.load import choose_precision, device, load_model, load_tokenizer
+from snaketune.models.packed import flatten, loss_sum
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(
+    config: Path, base: Path, merged: Path, data: Path, checkpoints: Path, output: Path
+) -> None:
+    """Write report.json and report.html.
+
+    Args:
+        config: experiments/X/resolved.yaml.
+        base: The base model's folder.
+        merged: The merged model's folder.
+        data: The processed data's folder.
+        checkpoints: The training's folder, for its figures, curves and samples.
+        output: experiments/X/eval.
+    """
+    experiment = read_resolved(config)
+    template = read_json(data / "data.json")["template"]
+    _require_same_template(merged, template)
+    heldout = Packs(data / "heldout.arrow")
+    measured = {
+        name: _measure(folder, experiment, template, heldout)
+        for name, folder in (("base", base), ("merged", merged))
+    }
+    report = {
+        "experiment": experiment.name,
+        "study": experiment.study,
+        "description": experiment.config.description,
+        "ids": {"base": base.name, "data": experiment.data_id, "train": experiment.train_id},
+        "heldout": {name: found["heldout"] for name, found in measured.items()},
+        "answers": _answers(experiment, measured),
+        "merge": read_json(merged / "snaketune.json")["merge"],
+        "training": read_json(checkpoints / "train.json"),
+    }
+    write_json(output / "report.json", report)
+    metrics = read_jsonl(checkpoints / "metrics.jsonl")
+    samples = read_jsonl(checkpoints / "samples.jsonl")
+    page = html(report, metrics, samples, config.read_text(encoding="utf-8"))
+    write_text(output / "report.html", page)
+
+
+def heldout_loss(model: Any, packs: Packs) -> dict[str, Any]:
+    """Return the mean loss over all supervised tokens of some packs, and its perplexity.
+
+    Values are None where there are no held-out rows.
+    """
+    total, tokens = 0.0, 0
+    model.eval()
+    with torch.inference_mode():
+        for pack in packs:
+            batch = flatten([pack]).to(device())
+            total += loss_sum(model, batch).item()
+            tokens += len(batch.targets)
+    loss = total / tokens if tokens else None
+    perplexity = math.exp(loss) if loss is not None else None
+    return {"loss": loss, "perplexity": perplexity, "supervised_tokens": tokens}
+
+
+def _measure(
+    folder: Path, experiment: Resolved, template: dict[str, Any], heldout: Packs
+) -> dict[str, Any]:
+    dtype, reason = choose_precision(experiment.config.train.precision)
+    log.info("evaluating %s in %s (%s)", folder, dtype, reason)
+    model = load_model(folder, dtype, device())
+    tokenizer = load_tokenizer(folder, template["text"])
+    limit, ends = experiment.config.evaluate.max_new_tokens, template["end_token_ids"]
+    return {
+        "heldout": heldout_loss(model, heldout),
+        "answers": answer(model, tokenizer, experiment.prompts, limit, ends),
+    }
+
+
+def _answers(experiment: Resolved, measured: dict[str, Any]) -> list[dict[str, str]]:
+    both = zip(
+        experiment.prompts, measured["base"]["answers"], measured["merged"]["answers"], strict=True
+    )
+    return [{"prompt": prompt, "base": base, "merged": merged} for prompt, base, merged in both]
+
+
+def _require_same_template(merged: Path, template: dict[str, Any]) -> None:
+    trained = read_json(merged / "snaketune.json")["template"]
+    if trained["sha256"] != template["sha256"]:
+        raise UserError(
+            f"{merged} was trained with chat template '{trained['name']}' "
+            f"({trained['sha256'][:12]}), the data now uses '{template['name']}' "
+            f"({template['sha256'][:12]}).\n  Fix: rebuild it with snakemake {merged}"
+        )

@@ -1,0 +1,90 @@
+"""resolved.yaml: an experiment with every default, its ids, and the versions it was resolved by."""
+
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from snaketune.errors import UserError
+from snaketune.experiment.identity import base_id, data_id, train_id
+from snaketune.experiment.load import Experiment
+from snaketune.experiment.schema import Configuration
+
+PACKAGES = ("snaketune", "snakemake", "torch", "transformers", "peft", "bitsandbytes", "deepspeed")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What the stages of one experiment read."""
+
+    name: str
+    study: str
+    variant: str | None
+    config: Configuration
+    base_id: str
+    data_id: str
+    train_id: str
+    prompts: list[str]
+
+
+def resolved_values(experiment: Experiment) -> dict[str, Any]:
+    """Return the content of resolved.yaml as plain values."""
+    return {
+        "name": experiment.name,
+        "study": experiment.study,
+        "variant": experiment.variant,
+        "base_id": base_id(experiment),
+        "data_id": data_id(experiment),
+        "train_id": train_id(experiment),
+        "base": experiment.base.model_dump(),
+        "sources": [source.model_dump() for source in experiment.sources],
+        "prompts": experiment.prompts,
+        "config": experiment.config.model_dump(),
+        "versions": package_versions(),
+    }
+
+
+def to_yaml(values: dict[str, Any]) -> str:
+    """Return values as YAML text, in the order given."""
+    text = StringIO()
+    yaml = YAML(typ="safe")
+    yaml.default_flow_style = False
+    yaml.allow_unicode = True
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.dump(values, text)
+    return text.getvalue()
+
+
+def read_resolved(path: Path) -> Resolved:
+    """Read a resolved.yaml that SnakeTune has written.
+
+    Raises:
+        UserError: It is missing, or was edited by hand into something invalid.
+    """
+    try:
+        values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        config = Configuration.model_validate(values["config"])
+        return Resolved(config=config, **{key: values[key] for key in _PLAIN})
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing.\n  Fix: build it with: snakemake {path}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is not a resolved experiment: {error}.\n  Fix: delete it and run snakemake again."
+        ) from error
+
+
+def package_versions() -> dict[str, str]:
+    """Return the installed versions of the packages that results depend on."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+_PLAIN = ("name", "study", "variant", "base_id", "data_id", "train_id", "prompts")

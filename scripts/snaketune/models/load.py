@@ -1,0 +1,85 @@
+"""Load a base model for training or use, in the precision the hardware is good at."""
+
+import re
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import is_flash_attn_2_available
+
+from snaketune.models.attention import SEGMENTS
+
+_CPU_BF16 = re.compile(r"\b(avx512_bf16|amx_bf16|bf16)\b")
+
+
+def choose_precision(requested: str) -> tuple[torch.dtype, str]:
+    """Return the dtype of base weights and arithmetic, and the reason in words.
+
+    Args:
+        requested: `bf16`, `fp32`, or `auto` for bf16 where the hardware multiplies it fast.
+    """
+    if requested != "auto":
+        return {"bf16": torch.bfloat16, "fp32": torch.float32}[requested], "as train.precision says"
+    if torch.cuda.is_available():
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return torch.bfloat16, "the GPU has bf16"
+        return torch.float32, "the GPU has no bf16"
+    cpuinfo = Path("/proc/cpuinfo")
+    found = _CPU_BF16.search(cpuinfo.read_text()) if cpuinfo.exists() else None
+    if found:
+        return torch.bfloat16, f"the CPU has {found[1]}"
+    return torch.float32, "the CPU has no bf16 instructions"
+
+
+def device(local_rank: int = 0) -> torch.device:
+    """Return the GPU of this process, or the CPU where there is none."""
+    return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def load_model(
+    folder: Path, dtype: torch.dtype, where: torch.device, quantize: bool = False
+) -> PreTrainedModel:
+    """Load a causal language model from a folder of safetensors.
+
+    Args:
+        dtype: Of the weights; with `quantize`, of the arithmetic.
+        quantize: Hold the linear layers in 4-bit NF4 with double quantisation (QLoRA).
+    """
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=dtype,
+        device_map={"": where},
+        attn_implementation=attention_implementation(where),
+        quantization_config=quantization if quantize else None,
+        trust_remote_code=False,
+        use_safetensors=True,
+    )
+
+
+def attention_implementation(where: torch.device) -> str:
+    """Return FlashAttention where it is installed for a GPU, else our own per-sample attention."""
+    if where.type == "cuda" and is_flash_attn_2_available():
+        return "flash_attention_2"
+    return SEGMENTS
+
+
+def load_tokenizer(folder: Path, chat_template: str | None = None) -> PreTrainedTokenizerBase:
+    """Load a tokenizer, padding on the left for generation, with another chat template if given."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, padding_side="left")
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

@@ -1,0 +1,73 @@
+"""Packed rows as tensors, and the loss over them with samples kept apart."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from snaketune.data.storage import Pack
+from snaketune.data.template import IGNORE
+from snaketune.models.attention import SEGMENTS
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One process's part of a micro-batch, flattened to a single row without padding.
+
+    Attributes:
+        input_ids: (1, tokens) int64.
+        position_ids: (1, tokens) int64, from 0 in each sample.
+        predicts: (supervised,) int64, the positions whose next token carries loss.
+        targets: (supervised,) int64, those next tokens.
+        lengths: Tokens of each sample.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    predicts: torch.Tensor
+    targets: torch.Tensor
+    lengths: list[int]
+
+    def to(self, where: torch.device) -> "Batch":
+        """Return the batch on a device."""
+        tensors = (self.input_ids, self.position_ids, self.predicts, self.targets)
+        return Batch(*(tensor.to(where, non_blocking=True) for tensor in tensors), self.lengths)
+
+
+def flatten(packs: Sequence[Pack]) -> Batch:
+    """Put packs one after the other in a single row."""
+    lengths = np.concatenate([pack.lengths for pack in packs])
+    labels = np.concatenate([pack.labels for pack in packs])
+    predicts = np.flatnonzero(labels[1:] != IGNORE)
+    positions = np.concatenate([np.arange(length) for length in lengths])
+    return Batch(
+        _row(np.concatenate([pack.input_ids for pack in packs])),
+        _row(positions),
+        torch.from_numpy(predicts),
+        torch.from_numpy(labels[predicts + 1].astype(np.int64)),
+        lengths.tolist(),
+    )
+
+
+def loss_sum(model: Any, batch: Batch) -> torch.Tensor:
+    """Return the cross entropy summed over a batch's supervised tokens, in fp32.
+
+    Logits are computed at those positions alone. Samples are kept apart by their lengths where
+    our own attention runs, by their position ids elsewhere.
+    """
+    apart = model.config._attn_implementation == SEGMENTS
+    output = model(
+        input_ids=batch.input_ids,
+        position_ids=batch.position_ids,
+        logits_to_keep=batch.predicts,
+        use_cache=False,
+        **({"segment_lengths": batch.lengths} if apart else {}),
+    )
+    return cross_entropy(output.logits[0].float(), batch.targets, reduction="sum")
+
+
+def _row(values: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(values.astype(np.int64))[None]

@@ -1,0 +1,1 @@
+"""Tracking: local JSONL files first, MLflow second."""

@@ -1,0 +1,1 @@
+"""The training loop, its schedule, its engines, and the folder that survives interruption."""

@@ -1,0 +1,54 @@
+"""Micro-batches by iteration number: what is trained on when, and how many tokens count."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from snaketune.data.storage import Pack, Packs
+from snaketune.data.template import IGNORE
+from snaketune.models.packed import Batch, flatten
+
+
+class Batches:
+    """All micro-batches of a run, addressed by iteration so that resuming needs no replay.
+
+    Each epoch is a fresh seeded permutation of the packs, cut into micro-batches of
+    `batch_size` for each process; the last of an epoch may be smaller.
+
+    Args:
+        rank: This process, of `processes` that share each micro-batch.
+    """
+
+    def __init__(
+        self,
+        packs: Packs,
+        batch_size: int,
+        epochs: int,
+        seed: int,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.packs, self.seed, self.rank, self.processes = packs, seed, rank, processes
+        self.size = batch_size * processes
+        self.per_epoch = -(-len(packs) // self.size)
+        self.total = self.per_epoch * epochs
+        self._supervised = packs.supervised_tokens()
+
+    def indices(self, iteration: int) -> np.ndarray:
+        """Return the packs of an iteration, numbered from 1, over all processes."""
+        epoch, step = divmod(iteration - 1, self.per_epoch)
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.packs))
+        return order[step * self.size : (step + 1) * self.size]
+
+    def supervised_tokens(self, iterations: Sequence[int]) -> int:
+        """Return the tokens that carry loss in some iterations, over all processes."""
+        return int(sum(self._supervised[self.indices(i)].sum() for i in iterations))
+
+    def batch(self, iteration: int) -> Batch:
+        """Return this process's part of an iteration."""
+        indices = self.indices(iteration)
+        own = [self.packs[int(index)] for index in indices[self.rank :: self.processes]]
+        if own:
+            return flatten(own)
+        spare = self.packs[int(indices[0])]  # the last batch can be too small for all processes
+        return flatten([Pack(spare.input_ids, np.full_like(spare.labels, IGNORE), spare.lengths)])

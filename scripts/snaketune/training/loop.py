@@ -1,0 +1,203 @@
+"""The training loop.
+
+An iteration is one micro-batch; after every `accumulate` of them the weights are updated. The
+loss of an update is the sum over its tokens divided by the supervised tokens in all of its
+micro-batches, so batch 8 × accumulate 1 and batch 1 × accumulate 8 are the same training.
+
+A checkpoint holds the weights after the last update and the random state there. Resuming goes
+back to that update and repeats the iterations since, which gives the same numbers bit for bit
+without storing gradients.
+"""
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from snaketune.errors import Interrupted
+from snaketune.experiment.schema import Sample, Train
+from snaketune.models.adapter import adapter_state, load_adapter_state
+from snaketune.models.packed import loss_sum
+from snaketune.training import processes
+from snaketune.training.batches import Batches
+from snaketune.training.engine import Engine
+from snaketune.training.progress import Meter, peak_memory
+from snaketune.training.run_folder import RunFolder
+from snaketune.training.schedule import learning_rate
+
+
+@dataclass
+class Trainer:
+    """Trains a model from wherever its folder's checkpoints are.
+
+    Attributes:
+        model: A PEFT model, in training mode.
+        answers: Returns the model's answers to `sample.prompts`.
+        about: What a checkpoint tells of itself besides the state: ids, method, template.
+        heartbeat: Called after each iteration and whenever something was written.
+    """
+
+    model: Any
+    engine: Engine
+    batches: Batches
+    train: Train
+    sample: Sample
+    folder: RunFolder
+    where: torch.device
+    answers: Callable[[], list[str]]
+    about: dict[str, Any]
+    heartbeat: Callable[[], None] = lambda: None
+    _update_loss: list[float] = field(default_factory=list)
+
+    def run(self, state: dict[str, Any] | None) -> None:
+        """Train to the last iteration, from a checkpoint's state or from the start.
+
+        Raises:
+            Interrupted: A signal asked to stop; a checkpoint was saved first.
+        """
+        start = self._restore(state) if state else 0
+        self._mark_update(start)
+        total = self.batches.total
+        with caught_signals() as caught, self._meter(start) as meter:
+            if state is None:
+                self._sample(0)
+            for iteration in range(start + 1, total + 1):
+                meter.record(self._iterate(iteration))
+                if iteration % self.sample.every == 0 or iteration == total:
+                    self._sample(iteration)
+                stopping = processes.add(torch.tensor(len(caught), device=self.where)).item()
+                if stopping or iteration % self.train.save_every == 0 or iteration == total:
+                    self._save(iteration)
+                if stopping and iteration < total:
+                    raise Interrupted(*_stopped(caught, iteration, total))
+                self.heartbeat()
+
+    def update_of(self, iteration: int) -> range:
+        """Return the iterations that share an update with this one; the last may have fewer."""
+        first = iteration - (iteration - 1) % self.train.accumulate
+        return range(first, min(first + self.train.accumulate, self.batches.total + 1))
+
+    def _iterate(self, iteration: int) -> dict[str, Any]:
+        """Run one micro-batch, and the update if it is the last of one; return its metrics."""
+        started = time.perf_counter()
+        batch = self.batches.batch(iteration).to(self.where)
+        data_seconds = time.perf_counter() - started
+        update = self.update_of(iteration)
+        last = iteration == update[-1]
+        loss = loss_sum(self.model, batch)
+        self.engine.backward(loss / self.batches.supervised_tokens(update), last)
+        lr = learning_rate(iteration, self.batches.total, self.train.lr, self.train.warmup_ratio)
+        grad_norm = self.engine.update(lr) if last else None
+        counts = torch.tensor([batch.input_ids.numel(), len(batch.targets)], device=self.where)
+        tokens, supervised = processes.add(counts).tolist()
+        total_loss = processes.add(loss.detach()).item()
+        self._update_loss.append(total_loss)
+        seconds = time.perf_counter() - started
+        row = {
+            "iteration": iteration,
+            "epoch": iteration / self.batches.per_epoch,
+            "lr": lr,
+            "loss": total_loss / supervised,
+            "update": (iteration - 1) // self.train.accumulate + 1 if last else None,
+            "update_loss": self._finish_update(update) if last else None,
+            "grad_norm": grad_norm,
+            "tokens": tokens,
+            "supervised_tokens": supervised,
+            "time_seconds": seconds,
+            "data_seconds": data_seconds,
+            "tokens_per_second": tokens / seconds,
+            "peak_memory_bytes": peak_memory(),
+        }
+        if last:
+            self._mark_update(iteration)
+        return row
+
+    def _finish_update(self, update: range) -> float:
+        mean = sum(self._update_loss) / self.batches.supervised_tokens(update)
+        self._update_loss.clear()
+        return mean
+
+    def _mark_update(self, iteration: int) -> None:
+        """Remember where the weights were last changed: there a resumed run begins."""
+        self._resume_from, self._random = iteration, random_state(self.where)
+
+    def _sample(self, iteration: int) -> None:
+        if processes.rank() == 0 and self.sample.prompts:
+            rows = [
+                {"iteration": iteration, "prompt": prompt, "answer": answer}
+                for prompt, answer in zip(self.sample.prompts, self.answers(), strict=True)
+            ]
+            with self.folder.samples.open("a", encoding="utf-8") as file:
+                file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        processes.wait()
+
+    def _save(self, iteration: int) -> None:
+        state = {
+            "iteration": iteration,
+            "resume_from": self._resume_from,
+            "adapter": adapter_state(self.model),
+            "optimizer": self.engine.state(),
+            "random": processes.gather(self._random),
+            "about": self.about,
+        }
+        if processes.rank() == 0:
+            self.folder.save(iteration, state)
+        processes.wait()
+
+    def _restore(self, state: dict[str, Any]) -> int:
+        load_adapter_state(self.model, state["adapter"])
+        self.engine.load_state(state["optimizer"])
+        set_random_state(state["random"][processes.rank()], self.where)
+        return state["resume_from"]
+
+    def _meter(self, start: int) -> Meter:
+        return Meter(self.folder.metrics, self.batches.total, start, self.train.log_every)
+
+
+def random_state(where: torch.device) -> dict[str, torch.Tensor]:
+    """Return the state of every generator that training draws from."""
+    state = {"cpu": torch.get_rng_state()}
+    if where.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(where)
+    return state
+
+
+def set_random_state(state: dict[str, torch.Tensor], where: torch.device) -> None:
+    """Put back what `random_state` returned."""
+    torch.set_rng_state(state["cpu"])
+    if where.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], where)
+
+
+@contextmanager
+def caught_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying; a second one of either acts at once."""
+    caught: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def note(number: int, _: object) -> None:
+        caught.append(number)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in numbers:
+        signal.signal(number, note)
+    try:
+        yield caught
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _stopped(caught: list[int], iteration: int, total: int) -> tuple[int, str]:
+    number = caught[0] if caught else signal.SIGTERM
+    return number, (
+        f"{signal.Signals(number).name} at iteration {iteration} of {total}; its checkpoint is "
+        "saved. Run the same command to go on from there."
+    )

@@ -1,0 +1,86 @@
+"""What a run shows while it works: a live bar, XTuner's log line, and metrics.jsonl."""
+
+import json
+import logging
+import resource
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from snaketune.cli import console
+
+log = logging.getLogger(__name__)
+
+
+class Meter:
+    """Shows and records the iterations of a run.
+
+    Args:
+        total: Iterations of the whole run.
+        done: Iterations that earlier, interrupted runs did.
+        every: Iterations between two lines of the log.
+    """
+
+    def __init__(self, metrics: Path, total: int, done: int, every: int) -> None:
+        self.metrics, self.total, self.done, self.every = metrics, total, done, every
+        self._started, self._first = time.monotonic(), done
+        self._file = metrics.open("a", encoding="utf-8")
+        self._bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=total, completed=done, status="")
+
+    def __enter__(self) -> "Meter":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+        self._file.close()
+
+    def record(self, row: dict[str, Any]) -> None:
+        """Append a row to metrics.jsonl, move the bar, and log every so often."""
+        self.done = row["iteration"]
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        status = f"loss {row['loss']:.3f}  {row['tokens_per_second']:.0f} tokens/s  "
+        status += f"{row['peak_memory_bytes'] / 2**20:.0f} MiB"
+        self._bar.update(self._task, completed=self.done, status=status)
+        if self.done % self.every == 0 or self.done == self.total:
+            log.info(log_line(row, self.total, self.eta()))
+
+    def eta(self) -> float:
+        """Return the seconds left at the pace of this process so far."""
+        paced = self.done - self._first
+        elapsed = time.monotonic() - self._started
+        return elapsed / paced * (self.total - self.done) if paced else 0.0
+
+
+def log_line(row: dict[str, Any], total: int, eta: float) -> str:
+    """Return the line of an iteration, laid out as in XTuner's log; memory is in MiB."""
+    line = (
+        f"Iter(train) [{row['iteration']:>{len(str(total))}}/{total}]  lr: {row['lr']:.4e}  "
+        f"eta: {timedelta(seconds=round(eta))}  time: {row['time_seconds']:.4f}  "
+        f"data_time: {row['data_seconds']:.4f}  memory: {row['peak_memory_bytes'] / 2**20:.0f}  "
+        f"loss: {row['loss']:.4f}"
+    )
+    if row["grad_norm"] is not None:
+        line += f"  grad_norm: {row['grad_norm']:.4f}"
+    return line + f"  tokens_per_second: {row['tokens_per_second']:.1f}"
+
+
+def peak_memory() -> int:
+    """Return the peak in bytes: allocated on the GPU, or the resident memory of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,150 @@
+"""The checkpoints folder of a run: what survives a crash, and what must never be mixed up.
+
+    checkpoints/
+        run.json         which run this is: train_id and digests of base and data
+        iter_N.pth       the newest `keep` checkpoints
+        metrics.jsonl    one line an iteration
+        samples.jsonl    one line an answer
+        last.pth         the newest of a finished run (a second name, not a second copy)
+        train.json       the figures of a finished run; written last
+        superseded/ID/   the same files of runs with other settings; they come back if the id does
+"""
+
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from snaketune.errors import UserError
+from snaketune.files import read_json, read_jsonl, write_json, write_text
+from snaketune.models.checkpoint import damage, link_or_copy, load_checkpoint, save_checkpoint
+
+log = logging.getLogger(__name__)
+
+LOCK_SECONDS = 60
+"""How long to wait for a run that is still saving after a Ctrl-C."""
+
+
+class RunFolder:
+    """The checkpoints folder, opened for one run.
+
+    Args:
+        path: experiments/X/checkpoints.
+        identity: What must be equal for checkpoints to be resumed: train_id and digests.
+        keep: How many of the newest checkpoints stay.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, str], keep: int) -> None:
+        self.path, self.identity, self.keep = path, identity, keep
+        self.metrics, self.samples = path / "metrics.jsonl", path / "samples.jsonl"
+
+    def open(self) -> dict[str, Any] | None:
+        """Set other runs aside, and return the newest intact checkpoint of this one, if any."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        marker = self.path / "run.json"
+        if marker.exists() and read_json(marker) != self.identity:
+            self._supersede(read_json(marker))
+        elif not marker.exists() and self.checkpoints():
+            self._supersede({"train_id": "unknown"})
+        if not marker.exists():
+            self._bring_back()
+            write_json(marker, self.identity)
+        state = self.newest_intact()
+        reached = state["resume_from"] if state else -1
+        for file in (self.metrics, self.samples):
+            kept = [row for row in read_jsonl(file) if row["iteration"] <= reached]
+            write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+        return state
+
+    def checkpoints(self) -> dict[int, Path]:
+        """Return the checkpoints by iteration, the newest first."""
+        found = {int(file.stem.removeprefix("iter_")): file for file in self.path.glob("iter_*.pth")}
+        return dict(sorted(found.items(), reverse=True))
+
+    def save(self, iteration: int, state: dict[str, Any]) -> Path:
+        """Write iter_N.pth, then delete what is older than the newest `keep`."""
+        path = self.path / f"iter_{iteration}.pth"
+        save_checkpoint(path, state)
+        for old in list(self.checkpoints().values())[self.keep :]:
+            old.unlink()
+        return path
+
+    def finish(self, iteration: int, figures: dict[str, Any]) -> None:
+        """Name the last checkpoint last.pth and write train.json: the run is complete."""
+        link_or_copy(self.path / f"iter_{iteration}.pth", self.path / "last.pth")
+        write_json(self.path / "train.json", figures)
+
+    def newest_intact(self) -> dict[str, Any] | None:
+        """Return the newest checkpoint that is whole, renaming damaged ones out of the way."""
+        for path in self.checkpoints().values():
+            reason = damage(path)
+            if reason is None:
+                return load_checkpoint(path)
+            log.warning("%s is damaged (%s); using the one before it", path, reason)
+            path.rename(path.with_suffix(".damaged"))
+        return None
+
+    def _supersede(self, identity: dict[str, str]) -> None:
+        aside = self._superseded(identity)
+        aside.mkdir(parents=True, exist_ok=True)
+        log.warning("the settings changed: the earlier run is kept in %s", aside)
+        for file in self._own_files():
+            file.rename(aside / file.name)
+
+    def _bring_back(self) -> None:
+        aside = self._superseded(self.identity)
+        if not aside.exists() or read_json(aside / "run.json") != self.identity:
+            return
+        log.info("these settings were trained before: taking %s back", aside)
+        for file in aside.iterdir():
+            file.rename(self.path / file.name)
+        aside.rmdir()
+
+    def _superseded(self, identity: dict[str, str]) -> Path:
+        name = "-".join(identity[key][:12] for key in sorted(identity, reverse=True))
+        return self.path / "superseded" / name
+
+    def _own_files(self) -> list[Path]:
+        files = [file for file in self.path.iterdir() if file.is_file() and file.name[0] != "."]
+        return sorted(files, key=lambda file: file.name == "run.json")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a folder against a second training, for as long as the block runs.
+
+    Raises:
+        UserError: Another process holds it for longer than LOCK_SECONDS.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / ".lock").open("a+") as file:
+        _wait_for(file, path)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _wait_for(file: Any, path: Path) -> None:
+    deadline = time.monotonic() + LOCK_SECONDS
+    announced = False
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read() or "unknown"
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"another training (process {owner}) is using {path}.\n"
+                f"  Fix: wait until it is done, or stop it: kill {owner}"
+            )
+        if not announced:
+            log.info("waiting for process %s, which is still using %s", owner, path)
+            announced = True
+        time.sleep(0.2)
