@@ -25,7 +25,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.experiment not in studies.experiments:
         known = studies.experiments
         problems = "".join(f"\n  {p}" for p in studies.problems_of(args.experiment))
-        raise UserError(f"no experiment '{args.experiment}'.{nearest(args.experiment, known)}{problems}")
+        raise UserError(
+            f"no experiment '{args.experiment}'.{nearest(args.experiment, known)}{problems}"
+        )
     write_text(args.output, to_yaml(resolved_values(studies.experiments[args.experiment])))
 
 

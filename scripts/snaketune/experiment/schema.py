@@ -123,7 +123,9 @@ class Method(Strict):
         "qlora", description="`lora`, or `qlora`: LoRA on a base held in 4-bit NF4"
     )
     r: Positive = Field(64, description="LoRA rank")
-    alpha: float = Field(16.0, gt=0, description="LoRA scale: the update is multiplied by alpha / r")
+    alpha: float = Field(
+        16.0, gt=0, description="LoRA scale: the update is multiplied by alpha / r"
+    )
     dropout: Fraction = Field(0.1, description="dropout on LoRA's input")
     target_modules: str | list[str] = Field(
         "all-linear", description="layer names to adapt; `all-linear`: all but the output layer"
@@ -222,7 +224,9 @@ def _known(kind: str, name: str, catalog: dict[str, Any] | None, file: str) -> s
     if catalog is not None and name not in catalog[file]:
         names = ", ".join(sorted(catalog[file])) or "none"
         hint = nearest(name, catalog[file])
-        raise ValueError(f"there is no {kind} '{name}' in catalog/{file}.yaml.{hint} Known: {names}")
+        raise ValueError(
+            f"there is no {kind} '{name}' in catalog/{file}.yaml.{hint} Known: {names}"
+        )
     return name
 
 

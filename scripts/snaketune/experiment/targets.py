@@ -35,7 +35,9 @@ def explain_unknown(target: str, studies: Studies) -> str | None:
             return f"{target} cannot be built until these mistakes are corrected:\n{listed}"
     if name not in studies.experiments:
         known = ", ".join(sorted(studies.experiments)) or "none"
-        return f"there is no experiment '{name}'.{nearest(name, studies.experiments)} Known: {known}"
+        return (
+            f"there is no experiment '{name}'.{nearest(name, studies.experiments)} Known: {known}"
+        )
     if file in TARGETS or file in _ALSO_MADE or _AT_ITERATION.fullmatch(file):
         return None
     known = ", ".join(TARGETS)

@@ -40,10 +40,10 @@ def segment_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs
         )
-    parts = zip(*(states.split(segment_lengths, dim=2) for states in (query, key, value)), strict=True)
+    split = (states.split(segment_lengths, dim=2) for states in (query, key, value))
     attended = [
-        scaled_dot_product_attention(*part, is_causal=True, scale=scaling, enable_gqa=True)
-        for part in parts
+        scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
+        for q, k, v in zip(*split, strict=True)
     ]
     return torch.cat(attended, dim=2).transpose(1, 2).contiguous(), None
 

@@ -64,13 +64,16 @@ def fetch_base(spec: dict[str, Any], output: Path) -> None:
             hub.move(fetched.files, download, folder)
             _complete(folder, source)
         origin = {"source": source, "revision": revision, "sha256": fetched.sha256}
-        provenance = {**origin, **_summary(folder, source), "files": hub.inventory(folder)}
+        summary = _summary(folder, source)
+        provenance = {**origin, **summary, "files": hub.inventory(folder)}
         write_json(folder / "provenance.json", provenance)
-    log.info(
-        "%s: %s, %.1f million parameters, %s -> %s",
-        *(source, provenance["architecture"], provenance["parameters"] / 1e6),
-        *(provenance["dtype"], output),
-    )
+        log.info(
+            "%s: %s with %.1f million parameters in %s",
+            source,
+            summary["architecture"],
+            summary["parameters"] / 1e6,
+            summary["dtype"],
+        )
 
 
 def _check_config(source: str, folder: Path) -> None:

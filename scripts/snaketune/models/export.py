@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from snaketune.errors import UserError
 from snaketune.experiment.schema import Method
-from snaketune.files import atomic_folder, read_json, sha256, write_json
+from snaketune.files import atomic_folder, read_json, write_json
 from snaketune.models.adapter import lora_config
 from snaketune.models.checkpoint import load_checkpoint
 from snaketune.models.merge import copy_tokenizer, require_same_base

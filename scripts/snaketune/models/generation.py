@@ -1,14 +1,15 @@
 """Greedy answers to user messages."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig
 
 
 def answer(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    model: Any,
+    tokenizer: Any,
     prompts: Sequence[str],
     max_new_tokens: int,
     end_token_ids: list[int],
@@ -16,6 +17,7 @@ def answer(
     """Return the model's greedy answer to each user message, in one padded batch.
 
     Args:
+        model: A causal language model, or a PEFT model around one.
         tokenizer: With the chat template in force, padding on the left.
         end_token_ids: What ends an answer.
     """

@@ -34,7 +34,8 @@ class Batch:
     def to(self, where: torch.device) -> "Batch":
         """Return the batch on a device."""
         tensors = (self.input_ids, self.position_ids, self.predicts, self.targets)
-        return Batch(*(tensor.to(where, non_blocking=True) for tensor in tensors), self.lengths)
+        ids, positions, predicts, targets = (tensor.to(where) for tensor in tensors)
+        return Batch(ids, positions, predicts, targets, self.lengths)
 
 
 def flatten(packs: Sequence[Pack]) -> Batch:

@@ -24,8 +24,16 @@ DEFAULT_STORE = Path("store/mlflow")
 SECONDS_BETWEEN = 15
 """While training, how long to wait between two pushes."""
 
-METRICS = ("loss", "update_loss", "lr", "grad_norm", "time_seconds", "data_seconds",
-           "tokens_per_second", "peak_memory_bytes")
+METRICS = (
+    "loss",
+    "update_loss",
+    "lr",
+    "grad_norm",
+    "time_seconds",
+    "data_seconds",
+    "tokens_per_second",
+    "peak_memory_bytes",
+)
 
 _BATCH = 1000
 """Metrics that one MLflow request takes at most."""
@@ -93,7 +101,10 @@ class Mirror:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             log.warning(
                 "MLflow at %s does not answer (%s). Training goes on and keeps all figures in %s; "
-                "fill MLflow in later with: snakemake track", tracking_uri(), reason, self.folder,
+                "fill MLflow in later with: snakemake track",
+                tracking_uri(),
+                reason,
+                self.folder,
             )
         self._next_push = time.monotonic() + SECONDS_BETWEEN
 
@@ -115,9 +126,7 @@ class Mirror:
         if self.note.exists() and (sent := read_json(self.note))["tracking_uri"] == tracking_uri():
             return sent
         study = client.get_experiment_by_name(self.experiment.study)
-        study_id = (
-            study.experiment_id if study else self._create_experiment(self.experiment.study)
-        )
+        study_id = study.experiment_id if study else self._create_experiment(self.experiment.study)
         run = client.create_run(study_id, run_name=self.experiment.name, tags=self._tags())
         params = _flatten(self.experiment.config.model_dump())
         for start in range(0, len(params), _PARAMS):

@@ -1,13 +1,13 @@
 """The checkpoints folder of a run: what survives a crash, and what must never be mixed up.
 
-    checkpoints/
-        run.json         which run this is: train_id and digests of base and data
-        iter_N.pth       the newest `keep` checkpoints
-        metrics.jsonl    one line an iteration
-        samples.jsonl    one line an answer
-        last.pth         the newest of a finished run (a second name, not a second copy)
-        train.json       the figures of a finished run; written last
-        superseded/ID/   the same files of runs with other settings; they come back if the id does
+checkpoints/
+    run.json         which run this is: train_id and digests of base and data
+    iter_N.pth       the newest `keep` checkpoints
+    metrics.jsonl    one line an iteration
+    samples.jsonl    one line an answer
+    last.pth         the newest of a finished run (a second name, not a second copy)
+    train.json       the figures of a finished run; written last
+    superseded/ID/   the same files of runs with other settings; they come back if the id does
 """
 
 import fcntl
@@ -63,7 +63,8 @@ class RunFolder:
 
     def checkpoints(self) -> dict[int, Path]:
         """Return the checkpoints by iteration, the newest first."""
-        found = {int(file.stem.removeprefix("iter_")): file for file in self.path.glob("iter_*.pth")}
+        files = self.path.glob("iter_*.pth")
+        found = {int(file.stem.removeprefix("iter_")): file for file in files}
         return dict(sorted(found.items(), reverse=True))
 
     def save(self, iteration: int, state: dict[str, Any]) -> Path:

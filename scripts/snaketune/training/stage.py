@@ -129,9 +129,18 @@ def _announce(experiment: Resolved, batches: Batches, model: PeftModel) -> None:
     train = experiment.config.train
     updates = -(-batches.total // train.accumulate)
     trainable, total = model.get_nb_trainable_parameters()
-    log.info("%s: %d packs, %d iterations, %d updates, %d process(es), DeepSpeed %s, "
-             "%s of %s parameters trained", experiment.name, len(batches.packs), batches.total,
-             updates, processes.count(), train.deepspeed, f"{trainable:,}", f"{total:,}")
+    log.info(
+        "%s: %d packs, %d iterations, %d updates, %d process(es), DeepSpeed %s, "
+        "%s of %s parameters trained",
+        experiment.name,
+        len(batches.packs),
+        batches.total,
+        updates,
+        processes.count(),
+        train.deepspeed,
+        f"{trainable:,}",
+        f"{total:,}",
+    )
 
 
 def _figures(folder: RunFolder, trainer: Trainer, setup: dict[str, Any]) -> dict[str, Any]:

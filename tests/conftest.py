@@ -1,0 +1,93 @@
+"""What several test packages share: the repository, and two small tokenizers with templates."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+REPOSITORY = Path(__file__).parent.parent
+
+CHATML = """\
+{% for message in messages %}
+    {% set head = '<|im_start|>' + message['role'] + '\\n' %}
+{{ head + message['content'] + '<|im_end|>\\n' }}{% endfor %}
+    {% if add_generation_prompt %}
+{{ '<|im_start|>assistant\\n' }}{% endif %}
+"""
+
+LLAMA3 = """\
+{{- bos_token }}
+{%- for message in messages %}
+    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}
+    {{- message['content'] | trim + '<|eot_id|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
+{%- endif %}
+"""
+
+LLAMA3_WORDS = Regex(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two folders as a base model has them, without weights: `chatml` and `llama3`."""
+    folder = tmp_path_factory.mktemp("bases")
+    gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    llama3 = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(LLAMA3_WORDS, behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    chatml_marks = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    llama3_marks = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"]
+    headers = ["<|start_header_id|>", "<|end_header_id|>"]
+    save_tokenizer(folder / "chatml", gpt2, chatml_marks, CHATML, eos="<|endoftext|>")
+    save_tokenizer(
+        folder / "llama3",
+        llama3,
+        llama3_marks + headers,
+        LLAMA3,
+        eos="<|end_of_text|>",
+        bos="<|begin_of_text|>",
+    )
+    return {name: folder / name for name in ("chatml", "llama3")}
+
+
+def save_tokenizer(
+    folder: Path,
+    words: pre_tokenizers.PreTokenizer,
+    marks: list[str],
+    template: str,
+    **named: str,
+) -> None:
+    """Train a byte-level BPE of 500 tokens and save it as a hub's folder holds one."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = words
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=500,
+        special_tokens=marks,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    rows = (REPOSITORY / "experiments/data/general.jsonl").read_text(encoding="utf-8").splitlines()
+    blank_lines = ["one:\n\ntwo!\n\n\nthree\n\n\nfour  five\n    six\n"] * 100
+    tokenizer.train_from_iterator([json.loads(row)["text"] for row in rows] + blank_lines, trainer)
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    config |= {f"{name}_token": token for name, token in named.items()}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "chat_template.jinja").write_text(template)

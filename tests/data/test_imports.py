@@ -1,0 +1,40 @@
+"""A dry run imports the experiment and the data code, and must not wait for torch."""
+
+import json
+import os
+import subprocess
+import sys
+
+HEAVY = {"torch", "transformers", "mlflow", "peft", "datasets"}
+
+PROGRAM = f"""
+import json, sys
+from pathlib import Path
+import snaketune.data.formats, snaketune.data.packing, snaketune.data.prepare
+import snaketune.data.reading, snaketune.data.report, snaketune.data.storage
+import snaketune.data.template
+from snaketune.experiment import load_studies
+
+repository, base, output, spec = sys.argv[1:]
+assert load_studies(Path(repository) / "experiments").experiments
+snaketune.data.prepare.prepare(json.loads(spec), Path(base), Path(output))
+print(sorted({HEAVY!r} & set(sys.modules)))
+"""
+
+
+def test_loading_studies_and_preparing_data_import_nothing_heavy(
+    repository, bases, source, tmp_path
+):
+    rows = [{"instruction": f"{n}?", "output": "Yes."} for n in range(9)]
+    spec = {"template": "auto", "max_length": 64, "pack": True, "heldout": 0.2}
+    arguments = [
+        repository,
+        bases["chatml"],
+        tmp_path,
+        json.dumps(spec | {"sources": [source(rows)]}),
+    ]
+    environment = os.environ | {"PYTHONPATH": str(repository / "scripts")}
+    command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+    assert (tmp_path / "data.json").exists()

@@ -1,0 +1,287 @@
+import hashlib
+import json
+from collections import Counter
+from itertools import chain
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from snaketune.data.prepare import heldout_questions, load_source, split, weigh
+from snaketune.data.storage import Packs
+from snaketune.errors import UserError
+
+ROWS = [
+    {"instruction": f"Question {n}?", "output": f"Answer {n}. " + "word " * n} for n in range(40)
+]
+
+
+@pytest.fixture(scope="session")
+def tokenizer(bases):
+    return AutoTokenizer.from_pretrained(bases["chatml"])
+
+
+def length(tokenizer, row):
+    """Count a row's tokens with transformers alone."""
+    turns = [("user", row["instruction"]), ("assistant", row["output"])]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    return len(tokenizer.apply_chat_template(messages, return_dict=False))
+
+
+def samples_of(path):
+    """Return the token ids of each sample in a file of packs."""
+    samples = []
+    for pack in Packs(path):
+        ends = pack.lengths.cumsum()
+        for start, end in zip(ends - pack.lengths, ends, strict=True):
+            samples.append(pack.input_ids[start:end].tolist())
+    return samples
+
+
+def questions_of(path, tokenizer):
+    """Return the first line a user says in each sample."""
+    return [tokenizer.decode(ids).split("\n")[1] for ids in samples_of(path)]
+
+
+def test_the_reports_numbers_equal_a_slow_count(run, source, tokenizer):
+    report = run(source(ROWS))
+    answers = [tokenizer.encode(row["output"] + "<|im_end|>") for row in ROWS]
+    tokens = sum(length(tokenizer, row) for row in ROWS)
+    assert report["train"]["samples"] == 40
+    assert report["train"]["tokens"] == tokens
+    assert report["train"]["supervised_tokens"] == sum(map(len, answers))
+    assert report["train"]["fill_rate"] == round(tokens / report["train"]["packs"] / 128, 4)
+    lengths = sorted(length(tokenizer, row) for row in ROWS)
+    assert report["train"]["length_quantiles"]["min"] == lengths[0]
+    assert report["train"]["length_quantiles"]["max"] == lengths[-1]
+    assert report["train"]["length_quantiles"]["50%"] == (lengths[19] + lengths[20]) / 2
+
+
+def test_the_packs_hold_every_sample_once_and_none_is_too_long(run, source, tokenizer, tmp_path):
+    report = run(source(ROWS))
+    packs = Packs(tmp_path / "out/train.arrow")
+    assert len(packs) == report["train"]["packs"] < 40
+    assert all(pack.lengths.sum() == len(pack.input_ids) <= 128 for pack in packs)
+    assert sorted(map(len, samples_of(tmp_path / "out/train.arrow"))) == sorted(
+        length(tokenizer, row) for row in ROWS
+    )
+
+
+def test_without_packing_each_sample_is_a_row_of_its_own_in_their_order(run, source, tmp_path):
+    run(source(ROWS), pack=False)
+    lengths = [pack.lengths.tolist() for pack in Packs(tmp_path / "out/train.arrow")]
+    assert len(lengths) == 40
+    assert lengths == sorted(lengths)
+
+
+def test_what_is_too_long_is_cut_and_counted(run, source, tokenizer):
+    [told] = run(source(ROWS), max_length=60)["sources"]
+    over = [max(0, length(tokenizer, row) - 60) for row in ROWS]
+    assert told["truncated"]["samples"] == sum(map(bool, over)) > 0
+    assert told["truncated"]["tokens_cut"] == sum(over)
+    first = next(line for line, cut in enumerate(over, 1) if cut)
+    assert told["truncated"]["first"][0].endswith(f"rows.jsonl:{first}")
+
+
+def test_a_question_that_fills_the_sample_is_dropped_with_its_line(run, source, tmp_path):
+    rows = [ROWS[0], {"instruction": "why " * 200, "output": "So."}]
+    [told] = run(source(rows), max_length=60)["sources"]
+    reason = {"samples": 1, "first": [f"{tmp_path}/rows.jsonl:2"]}
+    assert told["dropped"] == {"the answer starts after max_length = 60": reason}
+    assert (told["rows_read"], told["samples_kept"]) == (2, 1)
+
+
+def test_a_row_without_an_answer_is_dropped_with_its_line(run, source, tmp_path):
+    rows = [ROWS[0], {"instruction": "Why?", "output": " "}]
+    [told] = run(source(rows))["sources"]
+    reason = {"samples": 1, "first": [f"{tmp_path}/rows.jsonl:2"]}
+    assert told["dropped"] == {"no answer to learn from": reason}
+
+
+def test_a_sample_is_shown_with_what_is_learned_between_brackets(run, source, tmp_path):
+    report = run(source([{"instruction": "天气？", "output": "晴。"}]))
+    expected = "<|im_start|>user\n天气？<|im_end|>\n<|im_start|>assistant\n⟦晴。<|im_end|>⟧\n"
+    assert report["samples"] == [expected]
+    assert expected in (tmp_path / "out/report.txt").read_text(encoding="utf-8")
+
+
+def test_the_report_is_written_as_it_is_returned(run, source, tmp_path):
+    report = run(source(ROWS))
+    assert json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8")) == report
+
+
+def test_placeholders_are_filled_from_the_source(run, source):
+    rows = [{"question": "Who?", "answers": ["I'm {{name}}.", "{{name}}!"]}]
+    report = run(source(rows, format="assistant", vars={"name": "Ada"}))
+    shown = [sample.split("⟦")[1].split("<")[0] for sample in report["samples"]]
+    assert shown == ["I'm Ada.", "Ada!"]
+
+
+@pytest.mark.parametrize(
+    "rows", [[{"instruction": "x " * 99, "output": "y"}], [ROWS[0] | {"output": ""}]]
+)
+def test_nothing_to_learn_from_is_an_error(run, source, rows):
+    with pytest.raises(UserError, match=r"no row has a token to learn from(.|\n)*raise max_length"):
+        run(source(rows), max_length=16)
+
+
+def test_rows_of_another_shape_are_counted_and_the_first_five_listed(run, source, tmp_path):
+    with pytest.raises(UserError) as error:
+        run(source([{"text": "x"}] * 7 + ROWS))
+    told = str(error.value)
+    assert told.startswith("7 of 47 rows are not in the format 'alpaca':\n")
+    assert f"\n  {tmp_path}/rows.jsonl:5: 'instruction' is missing; the row has: text\n" in told
+    assert "rows.jsonl:6" not in told
+    assert "\n  ... and 2 more\n  Fix: " in told
+
+
+def test_a_template_that_refuses_a_row_is_told_with_the_source(run, source, bases, tmp_path):
+    from snaketune.data.prepare import prepare
+
+    (base := tmp_path / "base").mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (base / name).write_bytes((bases["chatml"] / name).read_bytes())
+    (base / "chat_template.jinja").write_text("{{ raise_exception('no') }}")
+    spec = {"sources": [source(ROWS)], "template": "auto", "max_length": 64, "pack": True}
+    with pytest.raises(UserError, match=r"rows: template 'auto' refuses(.|\n)*template: chatml"):
+        prepare(spec | {"heldout": 0.0}, base, tmp_path / "out")
+
+
+@pytest.mark.parametrize("bad", [{"format": "openai"}, {"path": "/none.jsonl"}, {"weight": 0.001}])
+def test_a_stage_that_fails_leaves_no_manifest(run, source, tmp_path, bad):
+    with pytest.raises(UserError):
+        run(source(ROWS, **bad))
+    assert not (tmp_path / "out/data.json").exists()
+
+
+def test_preparing_twice_gives_the_same_bytes(run, source, tmp_path):
+    sources = [source(ROWS, weight=1.5), source(ROWS[:20], "more", max_rows=7)]
+    for output in ("one", "two"):
+        run(*sources, output=output, heldout=0.2)
+    for name in ("train.arrow", "heldout.arrow", "report.json", "report.txt", "data.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_the_manifest_tells_later_stages_what_they_need(run, source, tokenizer, bases, tmp_path):
+    report = run(source(ROWS), heldout=0.1)
+    manifest = json.loads((tmp_path / "out/data.json").read_text())
+    for name, digest in manifest["files"].items():
+        assert digest == hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest()
+    text = (bases["chatml"] / "chat_template.jinja").read_text()
+    assert manifest["template"]["text"] == text
+    assert manifest["template"]["sha256"] == hashlib.sha256(text.encode()).hexdigest()
+    ends = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
+    assert manifest["template"]["end_token_ids"] == sorted(ends)
+    assert (manifest["max_length"], manifest["pack"]) == (128, True)
+    assert (manifest["train"], manifest["heldout"]) == (report["train"], report["heldout"])
+
+
+@pytest.mark.parametrize(("share", "aside"), [(0.0, 0), (0.01, 1), (0.1, 4), (0.5, 20), (0.99, 39)])
+def test_this_many_samples_are_held_out(run, source, share, aside):
+    report = run(source(ROWS), heldout=share)
+    assert report["heldout"]["samples"] == aside
+    assert report["train"]["samples"] == 40 - aside
+
+
+def test_a_question_of_several_sources_is_on_one_side_alone(run, source, tokenizer, tmp_path):
+    other_answers = [row | {"output": "Another."} for row in ROWS[::3]]
+    run(source(ROWS), source(other_answers, "more"), heldout=0.25)
+    train, aside = (
+        set(questions_of(tmp_path / f"out/{name}.arrow", tokenizer))
+        for name in ("train", "heldout")
+    )
+    assert train & aside == set()
+    assert train | aside == {row["instruction"] + "<|im_end|>" for row in ROWS}
+
+
+def asked(question, answer):
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+some_conversations = st.lists(st.builds(asked, st.sampled_from("abcdefg"), st.sampled_from("xyz")))
+
+
+@given(some_conversations, st.floats(0, 0.99))
+def test_a_question_is_never_on_both_sides_and_none_is_lost(conversations, share):
+    inside, outside = split(conversations, heldout_questions(conversations, share))
+    assert sorted(inside + outside) == list(range(len(conversations)))
+    sides = [{conversations[index][0]["content"] for index in side} for side in (inside, outside)]
+    assert sides[0] & sides[1] == set()
+
+
+@given(some_conversations, st.floats(0.001, 0.99), st.randoms())
+def test_what_is_held_out_does_not_depend_on_the_order_of_rows(conversations, share, order):
+    turned = order.sample(conversations, len(conversations))
+    assert heldout_questions(turned, share) == heldout_questions(conversations, share)
+
+
+@given(some_conversations, st.floats(0.001, 0.99))
+def test_a_share_holds_out_one_question_at_least_and_leaves_one(conversations, share):
+    questions = {conversation[0]["content"] for conversation in conversations}
+    aside = len(heldout_questions(conversations, share))
+    assert (1 <= aside < len(questions)) if len(questions) > 1 else aside == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "weight", "times", "total"),
+    [
+        (10, 1.0, {1}, 10),
+        (10, 3.0, {3}, 30),
+        (10, 0.5, {1}, 5),
+        (10, 2.5, {2, 3}, 25),
+        (7, 1.1, {1, 2}, 8),
+        (10, 1.6, {1, 2}, 16),
+        (10, 0.01, set(), 0),
+        (0, 2.5, set(), 0),
+    ],
+)
+def test_a_weight_is_how_often_a_sample_is_seen(count, weight, times, total):
+    chosen = weigh(count, weight)
+    assert chosen == weigh(count, weight)
+    assert (set(Counter(chosen).values()), len(chosen)) == (times, total)
+    assert set(chosen) <= set(range(count))
+
+
+def test_a_half_is_a_sample_and_not_the_first_half():
+    assert weigh(100, 0.5) != list(range(50))
+
+
+def test_a_weight_counts_training_samples_and_not_the_held_out(run, source):
+    [told] = run(source(ROWS, weight=2.0), heldout=0.25)["sources"]
+    assert told["samples_kept"] == 40
+    assert told["samples_heldout"] == 10
+    assert told["samples_per_epoch"] == 60
+
+
+def test_max_rows_is_the_same_sample_every_time_and_not_the_first_rows(source):
+    texts = [load_source(source(ROWS, max_rows=10)).conversations for _ in range(2)]
+    assert texts[0] == texts[1]
+    chosen = [conversation[0]["content"] for conversation in texts[0]]
+    asked_in_order = [row["instruction"] for row in ROWS]
+    assert len(set(chosen)) == 10
+    assert chosen != asked_in_order[:10]
+    assert chosen == sorted(chosen, key=asked_in_order.index)
+
+
+@pytest.mark.parametrize("limit", [40, 41, None])
+def test_max_rows_above_the_rows_takes_all_in_order(source, limit):
+    rows = load_source(source(ROWS, max_rows=limit))
+    assert [c[0]["content"] for c in rows.conversations] == [row["instruction"] for row in ROWS]
+    assert rows.places == [f"{source(ROWS)['path']}:{line}" for line in range(1, 41)]
+
+
+def test_sources_are_told_apart_in_the_report(run, source):
+    first, second = run(source(ROWS), source(ROWS[:5], "more", weight=2.0))["sources"]
+    assert (first["source"], first["rows_read"], first["samples_per_epoch"]) == ("rows", 40, 40)
+    assert (second["source"], second["rows_read"], second["samples_per_epoch"]) == ("more", 5, 10)
+    assert second["tokens_per_epoch"] < first["tokens_per_epoch"]
+
+
+def test_tokens_per_epoch_add_up_to_the_tokens_in_the_packs(run, source, tmp_path):
+    report = run(source(ROWS, weight=1.5), source(ROWS[:5], "more"), heldout=0.1)
+    stored = sum(map(len, samples_of(tmp_path / "out/train.arrow")))
+    assert sum(told["tokens_per_epoch"] for told in report["sources"]) == stored
+    assert stored == report["train"]["tokens"]
+    supervised = chain(*(pack.labels != -100 for pack in Packs(tmp_path / "out/train.arrow")))
+    assert sum(map(bool, supervised)) == report["train"]["supervised_tokens"]

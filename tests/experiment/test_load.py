@@ -1,0 +1,184 @@
+import pytest
+
+MINIMAL = "model: tiny\ndata: [{dataset: rows}]\n"
+
+
+def config_of(studies, name="a"):
+    assert studies.problems == []
+    return studies.experiments[name].config
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("train: {lr: 1e-4}", 1e-4),
+        ("train: {lr: 2E-05}", 2e-5),
+        ("train: {lr: 5.0e-6}", 5e-6),
+        ("train: {lr: 1}", 1.0),
+    ],
+)
+def test_a_learning_rate_is_a_number_however_it_is_written(load, written, read):
+    assert config_of(load(MINIMAL + written)).train.lr == read
+
+
+@pytest.mark.parametrize("word", ["no", "none", "yes", "on", "off", "n", "y", "No"])
+def test_a_yaml_1_1_boolean_is_a_word(load, word):
+    studies = load(MINIMAL + f"description: {word}\nsample: {{prompts: [{word}]}}\n")
+    assert config_of(studies).description == word
+    assert config_of(studies).sample.prompts == [word]
+
+
+def test_none_is_a_deepspeed_stage_and_a_variant_name(load):
+    studies = load(MINIMAL + "variants: {none: {train: {deepspeed: none}}}")
+    assert config_of(studies, "a_none").train.deepspeed == "none"
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_read(load):
+    studies = load({"a.yaml": ("\ufeff" + MINIMAL + "max_length: 64\n").replace("\n", "\r\n")})
+    assert config_of(studies).max_length == 64
+
+
+def test_the_childs_keys_win_over_three_levels(load):
+    studies = load(
+        {
+            "defaults/grand.yaml": "train: {lr: 1e-3, seed: 1, epochs: 1}\nmax_length: 64",
+            "defaults/parent.yaml": "extends: defaults/grand\ntrain: {lr: 2e-3, seed: 2}",
+            "a.yaml": MINIMAL + "extends: defaults/parent\ntrain: {lr: 3e-3}",
+        }
+    )
+    config = config_of(studies)
+    assert (config.train.lr, config.train.seed, config.train.epochs) == (3e-3, 2, 1)
+    assert config.max_length == 64
+
+
+def test_a_list_is_replaced_not_joined(load):
+    studies = load(
+        {
+            "defaults/p.yaml": MINIMAL + "sample: {prompts: [one, two]}",
+            "a.yaml": "extends: defaults/p\nsample: {prompts: [three]}\ndata: [{dataset: rows}]",
+        }
+    )
+    assert config_of(studies).sample.prompts == ["three"]
+    assert len(config_of(studies).data) == 1
+
+
+def test_a_word_replaces_a_mapping_and_a_mapping_a_word(load):
+    inline = "model: {source: 'hf:o/n', revision: abc}\n"
+    parent = "data: [{dataset: rows}]\n"
+    studies = load(
+        {
+            "defaults/inline.yaml": parent + inline,
+            "defaults/named.yaml": parent + "model: tiny\n",
+            "a.yaml": "extends: defaults/inline\nmodel: tiny\n",
+            "b.yaml": "extends: defaults/named\n" + inline,
+        }
+    )
+    assert config_of(studies, "a").model == "tiny"
+    assert config_of(studies, "b").model.source == "hf:o/n"
+
+
+def test_a_study_may_extend_another_study_and_its_variants(load):
+    variants = "variants: {x: {train: {seed: 7}}}\n"
+    studies = load({"b.yaml": MINIMAL + variants, "a.yaml": "extends: b\nmax_length: 64"})
+    assert sorted(studies.experiments) == ["a_x", "b_x"]
+    assert studies.experiments["a_x"].config.train.seed == 7
+    assert studies.experiments["b_x"].config.max_length != 64
+
+
+def test_a_variant_changes_only_what_it_names(load):
+    text = "train: {lr: 1e-3, seed: 5}\nvariants:\n  plain: {}\n  bare:\n  hot: {train: {lr: 1}}\n"
+    studies = load(MINIMAL + text)
+    settings = {
+        name: (experiment.config.train.lr, experiment.config.train.seed)
+        for name, experiment in studies.experiments.items()
+    }
+    assert settings == {"a_plain": (1e-3, 5), "a_bare": (1e-3, 5), "a_hot": (1, 5)}
+
+
+def test_an_experiment_knows_its_study_and_variant(load):
+    experiment = load(MINIMAL + "variants: {x: {}}").experiments["a_x"]
+    assert (experiment.study, experiment.variant, experiment.file.name) == ("a", "x", "a.yaml")
+
+
+def test_a_study_without_variants_is_itself_an_experiment(load):
+    experiment = load(MINIMAL).experiments["a"]
+    assert (experiment.name, experiment.study, experiment.variant) == ("a", "a", None)
+
+
+def test_a_matrix_gives_each_combination_under_the_last_part_of_its_keys(load):
+    matrix = "train: {seed: 9}\nmatrix: {train.lr: [1e-4, 2e-4], method.r: [8, 16]}"
+    studies = load(MINIMAL + matrix)
+    settings = {
+        name: (experiment.config.train.lr, experiment.config.method.r)
+        for name, experiment in studies.experiments.items()
+    }
+    assert settings == {
+        "a_lr-0.0001_r-8": (1e-4, 8),
+        "a_lr-0.0001_r-16": (1e-4, 16),
+        "a_lr-0.0002_r-8": (2e-4, 8),
+        "a_lr-0.0002_r-16": (2e-4, 16),
+    }
+    assert {one.config.train.seed for one in studies.experiments.values()} == {9}
+
+
+def test_two_matrix_keys_of_one_section_are_both_set(load):
+    studies = load(MINIMAL + "matrix: {train.deepspeed: [zero2], train.seed: [3], pack: [false]}")
+    config = config_of(studies, "a_deepspeed-zero2_seed-3_pack-False")
+    assert (config.train.deepspeed, config.train.seed, config.pack) == ("zero2", 3, False)
+
+
+def test_a_data_set_of_the_catalog_is_filled_in(load, tmp_path):
+    catalog = "mine: {path: d/x.jsonl, format: assistant, vars: {name: Ada, author: Grace}}"
+    text = "model: tiny\ndata: [{dataset: mine, vars: {name: Bob}, weight: 0.5, max_rows: 7}]"
+    studies = load({"catalog/datasets.yaml": catalog, "a.yaml": text})
+    [source] = studies.experiments["a"].sources
+    assert source.path == f"{tmp_path}/d/x.jsonl"
+    assert source.vars == {"name": "Bob", "author": "Grace"}
+    assert (source.label, source.format, source.weight) == ("mine", "assistant", 0.5)
+    assert source.max_rows == 7
+
+
+def test_a_source_on_a_hub_is_given_a_folder_of_its_own(load):
+    hub = "source: 'hf:o/n', revision: {}, file: sub/x.jsonl, format: openai"
+    items = ", ".join(f"{{{hub.format(revision)}}}" for revision in ("one", "two"))
+    sources = load(f"model: tiny\ndata: [{items}]").experiments["a"].sources
+    assert [source.hub.revision for source in sources] == ["one", "two"]
+    assert sources[0].path == f"{sources[0].hub.folder}/sub/x.jsonl"
+    assert sources[0].path != sources[1].path
+    assert sources[0].label == "x"
+
+
+def test_a_base_model_may_be_named_or_written_out(load, tmp_path):
+    data = "data: [{dataset: rows}]\n"
+    inline = "model: {source: 'hf:org/Big-Model', revision: abc}\n"
+    experiments = load({"a.yaml": "model: tiny\n" + data, "b.yaml": inline + data}).experiments
+    assert experiments["a"].base_name == "tiny"
+    assert experiments["a"].base.source == f"{tmp_path}/tiny"
+    assert experiments["b"].base_name == "Big-Model"
+    assert experiments["b"].base.source == "hf:org/Big-Model"
+
+
+def test_evaluation_prompts_default_to_the_sample_prompts(load):
+    prompts = "sample: {prompts: [hello]}\n"
+    studies = load(
+        {
+            "a.yaml": MINIMAL + prompts,
+            "b.yaml": MINIMAL + prompts + "evaluate: {prompts: [bye]}",
+            "c.yaml": MINIMAL + prompts + "evaluate: {prompts: []}",
+        }
+    )
+    found = {name: experiment.prompts for name, experiment in studies.experiments.items()}
+    assert found == {"a": ["hello"], "b": ["bye"], "c": []}
+
+
+def test_an_empty_folder_has_no_experiments_and_no_problems(tmp_path):
+    from snaketune.experiment import load_studies
+
+    studies = load_studies(tmp_path)
+    assert (studies.experiments, studies.problems) == ({}, [])
+
+
+def test_results_and_defaults_are_not_studies(load):
+    studies = load({"a.yaml": MINIMAL, "a/resolved.yaml": "x: 1", "defaults/d.yaml": "nothing: 1"})
+    assert list(studies.experiments) == ["a"]
+    assert studies.problems == []
