@@ -120,7 +120,7 @@ def require_free_space(folder: Path, needed: int, purpose: str) -> None:
         raise UserError(
             f"too little disk space in {folder}: {purpose} needs {needed / 2**20:,.0f} MiB, "
             f"{free / 2**20:,.0f} MiB are free.\n"
-            "  Fix: free some space, or lower train.keep (fewer checkpoints are kept)."
+            "  Fix: free some space there, then run the same command again."
         )
 
 

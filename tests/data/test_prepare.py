@@ -192,6 +192,7 @@ def test_a_question_of_several_sources_is_on_one_side_alone(run, source, tokeniz
         for name in ("train", "heldout")
     )
     assert train & aside == set()
+    assert len(aside) >= 0.25 * len(ROWS)
     assert train | aside == {row["instruction"] + "<|im_end|>" for row in ROWS}
 
 

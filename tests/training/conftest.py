@@ -2,6 +2,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_model import write_base, write_rows
 
 from snaketune.data.prepare import prepare
@@ -10,6 +11,8 @@ from snaketune.experiment.schema import Configuration
 from snaketune.files import read_jsonl
 from snaketune.models.checkpoint import load_checkpoint
 from snaketune.training import stage
+
+torch.set_num_threads(1)  # a tiny model gains nothing from more, and CI may run other things
 
 
 @pytest.fixture(scope="session")

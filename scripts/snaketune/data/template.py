@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import jinja2
 from jinja2.ext import Extension, loopcontrols
@@ -155,7 +155,7 @@ def _own_template(folder: Path, config: dict[str, Any]) -> str:
 class _Generation(Extension):
     """`{% generation %}`, which some templates put around an answer; it renders what is inside."""
 
-    tags: ClassVar[set[str]] = {"generation"}
+    tags = {"generation"}  # noqa: RUF012
 
     def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
         next(parser.stream)
@@ -167,7 +167,7 @@ def _compiled(text: str, name: str) -> jinja2.Template:
         return _environment().from_string(text)
     except jinja2.TemplateSyntaxError as error:
         raise UserError(
-            f"the chat template '{name}' is not valid Jinja, line {error.lineno}: {error.message}.\n"
+            f"chat template '{name}' is not valid Jinja, line {error.lineno}: {error.message}.\n"
             f"  Fix: name another in the experiment, e.g. template: {next(iter(NAMED_TEMPLATES))}"
         ) from error
 

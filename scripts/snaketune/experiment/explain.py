@@ -9,7 +9,6 @@ from snaketune.errors import nearest
 from snaketune.experiment.document import Document, KeyPath, Problem
 from snaketune.experiment.schema import XTUNER_NAMES, Train
 
-
 _PLAINER = {
     "model_type": "a mapping (`key: value`)",
     "dict_type": "a mapping (`key: value`)",

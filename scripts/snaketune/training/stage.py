@@ -82,7 +82,9 @@ def _prepare(
         config.method,
         config.train.seed,
     )
-    require_free_space(folder.path, _checkpoint_bytes(model) * (config.train.keep + 1), "training")
+    kept = config.train.keep + 1  # the next one is written before the oldest is deleted
+    purpose = f"training with {kept} checkpoints (train.keep + 1)"
+    require_free_space(folder.path, kept * _checkpoint_bytes(model), purpose)
     torch.manual_seed(config.train.seed + processes.rank())
     batches = _batches(experiment, data)
     _announce(experiment, batches, model)
