@@ -19,7 +19,9 @@ from snaketune.experiment.identity import (
 from snaketune.experiment.targets import explain_unknown
 
 # Rules call `python`; it must be the one that runs Snakemake, activated or not.
-os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.getenv("PATH", "")]))
+os.environ.update(
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), os.getenv("PATH", "")])
+)
 
 STUDIES = load_studies(Path("experiments"))
 BASES = {base_id(each): each for each in STUDIES.experiments.values()}
@@ -43,7 +45,11 @@ def experiment(wildcards):
 
 def base_provenance(wildcards):
     """Return the file that stands for the base model of an experiment or of processed data."""
-    found = DATA[wildcards.data_id] if hasattr(wildcards, "data_id") else experiment(wildcards)
+    found = (
+        DATA[wildcards.data_id]
+        if hasattr(wildcards, "data_id")
+        else experiment(wildcards)
+    )
     return f"store/models/{base_id(found)}/provenance.json"
 
 

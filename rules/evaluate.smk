@@ -17,13 +17,13 @@ rule evaluate:
         "logs/{experiment}/evaluate.log",
     conda:
         "../envs/cpu.yaml"
+    threads: workflow.cores
     params:
         evaluate=lambda wildcards: canonical(evaluate_key(experiment(wildcards))),
         base=subpath(input.base, parent=True),
         data=subpath(input.data, parent=True),
         checkpoints=subpath(input.train, parent=True),
         folder="experiments/{experiment}/eval",
-    threads: workflow.cores
     shell:
         "python {input.script} --config {input.config} --base {params.base} "
         "--merged {input.merged} --data {params.data} --checkpoints {params.checkpoints} "

@@ -43,9 +43,9 @@ rule merge:
         "logs/{experiment}/merge.log",
     conda:
         "../envs/cpu.yaml"
+    threads: workflow.cores
     params:
         base=subpath(input.base, parent=True),
-    threads: workflow.cores
     shell:
         "python {input.script} --base {params.base} --adapter {input.adapter} "
         "--output {output} --log {log}"

@@ -15,12 +15,12 @@ rule train:
         "logs/{experiment}/train.log",
     conda:
         "../envs/cpu.yaml"
+    threads: workflow.cores
     params:
         train=lambda wildcards: canonical(train_key(experiment(wildcards))),
         base=subpath(input.base, parent=True),
         data=subpath(input.data, parent=True),
         folder="experiments/{experiment}/checkpoints",
-    threads: workflow.cores
     shell:
         "python {input.script} --config {input.config} --base {params.base} "
         "--data {params.data} --output {params.folder} --log {log}"

@@ -1,0 +1,92 @@
+"""The README's commands, targets and YAML, tried against the code."""
+
+import re
+import shutil
+import tomllib
+
+import pytest
+
+from snaketune.data.formats import FORMATS
+from snaketune.experiment import load_studies
+from snaketune.experiment.targets import TARGETS, explain_unknown
+
+
+@pytest.fixture(scope="module")
+def readme(repository):
+    return (repository / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def studies(repository):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(repository)
+        return load_studies(repository / "experiments")
+
+
+def test_the_annotated_experiment_is_valid(readme, repository, tmp_path):
+    for name in ("catalog", "defaults"):
+        shutil.copytree(repository / "experiments" / name, tmp_path / name)
+    (tmp_path / "mine.yaml").write_text(re.search(r"```yaml\n(.*?)```", readme, re.DOTALL)[1])
+    found = load_studies(tmp_path)
+    assert not found.problems
+    assert set(found.experiments) == {"mine_alone", "mine_mixed"}
+
+
+def test_inline_yaml_names_keys_that_exist(readme, repository, tmp_path):
+    shutil.copytree(repository / "experiments" / "catalog", tmp_path / "catalog")
+    for index, line in enumerate(re.findall(r"`((?:data|model): .+?)`", readme.replace("\n", " "))):
+        other = "model: {source: ./x}" if line.startswith("data") else "data: [{dataset: general}]"
+        (tmp_path / f"inline{index}.yaml").write_text(f"{line}\n{other}\n")
+    found = load_studies(tmp_path)
+    assert not found.problems
+    assert found.experiments
+
+
+def test_every_target_of_the_table_can_be_made_and_none_is_missing(readme, studies):
+    table = re.search(r"## Targets\n(.*?)\n## ", readme, re.DOTALL)[1]
+    for target in re.findall(r"`experiments/(X/[\w./]+)`", table):
+        name = target.replace("X/", "experiments/oasst1_zero2/").replace("iter_N", "iter_20")
+        assert explain_unknown(name, studies) is None
+    assert all(target.rsplit("/", 1)[-1] in table for target in TARGETS)
+
+
+def test_every_experiment_named_exists(readme, studies):
+    named = re.findall(r"experiments/((?:oasst1|assistant)_\w+)/", readme)
+    assert set(named) <= set(studies.experiments)
+
+
+def test_the_table_of_studies_is_complete(readme, studies):
+    listed = {
+        f"{study}_{variant}"
+        for study, variants in re.findall(r"^\| `(\w+)` \| ((?:`\w+`(?:, )?)+) \|", readme, re.M)
+        for variant in re.findall(r"`(\w+)`", variants)
+    }
+    assert listed == set(studies.experiments)
+
+
+def test_snakemake_commands_are_rules(readme, repository):
+    files = [repository / "Snakefile", *(repository / "rules").glob("*.smk")]
+    rules = {name for file in files for name in re.findall(r"^rule (\w+):", file.read_text(), re.M)}
+    assert set(re.findall(r"`snakemake ([a-z]+)`", readme)) <= rules
+
+
+def test_the_table_of_formats_is_complete(readme):
+    table = readme.split("| format | a row |")[1].split("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` ", table, re.M) == ["alpaca", "openai", "oasst1", "xtuner", "assistant"]
+    assert set(re.findall(r"^\| `(\w+)` ", table, re.M)) == set(FORMATS)
+
+
+def test_ci_runs_the_test_command(readme, repository):
+    install, run = ".venv/bin/pip install -e '.[test]'", ".venv/bin/pytest"
+    assert f"{install} && {run}" in readme
+    ci = (repository / ".ci" / "run").read_text()
+    assert "-e '.[test]'" in ci
+    assert re.search(r"^pytest$", ci, re.M)
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    assert {"test", "agent", "cuda"} <= set(project["optional-dependencies"])
+
+
+def test_every_link_leads_somewhere(readme, repository):
+    links = re.findall(r"\]\(([^)#]+)\)", readme)
+    assert links
+    assert all((repository / link).exists() for link in links)

@@ -1,0 +1,138 @@
+"""What reruns when: the promise that nothing is retrained without reason, key by key."""
+
+import os
+import re
+
+import pytest
+from ruamel.yaml import YAML
+
+TARGETS = ["experiments/study_none/eval/report.html", "experiments/study_none/data/report.txt"]
+NOTHING = set()
+RESOLVE = {"resolve"}
+EVALUATE = RESOLVE | {"evaluate"}
+TRAIN = EVALUATE | {"train", "export_adapter", "merge"}
+DATA = TRAIN | {"prepare_data", "data_report"}
+
+CHANGES = {
+    "lr": ("lr: 1e-3", "lr: 2e-3", TRAIN),
+    "seed": ("epochs: 2,", "epochs: 2, seed: 7,", TRAIN),
+    "deepspeed": ("epochs: 2,", "epochs: 2, deepspeed: zero2,", TRAIN),
+    "rank": ("r: 4", "r: 8", TRAIN),
+    "data weight": ("format: alpaca}", "format: alpaca, weight: 2}", DATA),
+    "max_rows": ("format: alpaca}", "format: alpaca, max_rows: 5}", DATA),
+    "max_length": ("max_length: 160", "max_length: 150", DATA),
+    "template": ("pack: false", "pack: false\ntemplate: chatml", DATA),
+    "held-out share": ("evaluate: {", "evaluate: {heldout: 0.2, ", DATA),
+    "evaluation prompt": ("[Say 4]", "[Say 5]", EVALUATE),
+    "evaluation length": ("prompts: [Say 4], max_new_tokens: 4", "prompts: [Say 4], max_new_tokens: 5", EVALUATE),
+    "sample prompt": ("[Say 3]", "[Say 9]", RESOLVE),
+    "save_every": ("save_every: 4", "save_every: 5", RESOLVE),
+    "log_every": ("epochs: 2,", "epochs: 2, log_every: 1,", RESOLVE),
+    "description": ("max_length", "description: new words\nmax_length", RESOLVE),
+    "default written out": ("epochs: 2,", "epochs: 2, weight_decay: 0,", NOTHING),
+    "number written differently": ("lr: 1e-3", "lr: 0.001", NOTHING),
+    "comment": ("max_length", "# a comment\nmax_length", NOTHING),
+    "another variant": ("{seed: 1}", "{seed: 2}", NOTHING),
+}
+
+
+@pytest.fixture
+def restored(built):
+    """The built project; its study and rows are put back afterwards."""
+    files = [built.study, built.folder / "experiments" / "rows.jsonl"]
+    before = [(file, file.read_bytes()) for file in files]
+    yield built
+    for file, content in before:
+        file.write_bytes(content)
+
+
+def test_a_finished_target_has_nothing_to_do(built):
+    assert built.would_run(*TARGETS) == {}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_key_reruns_its_stages_and_no_others(restored, change):
+    old, new, expected = CHANGES[change]
+    text = restored.study.read_text()
+    assert old in text
+    restored.study.write_text(text.replace(old, new, 1))
+    assert set(restored.would_run(*TARGETS)) == expected
+
+
+def test_the_order_of_keys_reruns_nothing(restored):
+    yaml = YAML(typ="safe")
+    study = yaml.load(restored.study.read_text())
+    study["train"] = dict(reversed(study["train"].items()))
+    with restored.study.open("w") as file:
+        yaml.dump(dict(reversed(study.items())), file)
+    assert restored.would_run(*TARGETS) == {}
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "Snakefile",
+        "experiments/study.yaml",
+        "experiments/rows.jsonl",
+        "experiments/models/tiny/config.json",
+        "rules/train.smk",
+        "scripts/train.py",
+        "scripts/prepare_data.py",
+        "scripts/snaketune/training/loop.py",
+        "envs/cpu.yaml",
+    ],
+)
+def test_a_touched_file_reruns_nothing(built, file):
+    os.utime(built.folder / file)
+    assert built.would_run(*TARGETS) == {}
+
+
+def test_an_edited_script_retrains_nothing(built):
+    for script in ("train.py", "merge.py"):
+        path = built.folder / "scripts" / script
+        path.write_text(path.read_text() + "# edited\n")
+    assert built.would_run(*TARGETS) == {}
+
+
+def test_a_changed_row_reruns_from_the_data_on(restored):
+    rows = restored.folder / "experiments" / "rows.jsonl"
+    rows.write_text(rows.read_text().replace("Say 1", "Tell 1", 1))
+    assert set(restored.would_run(*TARGETS)) == DATA - {"resolve"}
+
+
+def test_variants_with_the_same_data_share_one_processed_set(make_project):
+    jobs = make_project().would_run("experiments/study_none/merged", "experiments/study_other/merged")
+    assert jobs["prepare_data"] == jobs["fetch_base"] == 1
+    assert jobs["train"] == jobs["merge"] == 2
+
+
+def test_a_broken_study_is_told_and_leaves_the_others_alone(restored):
+    broken = restored.folder / "experiments" / "broken.yaml"
+    broken.write_text("model: {source: ./models/tiny}\nepoks: 3\n")
+    try:
+        assert restored.would_run(*TARGETS) == {}
+        check = restored.snakemake("check", check=False)
+        asked = restored.snakemake("experiments/broken/merged", check=False)
+    finally:
+        broken.unlink()
+    for told in (check, asked):
+        assert told.returncode != 0
+        assert re.search(r"broken\.yaml:2: epoks: unknown key", told.stdout)
+        assert "data: this required key is missing" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("experiments/study_none/mergd", "no target 'mergd'. Did you mean 'merged'?"),
+        ("experiments/studi_none/merged", "no experiment 'studi_none'. Did you mean 'study_none'?"),
+    ],
+)
+def test_an_unknown_target_is_answered_with_the_nearest(built, target, message):
+    asked = built.snakemake(target, check=False)
+    assert asked.returncode != 0
+    assert message in asked.stdout
+
+
+def test_the_bare_command_lists_the_experiments(built):
+    assert "study_none" in built.snakemake().stdout
