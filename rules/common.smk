@@ -12,16 +12,13 @@ from snaketune.experiment.identity import (
     base_key,
     canonical,
     data_key,
-    digest,
     evaluate_key,
     train_key,
 )
 from snaketune.experiment.targets import explain_unknown
 
 # Rules call `python`; it must be the one that runs Snakemake, activated or not.
-os.environ.update(
-    PATH=os.pathsep.join([str(Path(sys.executable).parent), os.getenv("PATH", "")])
-)
+os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.getenv("PATH", "")]))
 
 STUDIES = load_studies(Path("experiments"))
 BASES = {base_id(each): each for each in STUDIES.experiments.values()}
@@ -45,11 +42,7 @@ def experiment(wildcards):
 
 def base_provenance(wildcards):
     """Return the file that stands for the base model of an experiment or of processed data."""
-    found = (
-        DATA[wildcards.data_id]
-        if hasattr(wildcards, "data_id")
-        else experiment(wildcards)
-    )
+    found = DATA[wildcards.data_id] if hasattr(wildcards, "data_id") else experiment(wildcards)
     return f"store/models/{base_id(found)}/provenance.json"
 
 
@@ -60,8 +53,9 @@ def local_model_files(wildcards):
 
 
 def source_files(wildcards):
-    """Return the files that processed data is read from."""
-    return [source.path for source in DATA[wildcards.data_id].sources]
+    """Return the files that processed data is read from; provenance stands for hub files."""
+    sources = DATA[wildcards.data_id].sources
+    return [f"{s.hub.folder}/provenance.json" if s.hub else s.path for s in sources]
 
 
 def processed(name):

@@ -4,7 +4,6 @@
 rule evaluate:
     input:
         script=ancient("scripts/evaluate.py"),
-        config=ancient("experiments/{experiment}/resolved.yaml"),
         base=base_provenance,
         merged="experiments/{experiment}/merged",
         data=processed("data.json"),
@@ -25,6 +24,6 @@ rule evaluate:
         checkpoints=subpath(input.train, parent=True),
         folder="experiments/{experiment}/eval",
     shell:
-        "python {input.script} --config {input.config} --base {params.base} "
+        "python {input.script} --config {wildcards.experiment} --base {params.base} "
         "--merged {input.merged} --data {params.data} --checkpoints {params.checkpoints} "
         "--output {params.folder} --log {log}"

@@ -4,7 +4,6 @@
 rule train:
     input:
         script=ancient("scripts/train.py"),
-        config=ancient("experiments/{experiment}/resolved.yaml"),
         base=base_provenance,
         data=processed("data.json"),
         packs=ancient(processed("train.arrow")),
@@ -18,9 +17,10 @@ rule train:
     threads: workflow.cores
     params:
         train=lambda wildcards: canonical(train_key(experiment(wildcards))),
+        id=lambda wildcards: train_id(experiment(wildcards)),
         base=subpath(input.base, parent=True),
         data=subpath(input.data, parent=True),
         folder="experiments/{experiment}/checkpoints",
     shell:
-        "python {input.script} --config {input.config} --base {params.base} "
-        "--data {params.data} --output {params.folder} --log {log}"
+        "python {input.script} --config {wildcards.experiment} --train-id {params.id} "
+        "--base {params.base} --data {params.data} --output {params.folder} --log {log}"

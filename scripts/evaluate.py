@@ -1,6 +1,6 @@
 """Compare base and merged model: the same prompts, the same held-out rows, one page.
 
-python scripts/evaluate.py --config experiments/X/resolved.yaml --base store/models/ID \
+python scripts/evaluate.py --config X --base store/models/ID \
     --merged experiments/X/merged --data store/data/ID --checkpoints experiments/X/checkpoints \
     --output experiments/X/eval
 """
@@ -10,18 +10,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from snaketune import cli
+from snaketune.experiment.resolved import load_resolved
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the evaluation stage."""
     parser = cli.parser(__doc__)
-    for name in ("config", "base", "merged", "data", "checkpoints", "output"):
+    parser.add_argument("--config", required=True, help="an experiment, or a resolved.yaml")
+    for name in ("base", "merged", "data", "checkpoints", "output"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args(argv)
     cli.open_log(args.log)
     from snaketune.evaluation.stage import evaluate
 
-    evaluate(args.config, args.base, args.merged, args.data, args.checkpoints, args.output)
+    experiment = load_resolved(args.config)
+    evaluate(experiment, args.base, args.merged, args.data, args.checkpoints, args.output)
 
 
 if __name__ == "__main__":

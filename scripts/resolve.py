@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from snaketune import cli
-from snaketune.errors import UserError, nearest
-from snaketune.experiment import load_studies
-from snaketune.experiment.resolved import resolved_values, to_yaml
+from snaketune.experiment.resolved import find_experiment, resolved_values, to_yaml
 from snaketune.files import write_text
 
 
@@ -21,14 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args(argv)
     cli.open_log(args.log)
-    studies = load_studies(Path("experiments"))
-    if args.experiment not in studies.experiments:
-        known = studies.experiments
-        problems = "".join(f"\n  {p}" for p in studies.problems_of(args.experiment))
-        raise UserError(
-            f"no experiment '{args.experiment}'.{nearest(args.experiment, known)}{problems}"
-        )
-    write_text(args.output, to_yaml(resolved_values(studies.experiments[args.experiment])))
+    write_text(args.output, to_yaml(resolved_values(find_experiment(args.experiment))))
 
 
 if __name__ == "__main__":

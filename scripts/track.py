@@ -35,7 +35,7 @@ def send(folder: Path) -> None:
     Raises:
         UserError: MLflow cannot be reached.
     """
-    mirror = Mirror(folder, read_resolved(folder.parent / "resolved.yaml"))
+    mirror = Mirror(folder, read_resolved(folder / "resolved.yaml"))
     try:
         mirror.catch_up()
     except Exception as error:  # MLflow raises many kinds, each meaning it was not reached

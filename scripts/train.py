@@ -1,6 +1,6 @@
 """Train an adapter, going on from the newest checkpoint if there is one.
 
-python scripts/train.py --config experiments/X/resolved.yaml --base store/models/ID \
+python scripts/train.py --config X --base store/models/ID \
     --data store/data/ID --output experiments/X/checkpoints
 
 Writes iter_N.pth, metrics.jsonl and samples.jsonl as it goes, last.pth and train.json at the end.
@@ -14,24 +14,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from snaketune import cli
+from snaketune.experiment.resolved import load_resolved
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the training stage."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="experiments/X/resolved.yaml")
+    parser.add_argument("--config", required=True, help="an experiment, or a resolved.yaml")
+    parser.add_argument("--train-id", help="refuse if the experiment has another by now")
     parser.add_argument("--base", type=Path, required=True, help="the base model's folder")
     parser.add_argument("--data", type=Path, required=True, help="the processed data's folder")
     parser.add_argument("--output", type=Path, required=True, help="folder for the checkpoints")
     args = parser.parse_args(argv)
     cli.open_log(args.log)
-    from snaketune.training.stage import needed_processes, train
+    from snaketune.training.stage import needed_processes, require_train_id, train
 
-    processes = needed_processes(args.config)
+    experiment = load_resolved(args.config)
+    require_train_id(experiment, args.train_id)
+    processes = needed_processes(experiment)
     if processes > 1 and "RANK" not in os.environ:
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         os.execv(sys.executable, [sys.executable, *launcher, *(argv or sys.argv)])
-    train(args.config, args.base, args.data, args.output)
+    train(experiment, args.base, args.data, args.output)
 
 
 if __name__ == "__main__":

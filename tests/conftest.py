@@ -1,6 +1,11 @@
-"""What several test packages share: the repository, and two small tokenizers with templates."""
+"""What several test packages share: the repository, two small tokenizers, runs of a tiny model.
 
+Fixtures import torch only when they are used: the tests that need none start at once.
+"""
+
+import contextlib
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -91,3 +96,90 @@ def save_tokenizer(
     config |= {f"{name}_token": token for name, token in named.items()}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     (folder / "chat_template.jinja").write_text(template)
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    """The tiny model as a base model's folder, in fp32."""
+    from tiny_model import write_base
+
+    return write_base(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def make_data(base, tmp_path_factory):
+    """Return a function that prepares data and returns its folder."""
+    from tiny_run import write_data
+
+    def make(base=base, **changes) -> Path:
+        return write_data(tmp_path_factory.mktemp("data"), base, **changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def data(make_data):
+    return make_data()
+
+
+@pytest.fixture
+def mirrored_run(tmp_path, base, data):
+    """Return a function that makes an experiment, mirrored to MLflow when it is trained."""
+    from tiny_run import Run
+
+    def make(name: str = "run", data=data, base=base, **config) -> Run:
+        return Run(tmp_path / name, base, data, **config)
+
+    return make
+
+
+@pytest.fixture
+def run(mirrored_run, monkeypatch):
+    """Return a function that makes an experiment which leaves MLflow alone."""
+    monkeypatch.setattr("snaketune.training.stage.Mirror", lambda *_: contextlib.nullcontext())
+    return mirrored_run
+
+
+@pytest.fixture(scope="session")
+def trained(base, data, tmp_path_factory):
+    """An experiment trained far enough from its base that mixing them up shows."""
+    from tiny_run import Run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("snaketune.training.stage.Mirror", lambda *_: contextlib.nullcontext())
+        return Run(tmp_path_factory.mktemp("trained"), base, data, lr=1e-2, keep=9).train()
+
+
+@pytest.fixture
+def crash(monkeypatch):
+    """Return a function that trains and dies before an iteration, as a kill -9 would."""
+    from snaketune.training import loop
+
+    whole = loop.Trainer._iterate
+
+    def train(run, iteration: int, error: BaseException | None = None) -> None:
+        error = error or SystemError("killed")
+
+        def iterate(self, current):
+            if current == iteration:
+                raise error
+            return whole(self, current)
+
+        with monkeypatch.context() as patch, pytest.raises(type(error)):
+            patch.setattr(loop.Trainer, "_iterate", iterate)
+            run.train()
+
+    return train
+
+
+@pytest.fixture
+def own_logging():
+    """Undo what a program's `open_log` does to logging and the terminal."""
+    from snaketune import cli
+
+    logger, file = logging.getLogger("snaketune"), cli.console.file
+    before = logger.handlers, logger.propagate, logger.level
+    yield
+    logger.handlers, logger.propagate = before[:2]
+    logger.setLevel(before[2])
+    cli.console.file = file

@@ -72,7 +72,13 @@ def test_snakemake_commands_are_rules(readme, repository):
 
 def test_the_table_of_formats_is_complete(readme):
     table = readme.split("| format | a row |")[1].split("\n\n")[0]
-    assert re.findall(r"^\| `(\w+)` ", table, re.M) == ["alpaca", "openai", "oasst1", "xtuner", "assistant"]
+    assert re.findall(r"^\| `(\w+)` ", table, re.M) == [
+        "alpaca",
+        "openai",
+        "oasst1",
+        "xtuner",
+        "assistant",
+    ]
     assert set(re.findall(r"^\| `(\w+)` ", table, re.M)) == set(FORMATS)
 
 

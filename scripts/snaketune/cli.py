@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -63,9 +64,25 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
         return _fail(f"[bold red]Error:[/] {_escaped(error)}", 1)
     except Interrupted as error:
         return _fail(f"[bold yellow]Stopped:[/] {_escaped(error)}", 128 + error.signum)
+    except Exception as error:
+        traceback.print_exc()
+        return _fail(
+            f"[bold red]Unexpected {type(error).__name__}:[/] {_escaped(error)}{_where()}", 1
+        )
     except KeyboardInterrupt:
         return _fail("[bold yellow]Stopped[/] before anything was written.", 128 + signal.SIGINT)
     return 0
+
+
+def _where() -> str:
+    """Return where the traceback is, if there is a log."""
+    files = [h.baseFilename for h in _log_files()]
+    return f"\n  The traceback is in {os.path.relpath(files[0])}" if files else ""
+
+
+def _log_files() -> list[logging.FileHandler]:
+    handlers = logging.getLogger("snaketune").handlers
+    return [handler for handler in handlers if isinstance(handler, logging.FileHandler)]
 
 
 class _Terminal(logging.Handler):
@@ -80,9 +97,8 @@ class _Terminal(logging.Handler):
 
 def _fail(message: str, status: int) -> int:
     console.print(message)
-    for handler in logging.getLogger("snaketune").handlers:
-        if isinstance(handler, logging.FileHandler):
-            Console(file=handler.stream, highlight=False, soft_wrap=True).print(message)
+    for handler in _log_files():
+        Console(file=handler.stream, highlight=False, soft_wrap=True).print(message)
     return status
 
 

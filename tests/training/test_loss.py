@@ -59,7 +59,13 @@ def test_packed_loss_and_gradient_equal_the_unpacked_sum(base, packs, attention)
 
 
 def test_first_logged_update_equals_the_reference(base, run, make_data):
-    done = run(data=make_data(pack=True), accumulate=100, epochs=1, method={"dropout": 0.0, "alpha": 8}, seed=7)
+    done = run(
+        data=make_data(pack=True),
+        accumulate=100,
+        epochs=1,
+        method={"dropout": 0.0, "alpha": 8},
+        seed=7,
+    )
     done.train()
     expected_loss, expected_norm = reference(base, Packs(done.data / "train.arrow"), "sdpa")
     update = done.metrics()[-1]
@@ -76,7 +82,9 @@ def test_batch_and_accumulate_are_interchangeable(
     uneven = make_data(rows=16)
     updates = []
     for name, size, steps in (("whole", 8, 1), ("split", batch_size, accumulate)):
-        done = run(name, uneven, batch_size=size, accumulate=steps, method={"dropout": 0.0}, epochs=2)
+        done = run(
+            name, uneven, batch_size=size, accumulate=steps, method={"dropout": 0.0}, epochs=2
+        )
         updates.append([row for row in done.train().metrics() if row["update"]])
     assert len(updates[0]) == len(updates[1]) == 4
     for whole, split in zip(*updates, strict=True):

@@ -18,24 +18,6 @@ TOTAL = 24  # 12 rows, 2 epochs
 TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
 
 
-@pytest.fixture
-def crash(monkeypatch):
-    """Return a function that trains and dies before an iteration, as a kill -9 would."""
-    whole = loop.Trainer._iterate
-
-    def train(run, iteration: int) -> None:
-        def iterate(self, current):
-            if current == iteration:
-                raise SystemError("killed")
-            return whole(self, current)
-
-        with monkeypatch.context() as patch, pytest.raises(SystemError):
-            patch.setattr(loop.Trainer, "_iterate", iterate)
-            run.train()
-
-    return train
-
-
 def same_weights(one, other) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
@@ -64,9 +46,7 @@ def test_resuming_goes_back_to_the_last_save_and_no_further(run, crash, caplog):
     trained = []
     with pytest.MonkeyPatch.context() as patch:
         whole = loop.Trainer._iterate
-        patch.setattr(
-            loop.Trainer, "_iterate", lambda self, i: trained.append(i) or whole(self, i)
-        )
+        patch.setattr(loop.Trainer, "_iterate", lambda self, i: trained.append(i) or whole(self, i))
         crashed.train()
     assert trained == list(range(16, TOTAL + 1))  # saved at 16; its last update was at 15
 
@@ -117,7 +97,10 @@ def test_a_kill_while_a_checkpoint_is_written_loses_one_save(run, straight, monk
     with monkeypatch.context() as patch, pytest.raises(SystemError):
         patch.setattr(checkpoint.torch, "save", save_half)
         killed.train()
-    assert sorted(file.name for file in killed.output.glob("*iter_*")) == ["iter_4.pth", "iter_8.pth"]
+    assert sorted(file.name for file in killed.output.glob("*iter_*")) == [
+        "iter_4.pth",
+        "iter_8.pth",
+    ]
     assert killed.train().losses() == straight.losses()
 
 
@@ -158,7 +141,10 @@ def test_a_finished_run_is_not_trained_again(run, straight, monkeypatch):
 
 def test_keeps_the_newest_checkpoints(run):
     done = run(keep=2).train()
-    assert sorted(file.name for file in done.output.glob("iter_*")) == ["iter_20.pth", "iter_24.pth"]
+    assert sorted(file.name for file in done.output.glob("iter_*")) == [
+        "iter_20.pth",
+        "iter_24.pth",
+    ]
 
 
 def test_too_little_disk_is_said_before_training(run, monkeypatch):
@@ -174,12 +160,16 @@ def test_a_second_training_in_the_same_folder_waits_then_refuses(run, monkeypatc
     monkeypatch.setattr(run_folder, "LOCK_SECONDS", 0.3)
     done = run()
     with run_folder.locked(done.output):
-        command = [sys.executable, "-c", f"""
+        command = [
+            sys.executable,
+            "-c",
+            f"""
 from snaketune.training import run_folder
 from pathlib import Path
 run_folder.LOCK_SECONDS = 0.3
 with run_folder.locked(Path({str(done.output)!r})): pass
-"""]
+""",
+        ]
         environment = os.environ | {"PYTHONPATH": str(TRAIN.parent)}
         refused = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert refused.returncode == 1

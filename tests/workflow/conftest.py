@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tiny_model import write_base, write_rows
 
 STUDY = """\
@@ -81,6 +82,6 @@ def make_project(tmp_path_factory, repository):
 def built(make_project):
     """A project whose experiment study_none is built to its end."""
     project = make_project()
-    targets = [f"experiments/study_none/{end}" for end in ("eval/report.html", "data/report.txt")]
-    project.snakemake(*targets)
+    ends = ("eval/report.html", "data/report.txt", "resolved.yaml")
+    project.snakemake(*(f"experiments/study_none/{end}" for end in ends))
     return project

@@ -6,7 +6,8 @@ import re
 import pytest
 from ruamel.yaml import YAML
 
-TARGETS = ["experiments/study_none/eval/report.html", "experiments/study_none/data/report.txt"]
+ENDS = ("eval/report.html", "data/report.txt", "resolved.yaml")
+TARGETS = [f"experiments/study_none/{end}" for end in ENDS]
 NOTHING = set()
 RESOLVE = {"resolve"}
 EVALUATE = RESOLVE | {"evaluate"}
@@ -24,7 +25,11 @@ CHANGES = {
     "template": ("pack: false", "pack: false\ntemplate: chatml", DATA),
     "held-out share": ("evaluate: {", "evaluate: {heldout: 0.2, ", DATA),
     "evaluation prompt": ("[Say 4]", "[Say 5]", EVALUATE),
-    "evaluation length": ("prompts: [Say 4], max_new_tokens: 4", "prompts: [Say 4], max_new_tokens: 5", EVALUATE),
+    "evaluation length": (
+        "prompts: [Say 4], max_new_tokens: 4",
+        "prompts: [Say 4], max_new_tokens: 5",
+        EVALUATE,
+    ),
     "sample prompt": ("[Say 3]", "[Say 9]", RESOLVE),
     "save_every": ("save_every: 4", "save_every: 5", RESOLVE),
     "log_every": ("epochs: 2,", "epochs: 2, log_every: 1,", RESOLVE),
@@ -101,7 +106,9 @@ def test_a_changed_row_reruns_from_the_data_on(restored):
 
 
 def test_variants_with_the_same_data_share_one_processed_set(make_project):
-    jobs = make_project().would_run("experiments/study_none/merged", "experiments/study_other/merged")
+    jobs = make_project().would_run(
+        "experiments/study_none/merged", "experiments/study_other/merged"
+    )
     assert jobs["prepare_data"] == jobs["fetch_base"] == 1
     assert jobs["train"] == jobs["merge"] == 2
 

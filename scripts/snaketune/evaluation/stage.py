@@ -10,7 +10,7 @@ import torch
 from snaketune.data.storage import Packs
 from snaketune.errors import UserError
 from snaketune.evaluation.report import html
-from snaketune.experiment.resolved import Resolved, read_resolved
+from snaketune.experiment.resolved import Resolved, to_yaml
 from snaketune.files import read_json, read_jsonl, write_json, write_text
 from snaketune.models.generation import answer
 from snaketune.models.load import choose_precision, device, load_model, load_tokenizer
@@ -20,19 +20,17 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(
-    config: Path, base: Path, merged: Path, data: Path, checkpoints: Path, output: Path
+    experiment: Resolved, base: Path, merged: Path, data: Path, checkpoints: Path, output: Path
 ) -> None:
     """Write report.json and report.html.
 
     Args:
-        config: experiments/X/resolved.yaml.
         base: The base model's folder.
         merged: The merged model's folder.
         data: The processed data's folder.
         checkpoints: The training's folder, for its figures, curves and samples.
         output: experiments/X/eval.
     """
-    experiment = read_resolved(config)
     template = read_json(data / "data.json")["template"]
     _require_same_template(merged, template)
     heldout = Packs(data / "heldout.arrow")
@@ -53,7 +51,7 @@ def evaluate(
     write_json(output / "report.json", report)
     metrics = read_jsonl(checkpoints / "metrics.jsonl")
     samples = read_jsonl(checkpoints / "samples.jsonl")
-    page = html(report, metrics, samples, config.read_text(encoding="utf-8"))
+    page = html(report, metrics, samples, to_yaml(experiment.values))
     write_text(output / "report.html", page)
 
 

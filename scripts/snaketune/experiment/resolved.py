@@ -8,9 +8,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from snaketune.errors import UserError
+from snaketune.errors import UserError, nearest
 from snaketune.experiment.identity import base_id, data_id, train_id
-from snaketune.experiment.load import Experiment
+from snaketune.experiment.load import Experiment, load_studies
 from snaketune.experiment.schema import Configuration
 
 PACKAGES = ("snaketune", "snakemake", "torch", "transformers", "peft", "bitsandbytes", "deepspeed")
@@ -18,16 +18,43 @@ PACKAGES = ("snaketune", "snakemake", "torch", "transformers", "peft", "bitsandb
 
 @dataclass(frozen=True)
 class Resolved:
-    """What the stages of one experiment read."""
+    """What the stages of one experiment read; `values` is resolved.yaml's whole content."""
 
+    values: dict[str, Any]
+    config: Configuration
     name: str
     study: str
     variant: str | None
-    config: Configuration
     base_id: str
     data_id: str
     train_id: str
     prompts: list[str]
+
+
+def find_experiment(name: str) -> Experiment:
+    """Return an experiment of the folder experiments/ by name.
+
+    Raises:
+        UserError: There is none; names the nearest, and the mistakes in its file.
+    """
+    studies = load_studies(Path("experiments"))
+    if name not in studies.experiments:
+        problems = "".join(f"\n  {problem}" for problem in studies.problems_of(name))
+        hint = nearest(name, studies.experiments)
+        raise UserError(f"there is no experiment '{name}' in experiments/.{hint}{problems}")
+    return studies.experiments[name]
+
+
+def load_resolved(name: str) -> Resolved:
+    """Return an experiment by name, or as a resolved.yaml tells it.
+
+    Raises:
+        UserError: There is no such experiment, or the file is not a resolved experiment.
+    """
+    if name.endswith(".yaml"):
+        return read_resolved(Path(name))
+    values = resolved_values(find_experiment(name))
+    return _from_values(values)
 
 
 def resolved_values(experiment: Experiment) -> dict[str, Any]:
@@ -66,13 +93,13 @@ def read_resolved(path: Path) -> Resolved:
     """
     try:
         values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-        config = Configuration.model_validate(values["config"])
-        return Resolved(config=config, **{key: values[key] for key in _PLAIN})
+        return _from_values(values)
     except FileNotFoundError:
         raise UserError(f"{path} is missing.\n  Fix: build it with: snakemake {path}") from None
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path} is not a resolved experiment: {error}.\n  Fix: delete it and run snakemake again."
+            f"{path} is not a resolved experiment: {error}.\n"
+            "  Fix: delete it and run snakemake again."
         ) from error
 
 
@@ -87,4 +114,7 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-_PLAIN = ("name", "study", "variant", "base_id", "data_id", "train_id", "prompts")
+def _from_values(values: dict[str, Any]) -> Resolved:
+    plain = ("name", "study", "variant", "base_id", "data_id", "train_id", "prompts")
+    config = Configuration.model_validate(values["config"])
+    return Resolved(values, config, **{key: values[key] for key in plain})

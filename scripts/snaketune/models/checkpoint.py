@@ -5,6 +5,7 @@ checksum. Nothing in it needs unpickling of code; it is read with `weights_only=
 """
 
 import os
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,18 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint after checking it.
 
     Raises:
-        UserError: It is missing or damaged.
+        UserError: It is missing or damaged, or holds code.
     """
     reason = damage(path)
     if reason:
         raise UserError(f"the checkpoint {path} cannot be used: {reason}.")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise UserError(
+            f"{path} is not a checkpoint of SnakeTune, which hold tensors and plain values only; "
+            f"nothing in it was run.\n  Fix: delete it. torch says: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def damage(path: Path) -> str | None:

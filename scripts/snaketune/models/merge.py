@@ -50,7 +50,7 @@ def merge(base: Path, adapter: Path, output: Path) -> None:
     log.info("merging %s into %s, in %s", adapter, base.name, dtype)
     model = PeftModel.from_pretrained(load_model(base, torch.float32, device()), adapter)
     expected = logits(model, base)
-    merged: Any = model.merge_and_unload(safe_merge=True)
+    merged = _merged(model, adapter)
     cast_parameters(merged, dtype)
     cast_parameters(merged, torch.float32)
     difference = relative_difference(logits(merged, base), expected)
@@ -68,6 +68,16 @@ def merge(base: Path, adapter: Path, output: Path) -> None:
     _write(merged, adapter, output, about | {"merge": figures})
 
 
+def _merged(model: PeftModel, adapter: Path) -> Any:
+    try:
+        return model.merge_and_unload(safe_merge=True)
+    except ValueError as error:  # PEFT found NaN
+        raise UserError(
+            f"{adapter} cannot be merged: {error}\n"
+            "  The training diverged. Fix: lower train.lr, or merge an earlier iteration."
+        ) from error
+
+
 def require_same_base(base: Path, about: dict[str, Any], adapter: Path) -> None:
     """Refuse a base that the adapter was not trained on.
 
@@ -82,9 +92,8 @@ def require_same_base(base: Path, about: dict[str, Any], adapter: Path) -> None:
 
 
 def stored_dtype(base: Path) -> torch.dtype:
-    """Return the precision a base model's weights are stored in."""
-    name = read_json(base / "config.json").get("dtype") or "float32"
-    return getattr(torch, name)
+    """Return the precision most of a base model's weights are stored in."""
+    return getattr(torch, read_json(base / "provenance.json")["dtype"])
 
 
 def logits(model: torch.nn.Module, base: Path) -> torch.Tensor:

@@ -131,7 +131,7 @@ class Mirror:
         params = _flatten(self.experiment.config.model_dump())
         for start in range(0, len(params), _PARAMS):
             client.log_batch(run.info.run_id, params=_params(params[start : start + _PARAMS]))
-        client.log_artifact(run.info.run_id, str(self.folder.parent / "resolved.yaml"))
+        client.log_artifact(run.info.run_id, str(self.folder / "resolved.yaml"))
         return {
             "tracking_uri": tracking_uri(),
             "run_id": run.info.run_id,

@@ -101,7 +101,8 @@ class ZeroEngine:
     def state(self) -> list[dict[str, Any]] | None:
         """Return the state of every process, in rank order, on rank 0."""
         own = self.optimizer.state_dict()
-        own.pop("loss_scaler")  # an object; without fp16 it never changes
+        for unneeded in ("loss_scaler", "param_slice_mappings"):  # objects, which we never pickle
+            own.pop(unneeded)
         own["zero_stage"] = int(own["zero_stage"])
         return processes.gather(own)
 

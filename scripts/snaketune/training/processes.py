@@ -1,13 +1,18 @@
 """The processes of a run: starting the group, and the few things they tell each other."""
 
+import logging
 import os
 import shutil
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from snaketune.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def start() -> None:
@@ -22,6 +27,9 @@ def start() -> None:
             "C++ compiler.\n  Fix: install one (Debian: apt install g++; conda: gxx), or set "
             "train.deepspeed: none."
         )
+    # its build needs ninja, which is installed beside the interpreter
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    log.info("starting DeepSpeed; its first start on a CPU compiles a kernel, about a minute")
     import deepspeed
 
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}

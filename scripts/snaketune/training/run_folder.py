@@ -2,6 +2,7 @@
 
 checkpoints/
     run.json         which run this is: train_id and digests of base and data
+    resolved.yaml    the full configuration it is trained with
     iter_N.pth       the newest `keep` checkpoints
     metrics.jsonl    one line an iteration
     samples.jsonl    one line an answer
@@ -46,6 +47,8 @@ class RunFolder:
     def open(self) -> dict[str, Any] | None:
         """Set other runs aside, and return the newest intact checkpoint of this one, if any."""
         self.path.mkdir(parents=True, exist_ok=True)
+        for half_written in self.path.glob(".*.tmp"):
+            half_written.unlink()
         marker = self.path / "run.json"
         if marker.exists() and read_json(marker) != self.identity:
             self._supersede(read_json(marker))

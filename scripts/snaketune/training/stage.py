@@ -11,8 +11,9 @@ import torch
 from peft import PeftModel
 
 from snaketune.data.storage import Packs
-from snaketune.experiment.resolved import Resolved, package_versions, read_resolved
-from snaketune.files import read_json, read_jsonl, require_free_space, sha256
+from snaketune.errors import UserError
+from snaketune.experiment.resolved import Resolved, package_versions, to_yaml
+from snaketune.files import read_json, read_jsonl, require_free_space, sha256, write_text
 from snaketune.models.adapter import attach, trainable_parameters
 from snaketune.models.generation import answer
 from snaketune.models.load import choose_precision, device, load_model, load_tokenizer
@@ -26,28 +27,41 @@ from snaketune.training.run_folder import RunFolder, locked
 log = logging.getLogger(__name__)
 
 
-def needed_processes(config: Path) -> int:
+def needed_processes(experiment: Resolved) -> int:
     """Return how many processes to start: with DeepSpeed one for each GPU, else one."""
-    deepspeed = read_resolved(config).config.train.deepspeed != "none"
+    deepspeed = experiment.config.train.deepspeed != "none"
     return max(1, torch.cuda.device_count()) if deepspeed else 1
 
 
-def train(config: Path, base: Path, data: Path, output: Path) -> None:
+def require_train_id(experiment: Resolved, planned: str | None) -> None:
+    """Refuse an experiment that was edited after Snakemake planned this job.
+
+    Raises:
+        UserError: Its train_id is not the planned one.
+    """
+    if planned not in (None, experiment.train_id):
+        raise UserError(
+            f"experiment {experiment.name} was edited since this job was planned (train_id "
+            f"{planned} then, {experiment.train_id} now).\n  Fix: run the same command again."
+        )
+
+
+def train(experiment: Resolved, base: Path, data: Path, output: Path) -> None:
     """Train an experiment to its end, or go on where it stopped.
 
     Args:
-        config: experiments/X/resolved.yaml.
         base: The base model's folder, with provenance.json.
         data: The processed data's folder, with data.json.
         output: experiments/X/checkpoints.
     """
-    experiment = read_resolved(config)
     if experiment.config.train.deepspeed != "none":
         processes.start()
     leads = processes.rank() == 0
     with locked(output) if leads else nullcontext():
         folder = RunFolder(output, _identity(experiment, base, data), experiment.config.train.keep)
         state = folder.open() if leads else None
+        if leads:
+            write_text(output / "resolved.yaml", to_yaml(experiment.values))
         processes.wait()
         if not leads:
             state = folder.newest_intact()

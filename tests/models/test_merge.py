@@ -1,0 +1,186 @@
+"""Merging against PEFT's own merge, and what must stop it."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from snaketune.errors import UserError
+from snaketune.files import read_json
+from snaketune.models import merge as stage
+from snaketune.models.merge import BOUNDS, cast_parameters, merge
+from tiny_model import CHATML, write_base
+
+OWN_TEMPLATE = CHATML.replace("<|im_end|>' + '\n'", "<|im_end|>\n\n'")
+FAR = {"lr": 1e-2, "sample": {"prompts": []}}
+
+
+@pytest.fixture(scope="module")
+def bf16_base(tmp_path_factory):
+    return write_base(tmp_path_factory.mktemp("models") / "bf16", dtype=torch.bfloat16)
+
+
+@pytest.fixture(scope="module")
+def adapter(trained):
+    return trained.export()
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "out" / "merged"
+
+
+def plainly_merged(base, adapter):
+    """Return PEFT's own merge in fp32, without any of our code."""
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+
+
+def equal(found, expected) -> bool:
+    return found.keys() == expected.keys() and all(
+        map(torch.equal, found.values(), expected.values())
+    )
+
+
+def test_equals_pefts_own_merge_bit_for_bit(base, adapter, output):
+    merge(base, adapter, output)
+    found = AutoModelForCausalLM.from_pretrained(output, dtype="auto")
+    untouched = AutoModelForCausalLM.from_pretrained(base, dtype="auto").state_dict()
+    assert found.dtype == torch.float32
+    assert equal(found.state_dict(), plainly_merged(base, adapter).state_dict())
+    assert not equal(found.state_dict(), untouched)
+
+
+def test_a_layer_is_the_base_plus_the_scaled_product(base, adapter, output):
+    merge(base, adapter, output)
+    name, lora = "model.layers.1.mlp.down_proj", load_file(adapter / "adapter_model.safetensors")
+    a, b = (lora[f"base_model.model.{name}.lora_{side}.weight"] for side in "AB")
+    before, after = (
+        load_file(each / "model.safetensors")[f"{name}.weight"] for each in (base, output)
+    )
+    torch.testing.assert_close(after - before, 16 / 4 * b @ a, atol=1e-6, rtol=0)
+
+
+def test_a_bf16_base_stays_bf16_and_is_rounded_once(bf16_base, run, data, output):
+    adapter = run(data=data, base=bf16_base, **FAR).train().export()
+    merge(bf16_base, adapter, output)
+    found = load_file(output / "model.safetensors")
+    expected = plainly_merged(bf16_base, adapter).to(torch.bfloat16).state_dict()
+    assert {tensor.dtype for tensor in found.values()} == {torch.bfloat16}
+    assert read_json(output / "config.json")["dtype"] == "bfloat16"
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def test_a_bf16_base_of_an_older_transformers_stays_bf16(bf16_base, run, data, output, tmp_path):
+    older = shutil.copytree(bf16_base, tmp_path / "older")
+    config = read_json(older / "config.json")
+    (older / "config.json").write_text(json.dumps({"torch_dtype": config.pop("dtype")} | config))
+    merge(older, run(data=data, base=older, **FAR).train().export(), output)
+    found = load_file(output / "model.safetensors")
+    assert {tensor.dtype for tensor in found.values()} == {torch.bfloat16}
+
+
+def test_a_bf16_merge_is_within_the_stated_bound_of_base_plus_adapter(bf16_base, run, data, output):
+    adapter = run(data=data, base=bf16_base, **FAR).train().export()
+    merge(bf16_base, adapter, output)
+    ids = torch.arange(3, 200)[None]
+    both = AutoModelForCausalLM.from_pretrained(bf16_base, dtype=torch.float32)
+    merged = AutoModelForCausalLM.from_pretrained(output, dtype=torch.float32)
+    expected = PeftModel.from_pretrained(both, adapter)(ids).logits
+    difference = (merged(ids).logits - expected).pow(2).mean().sqrt() / expected.std()
+    told = read_json(output / "snaketune.json")["merge"]
+    assert told["dtype"] == "bfloat16"
+    assert 0 < difference <= told["bound"] == BOUNDS[torch.bfloat16]
+    assert told["difference"] == pytest.approx(difference.item(), rel=0.5)
+
+
+def test_a_cast_leaves_buffers_in_fp32(base):
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    cast_parameters(model, torch.bfloat16)
+    assert model.dtype == torch.bfloat16
+    assert model.model.rotary_emb.inv_freq.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["auto", "chatml"])
+def test_template_and_end_tokens_travel(name, base, make_data, run, tmp_path, output):
+    other = shutil.copytree(base, tmp_path / "other")
+    (other / "chat_template.jinja").write_text(OWN_TEMPLATE)
+    config = read_json(other / "tokenizer_config.json") | {"chat_template": OWN_TEMPLATE}
+    (other / "tokenizer_config.json").write_text(json.dumps(config))
+    data = make_data(base=other, template=name)
+    merge(other, run(data=data, base=other, **FAR).train().export(), output)
+    tokenizer = AutoTokenizer.from_pretrained(output)
+    model = AutoModelForCausalLM.from_pretrained(output)
+    text = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
+    own = "<|im_start|>user\nHi<|im_end|>\n\n"
+    assert text == (own if name == "auto" else own[:-1])
+    assert model.generation_config.eos_token_id == [tokenizer.convert_tokens_to_ids("<|im_end|>")]
+    assert not model.generation_config.do_sample
+
+
+def test_another_base_is_refused(base, adapter, output, tmp_path):
+    other = shutil.copytree(base, tmp_path / "other")
+    (other / "provenance.json").write_text('{"source": "./other", "dtype": "float32"}')
+    with pytest.raises(UserError, match=r"trained on base model tiny, not on .*other\.\n.*--base"):
+        merge(other, adapter, output)
+    assert not output.exists()
+
+
+def test_a_merge_outside_the_bound_is_refused(bf16_base, run, data, output, monkeypatch):
+    adapter = run(data=data, base=bf16_base, **FAR).train().export()
+    monkeypatch.setitem(BOUNDS, torch.bfloat16, 1e-5)  # real rounding, an impossible bound
+    with pytest.raises(UserError, match=r"differ from base \+ adapter by 0\.\d+ (.|\n)*Nothing"):
+        merge(bf16_base, adapter, output)
+    assert not output.parent.exists()
+
+
+def test_a_wrong_sum_is_noticed(base, adapter, output, monkeypatch):
+    def wrong(model, _):
+        merged = model.merge_and_unload()
+        merged.model.layers[0].mlp.down_proj.weight.data *= 1.001
+        return merged
+
+    monkeypatch.setattr(stage, "_merged", wrong)
+    with pytest.raises(UserError, match=r"for torch\.float32 at most 0\.0001 is rounding"):
+        merge(base, adapter, output)
+
+
+def test_a_diverged_adapter_is_refused(base, adapter, output, tmp_path):
+    broken = shutil.copytree(adapter, tmp_path / "broken")
+    weights = load_file(broken / "adapter_model.safetensors")
+    next(iter(weights.values()))[0, 0] = torch.nan
+    save_file(weights, broken / "adapter_model.safetensors")
+    with pytest.raises(UserError, match=r"(?i)broken.*nan(.|\n)*The training diverged"):
+        merge(base, broken, output)
+    assert not output.parent.exists()
+
+
+def test_an_interrupted_merge_leaves_nothing(base, adapter, output, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, "copy_tokenizer", interrupt)  # the weights are written by then
+    with pytest.raises(KeyboardInterrupt):
+        merge(base, adapter, output)
+    assert list(output.parent.iterdir()) == []
+
+
+def test_what_a_killed_merge_left_is_not_in_the_next(base, adapter, output):
+    left = output.with_name(".merged.tmp")
+    left.mkdir(parents=True)
+    (left / "model-00001-of-00009.safetensors").write_bytes(b"half")
+    merge(base, adapter, output)
+    assert [path.name for path in output.parent.iterdir()] == ["merged"]
+    assert [path.name for path in output.glob("*.safetensors")] == ["model.safetensors"]
+
+
+def test_too_little_disk_is_said_before_the_model_is_loaded(base, adapter, output, monkeypatch):
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("snaketune.files.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr(stage, "load_model", None)
+    with pytest.raises(UserError, match=r"too little disk space .*the merged model needs 1\d MiB"):
+        merge(base, adapter, output)
