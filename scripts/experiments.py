@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from snaketune import cli
 from snaketune.errors import UserError
@@ -23,6 +24,9 @@ STAGES = {
     "evaluated": "eval/report.html",
 }
 """A column's name and the target that shows the stage is done."""
+
+_BESIDE_NAME = 65
+"""Characters that the columns beside the name need, with 20 for the description."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,18 +50,22 @@ def check(studies: Studies) -> None:
     """
     if studies.problems:
         listed = "\n".join(f"  {problem}" for problem in studies.problems)
-        raise UserError(f"{len(studies.problems)} mistakes in experiments/:\n{listed}")
+        count = len(studies.problems)
+        raise UserError(f"{count} mistake{'s' * (count > 1)} in experiments/:\n{listed}")
     cli.console.print(f"{len(studies.experiments)} experiments, no mistakes.")
 
 
 def show(studies: Studies) -> None:
     """Print a table of the experiments, and what to type next."""
-    table = Table("experiment", *STAGES, "description", box=None, header_style="bold")
-    for name, experiment in studies.experiments.items():
-        folder = Path("experiments") / name
+    longest = max(map(len, studies.experiments), default=0)
+    name = Column("experiment", min_width=longest)  # to be typed, so never cut
+    description = Column("description", overflow="fold")
+    table = Table(name, *STAGES, description, box=None, header_style="bold")
+    for each, experiment in studies.experiments.items():
+        folder = Path("experiments") / each
         done = ["yes" if (folder / target).exists() else "-" for target in STAGES.values()]
-        table.add_row(name, *done, experiment.config.description)
-    cli.console.print(table)
+        table.add_row(each, *done, Text(experiment.config.description))
+    cli.console.print(table, width=max(cli.console.width, longest + _BESIDE_NAME))
     for problem in studies.problems:
         cli.console.print(f"{problem}", style="red", markup=False)
     first = next(iter(studies.experiments), "NAME")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from snaketune import cli
+from snaketune.files import locked
 from snaketune.models.base import fetch_base
 
 
@@ -21,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for the model")
     args = parser.parse_args(argv)
     cli.open_log(args.log)
-    fetch_base(json.loads(args.spec), args.output)
+    with locked(args.output):
+        fetch_base(json.loads(args.spec), args.output)
 
 
 if __name__ == "__main__":

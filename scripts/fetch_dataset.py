@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from snaketune import cli
+from snaketune.files import locked
 from snaketune.hub import fetch_file
 
 
@@ -21,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for the file")
     args = parser.parse_args(argv)
     cli.open_log(args.log)
-    fetch_file(json.loads(args.spec), args.output)
+    with locked(args.output):
+        fetch_file(json.loads(args.spec), args.output)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from snaketune import cli
 from snaketune.data.prepare import prepare
+from snaketune.files import locked
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for the packs")
     args = parser.parse_args(argv)
     cli.open_log(args.log)
-    prepare(json.loads(args.spec), args.base, args.output)
+    with locked(args.output):
+        prepare(json.loads(args.spec), args.base, args.output)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 from snaketune import cli
 from snaketune.errors import UserError
 from snaketune.experiment.resolved import read_resolved
-from snaketune.tracking.mirror import Mirror, tracking_uri
+from snaketune.tracking.mirror import Mirror, reason, shown_uri
 
 log = logging.getLogger("snaketune.track")
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         name = metrics.parts[1]
         if not args.names or name in args.names:
             send(metrics.parent)
-            log.info("%s is in MLflow at %s", name, tracking_uri())
+            log.info("%s is in MLflow at %s", name, shown_uri())
 
 
 def send(folder: Path) -> None:
@@ -39,9 +39,8 @@ def send(folder: Path) -> None:
     try:
         mirror.catch_up()
     except Exception as error:  # MLflow raises many kinds, each meaning it was not reached
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"MLflow at {tracking_uri()} does not answer: {reason}\n"
+            f"MLflow at {shown_uri()} does not answer: {reason(error)}\n"
             "  Fix: start the server or correct MLFLOW_TRACKING_URI, then: snakemake track"
         ) from error
 

@@ -33,8 +33,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     require_train_id(experiment, args.train_id)
     processes = needed_processes(experiment)
     if processes > 1 and "RANK" not in os.environ:
+        cli.close_log()
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        os.execv(sys.executable, [sys.executable, *launcher, *(argv or sys.argv)])
+        launcher += ["--shutdown-timeout=300"]  # after a signal: the iteration and its checkpoint
+        program = ["--", __file__, *(sys.argv[1:] if argv is None else argv)]
+        os.execv(sys.executable, [sys.executable, *launcher, *program])
     train(experiment, args.base, args.data, args.output)
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from snaketune import cli
-from snaketune.tracking.mirror import DEFAULT_STORE, tracking_uri
+from snaketune.tracking.mirror import DEFAULT_STORE, shown_uri, tracking_uri
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -16,11 +16,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__)
     parser.add_argument("--port", type=int, default=5000)
     args = parser.parse_args(argv)
+    if tracking_uri().startswith(("http:", "https:")):
+        return cli.console.print(f"MLflow runs elsewhere already: {shown_uri()}", markup=False)
     DEFAULT_STORE.mkdir(parents=True, exist_ok=True)
     cli.console.print(f"MLflow: http://127.0.0.1:{args.port}  (Ctrl-C stops it)")
     cli.open_log(args.log)
-    command = ["mlflow", "ui", "--host", "127.0.0.1", "--port", str(args.port)]
-    os.execvp(command[0], [*command, "--backend-store-uri", tracking_uri()])
+    # the store goes by the environment: a password in its address is nobody's to see in `ps`
+    environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": tracking_uri()}
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1"]
+    os.execve(sys.executable, [*command, "--port", str(args.port)], environment)
 
 
 if __name__ == "__main__":

@@ -177,9 +177,9 @@ def own_logging():
     """Undo what a program's `open_log` does to logging and the terminal."""
     from snaketune import cli
 
-    logger, file = logging.getLogger("snaketune"), cli.console.file
+    logger, file = logging.getLogger("snaketune"), cli.console._file
     before = logger.handlers, logger.propagate, logger.level
     yield
     logger.handlers, logger.propagate = before[:2]
     logger.setLevel(before[2])
-    cli.console.file = file
+    cli.console._file = file

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from snaketune.errors import Interrupted, UserError
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 """The terminal. `open_log` keeps it on the real stderr when stray output goes to the log."""
 
 
@@ -34,8 +35,9 @@ def open_log(path: Path | None) -> None:
     Libraries, compilers and crashes print to file descriptors 1 and 2; those are pointed at the
     log, so the terminal shows one readable line at a time and nothing is lost.
     """
+    leads = os.environ.get("RANK", "0") == "0"  # of several processes one tells the progress
     root = logging.getLogger("snaketune")
-    root.setLevel(logging.INFO)
+    root.setLevel(logging.INFO if leads else logging.WARNING)
     root.propagate = False
     root.handlers = [_Terminal()]
     if path is None:
@@ -44,7 +46,8 @@ def open_log(path: Path | None) -> None:
     terminal = os.fdopen(os.dup(2), "w", buffering=1)
     console.file = terminal
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.ftruncate(descriptor, 0)
+    if leads:
+        os.ftruncate(descriptor, 0)
     for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
         stream.flush()
         os.dup2(descriptor, number)
@@ -56,21 +59,25 @@ def open_log(path: Path | None) -> None:
     logging.getLogger().addHandler(handler)  # warnings of other libraries: to the log alone
 
 
+def close_log() -> None:
+    """Give stdout and stderr back to the terminal, for a program that takes this one's place."""
+    for number in (1, 2):
+        os.dup2(console.file.fileno(), number)
+
+
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:
     """Call a program's main and return its exit status: 0, 1, or 128 + the signal's number."""
     try:
         main(argv)
     except UserError as error:
-        return _fail(f"[bold red]Error:[/] {_escaped(error)}", 1)
+        return _fail("Error:", f"{error}", 1)
     except Interrupted as error:
-        return _fail(f"[bold yellow]Stopped:[/] {_escaped(error)}", 128 + error.signum)
+        return _fail("Stopped:", f"{error}", 128 + error.signum)
     except Exception as error:
         traceback.print_exc()
-        return _fail(
-            f"[bold red]Unexpected {type(error).__name__}:[/] {_escaped(error)}{_where()}", 1
-        )
+        return _fail(f"Unexpected {type(error).__name__}:", f"{error}{_where()}", 1)
     except KeyboardInterrupt:
-        return _fail("[bold yellow]Stopped[/] before anything was written.", 128 + signal.SIGINT)
+        return _fail("Stopped", "before anything was written.", 128 + signal.SIGINT)
     return 0
 
 
@@ -92,15 +99,12 @@ class _Terminal(logging.Handler):
         """Print a message."""
         program = Path(sys.argv[0]).stem
         line = f"{time.strftime('%H:%M:%S')} {program:<14} {self.format(record)}"
-        console.print(line, markup=False)
+        console.print(Text(line))
 
 
-def _fail(message: str, status: int) -> int:
-    console.print(message)
+def _fail(title: str, message: str, status: int) -> int:
+    text = Text.assemble((title, "bold red" if status == 1 else "bold yellow"), " ", message)
+    console.print(text)
     for handler in _log_files():
-        Console(file=handler.stream, highlight=False, soft_wrap=True).print(message)
+        Console(file=handler.stream, soft_wrap=True).print(text)
     return status
-
-
-def _escaped(error: Exception) -> str:
-    return str(error).replace("[", r"\[")

@@ -1,16 +1,21 @@
 """Writing files and folders so that a reader never sees half of one."""
 
 import errno
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from snaketune.errors import UserError
+
+log = logging.getLogger(__name__)
 
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 
@@ -49,7 +54,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         UserError: The disk is full or the parent cannot be written; `path` is as it was before.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -65,6 +70,27 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise _explained(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path, seconds: float = float("inf")) -> Iterator[None]:
+    """Hold a file or folder against other processes, for as long as the block runs.
+
+    The lock is a file beside it, and ends with this process however it ends.
+
+    Args:
+        seconds: How long to wait for a process that holds it.
+
+    Raises:
+        UserError: It is still held after that time.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("a+") as file:
+        _wait_for(file, path, seconds)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -124,9 +150,29 @@ def require_free_space(folder: Path, needed: int, purpose: str) -> None:
         )
 
 
+def _wait_for(file: Any, path: Path, seconds: float) -> None:
+    deadline, announced = time.monotonic() + seconds, False
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read() or "unknown"
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"another process ({owner}) is using {path}.\n"
+                f"  Fix: wait until it is done, or stop it: kill {owner}"
+            )
+        if not announced:
+            log.info("waiting for process %s, which is using %s", owner, path)
+            announced = True
+        time.sleep(0.2)
+
+
 def _explained(path: Path, error: OSError) -> Exception:
     """Turn a full or unwritable disk into a UserError; leave any other error alone."""
-    if error.errno not in _UNWRITABLE:
+    inside = str(error.filename or path).startswith(str(path.parent))
+    if error.errno not in _UNWRITABLE or not inside:
         return error
     return UserError(
         f"cannot write {path}: {error.strerror}.\n"

@@ -71,6 +71,26 @@ def test_a_signal_saves_and_the_next_run_is_bit_equal(run, straight, monkeypatch
     assert same_weights(stopped.adapter(), straight.adapter())
 
 
+@pytest.mark.parametrize(("pause", "outcome"), [(0.0, Interrupted), (0.2, KeyboardInterrupt)])
+def test_a_signal_repeated_at_once_still_saves_and_later_acts_at_once(
+    run, monkeypatch, pause, outcome
+):
+    stopped, whole = run("stopped"), loop.Trainer._iterate
+
+    def iterate(self, current):
+        if current == 10:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(pause)
+            os.kill(os.getpid(), signal.SIGINT)
+        return whole(self, current)
+
+    monkeypatch.setattr(loop, "REPEATED_SECONDS", 0.1)
+    monkeypatch.setattr(loop.Trainer, "_iterate", iterate)
+    with pytest.raises(outcome):
+        stopped.train()
+    assert (stopped.output / "iter_10.pth").exists() == (outcome is Interrupted)
+
+
 @pytest.mark.parametrize("damage", ["truncate", "flip"])
 def test_a_damaged_newest_checkpoint_is_skipped(run, straight, crash, damage, caplog):
     crashed = run("crashed")
@@ -151,7 +171,7 @@ def test_too_little_disk_is_said_before_training(run, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("snaketune.files.shutil.disk_usage", lambda _: usage)
     started = run()
-    with pytest.raises(UserError, match="too little disk space .* training with 4 checkpoints"):
+    with pytest.raises(UserError, match=r"too little disk space .* training with 4 checkpoints"):
         started.train()
     assert not list(started.output.glob("iter_*"))
 

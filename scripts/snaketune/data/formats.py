@@ -102,6 +102,8 @@ def trim(conversation: Conversation) -> Conversation:
     Raises:
         ValueError: Roles do not alternate user, assistant after an optional system message.
     """
+    for message in conversation:
+        message["content"].encode()  # a lone surrogate is no text
     turns = (
         conversation[1:]
         if conversation[:1] and conversation[0]["role"] == "system"

@@ -13,17 +13,13 @@ import numpy as np
 from snaketune.data.formats import FORMATS, Conversation, fill, trim
 from snaketune.data.packing import pack
 from snaketune.data.reading import Row, read_rows
-from snaketune.data.report import report_text, summarise
+from snaketune.data.report import SHOWN, report_text, summarise
 from snaketune.data.storage import write_packs
 from snaketune.data.template import IGNORE, ChatTemplate, Encoded, supervised_tokens
 from snaketune.errors import UserError
-from snaketune.files import sha256, write_json, write_text
+from snaketune.files import read_json, sha256, write_json, write_text
 
 log = logging.getLogger(__name__)
-
-SHOWN = 5
-"""How many places of the same mistake or reason are listed."""
-
 
 @dataclass
 class SourceRows:
@@ -58,6 +54,7 @@ def prepare(spec: dict[str, Any], base: Path, output: Path) -> dict[str, Any]:
         UserError: A row of the wrong shape, or nothing left to train on.
     """
     template = ChatTemplate(base, spec["template"])
+    _require_context(base, spec["max_length"])
     train: list[Encoded] = []
     heldout: list[Encoded] = []
     sources = []
@@ -227,3 +224,14 @@ def _require_supervision(train: list[Encoded], sources: list[Any], max_length: i
         f"no row has a token to learn from ({told or 'none is left after weighting'}).\n"
         f"  Fix: raise max_length (now {max_length}), or check that the rows hold answers."
     )
+
+
+def _require_context(base: Path, max_length: int) -> None:
+    """Refuse rows longer than the positions a model knows."""
+    config = base / "config.json"
+    known = read_json(config).get("max_position_embeddings") if config.exists() else None
+    if known and max_length > known:
+        raise UserError(
+            f"max_length: {max_length} is more than the {known} positions of {base.name}.\n"
+            f"  Fix: set max_length to {known} or less."
+        )

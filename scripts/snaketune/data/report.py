@@ -7,6 +7,7 @@ import numpy as np
 from snaketune.data.template import IGNORE, ChatTemplate, Encoded, supervised_tokens
 
 SHOWN = 5
+"""How many places of the same mistake or reason are listed."""
 
 
 def summarise(

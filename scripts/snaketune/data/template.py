@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +55,7 @@ class ChatTemplate:
         self._config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         self.text = NAMED_TEMPLATES.get(name) or _own_template(folder, self._config)
         self._template = _compiled(self.text, name)
+        self._require_end_token()
         self._special = {
             token.content
             for token in self.tokenizer.get_added_tokens_decoder().values()
@@ -109,6 +109,15 @@ class ChatTemplate:
         names = [name for name in (first, self._token("eos_token")) if name]
         ids = [self.tokenizer.token_to_id(name) for name in names]
         return sorted({token for token in ids if token is not None})
+
+    def _require_end_token(self) -> None:
+        """Refuse ChatML on a tokenizer that knows its marks as text only: answers never end."""
+        if self.name == "chatml" and self.tokenizer.token_to_id("<|im_end|>") is None:
+            raise UserError(
+                "template: chatml needs <|im_start|> and <|im_end|> as tokens, and this model's "
+                "tokenizer has neither: the model could never end an answer.\n"
+                "  Fix: use template: auto, or a base model whose tokenizer has them."
+            )
 
     def _render_with_spans(self, messages: Conversation) -> tuple[str, list[tuple[int, int]]]:
         """Return the text, and the character span of each answer with its end token."""
@@ -173,7 +182,10 @@ def _compiled(text: str, name: str) -> jinja2.Template:
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
-    """Return jinja2 set up as chat templates expect: sandboxed, with their three helpers."""
+    """Return jinja2 set up as chat templates expect: sandboxed, with their helpers.
+
+    `strftime_now` is left out: today's date would make other data of the same rows tomorrow.
+    """
 
     def fail(message: str) -> None:
         raise jinja2.TemplateError(message)
@@ -185,7 +197,6 @@ def _environment() -> ImmutableSandboxedEnvironment:
         value, ensure_ascii=False, **options
     )
     environment.globals["raise_exception"] = fail
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     return environment
 
 

@@ -78,6 +78,7 @@ def mib(count: float) -> str:
 def _plot(rows: list[dict[str, Any]], key: str, label: str) -> str:
     style: Any = {f"{part}.color": _TEXT for part in ("text", "xtick", "ytick")}
     style |= {"axes.edgecolor": _TEXT, "axes.labelcolor": _TEXT, "svg.fonttype": "none"}
+    style["svg.hashsalt"] = key  # else the same figures would give other bytes each time
     with pyplot.rc_context(style):
         figure, axes = pyplot.subplots(figsize=(4.8, 2.6), layout="constrained")
         points = [row["iteration"] for row in rows], [row[key] for row in rows]

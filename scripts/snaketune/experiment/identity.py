@@ -18,6 +18,15 @@ DATA_VERSION = 1
 TRAIN_VERSION = 1
 """Raise it when the training code makes other weights of the same data."""
 
+BASE_VERSION = 1
+"""Raise it when fetching makes other files of the same source."""
+
+EXPORT_VERSION = 1
+"""Raise it when export or merging makes other files of the same checkpoint."""
+
+EVALUATE_VERSION = 1
+"""Raise it when evaluation makes another report of the same model."""
+
 _NO_EFFECT_ON_WEIGHTS = {"save_every", "keep", "log_every"}
 
 
@@ -51,7 +60,7 @@ def data_key(experiment: "Experiment") -> dict[str, Any]:
         "max_length": config.max_length,
         "pack": config.pack,
         "heldout": config.evaluate.heldout,
-        "tokenizer": base_id(experiment),
+        "tokenizer": digest(base_key(experiment)),
         "version": DATA_VERSION,
     }
 
@@ -65,7 +74,7 @@ def train_key(experiment: "Experiment") -> dict[str, Any]:
     """Return what decides the trained weights."""
     config = experiment.config
     return {
-        "base": base_id(experiment),
+        "base": digest(base_key(experiment)),
         "data": data_id(experiment),
         "method": config.method.model_dump(),
         "train": config.train.model_dump(exclude=_NO_EFFECT_ON_WEIGHTS),
@@ -80,4 +89,8 @@ def train_id(experiment: "Experiment") -> str:
 
 def evaluate_key(experiment: "Experiment") -> dict[str, Any]:
     """Return what decides the evaluation report, given the merged model."""
-    return {"evaluate": experiment.config.evaluate.model_dump(), "prompts": experiment.prompts}
+    return {
+        "evaluate": experiment.config.evaluate.model_dump(),
+        "prompts": experiment.prompts,
+        "version": EVALUATE_VERSION,
+    }

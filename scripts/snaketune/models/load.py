@@ -61,16 +61,16 @@ def load_model(
         folder,
         dtype=dtype,
         device_map={"": where},
-        attn_implementation=attention_implementation(where),
+        attn_implementation=attention_implementation(where, dtype),
         quantization_config=quantization if quantize else None,
         trust_remote_code=False,
         use_safetensors=True,
     )
 
 
-def attention_implementation(where: torch.device) -> str:
+def attention_implementation(where: torch.device, dtype: torch.dtype) -> str:
     """Return FlashAttention where it is installed for a GPU, else our own per-sample attention."""
-    if where.type == "cuda" and is_flash_attn_2_available():
+    if where.type == "cuda" and dtype != torch.float32 and is_flash_attn_2_available():
         return "flash_attention_2"
     return SEGMENTS
 

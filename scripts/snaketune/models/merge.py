@@ -1,4 +1,7 @@
-"""Merge an adapter into its base model, and prove that the result is the model that was trained."""
+"""Merge an adapter into its base model, and check the result against base + adapter.
+
+The base is the one in its own precision, also for QLoRA, which trained on its 4-bit form.
+"""
 
 import logging
 import shutil
@@ -11,13 +14,15 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from snaketune.errors import UserError
 from snaketune.files import atomic_folder, read_json, require_free_space, sha256, write_json
-from snaketune.models.load import device, load_model, load_tokenizer
+from snaketune.models.load import load_model, load_tokenizer
 
 log = logging.getLogger(__name__)
 
 BOUNDS = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
 """Largest accepted difference of logits, as a share of their standard deviation, for each dtype
 the merged weights are stored in. Rounding a weight to bf16 keeps 8 bits of it."""
+
+CPU = torch.device("cpu")
 
 PROBES = (
     "The capital of Italy is Rome, and the capital of Japan is",
@@ -48,7 +53,8 @@ def merge(base: Path, adapter: Path, output: Path) -> None:
     require_free_space(output.parent, weights + 2**24, "the merged model")
     dtype = stored_dtype(base)
     log.info("merging %s into %s, in %s", adapter, base.name, dtype)
-    model = PeftModel.from_pretrained(load_model(base, torch.float32, device()), adapter)
+    # on the CPU, as fp32 weights of a model trained in 4 bits rarely fit its GPU
+    model = PeftModel.from_pretrained(load_model(base, torch.float32, CPU), adapter)
     expected = logits(model, base)
     merged = _merged(model, adapter)
     cast_parameters(merged, dtype)
@@ -102,8 +108,8 @@ def logits(model: torch.nn.Module, base: Path) -> torch.Tensor:
     found = []
     with torch.inference_mode():
         for probe in PROBES:
-            inputs = tokenizer(probe, return_tensors="pt").to(device())
-            found.append(model.eval()(**inputs, use_cache=False).logits[0].float().cpu())
+            inputs = tokenizer(probe, return_tensors="pt")
+            found.append(model.eval()(**inputs, use_cache=False).logits[0].float())
     return torch.cat(found)
 
 

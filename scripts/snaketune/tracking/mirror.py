@@ -8,6 +8,7 @@ yet and keeps note in checkpoints/mlflow.json, so a resumed run continues its ML
 import json
 import logging
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -46,6 +47,21 @@ _PARAMS = 100
 def tracking_uri() -> str:
     """Return where MLflow keeps runs: MLFLOW_TRACKING_URI, or a SQLite file in store/mlflow."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DEFAULT_STORE}/mlflow.db"
+
+
+def shown_uri() -> str:
+    """Return where MLflow keeps runs, fit to be printed and stored: without a password."""
+    return without_password(tracking_uri())
+
+
+def reason(error: Exception) -> str:
+    """Return the first line of what MLflow says."""
+    return without_password(str(error).splitlines()[0]) if str(error) else type(error).__name__
+
+
+def without_password(text: str) -> str:
+    """Return a text with what stands before the @ of its URLs replaced."""
+    return re.sub(r"://[^/\s]*@", "://***@", text)
 
 
 class Mirror:
@@ -98,46 +114,47 @@ class Mirror:
             self._send(status)
         except Exception as error:  # any failure of the mirror is less than a lost run
             self._reachable = False
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             log.warning(
                 "MLflow at %s does not answer (%s). Training goes on and keeps all figures in %s; "
                 "fill MLflow in later with: snakemake track",
-                tracking_uri(),
-                reason,
+                shown_uri(),
+                reason(error),
                 self.folder,
             )
         self._next_push = time.monotonic() + SECONDS_BETWEEN
 
     def _send(self, status: str) -> None:
         sent = self._open_run()
-        sent = self._send_metrics(sent)
-        if status != "RUNNING":
-            sent = self._send_samples(sent)
-            self._send_figures(sent["run_id"])
-        write_json(self.note, sent)
+        self._send_metrics(sent)
         if status == "RUNNING":
             self._client.update_run(sent["run_id"], status="RUNNING")
         else:
+            self._send_samples(sent)
+            self._send_figures(sent["run_id"])
             self._client.set_terminated(sent["run_id"], status=status)
 
     def _open_run(self) -> dict[str, Any]:
         """Return what was sent so far, starting an MLflow run if there is none."""
         client = self._connect()
-        if self.note.exists() and (sent := read_json(self.note))["tracking_uri"] == tracking_uri():
-            return sent
-        study = client.get_experiment_by_name(self.experiment.study)
-        study_id = study.experiment_id if study else self._create_experiment(self.experiment.study)
-        run = client.create_run(study_id, run_name=self.experiment.name, tags=self._tags())
+        sent = read_json(self.note) if self.note.exists() else {}
+        if sent.get("tracking_uri") != shown_uri():
+            name = self.experiment.study
+            study = client.get_experiment_by_name(name)
+            study_id = study.experiment_id if study else self._create_experiment(name)
+            run = client.create_run(study_id, run_name=self.experiment.name, tags=self._tags())
+            sent = {"tracking_uri": shown_uri(), "run_id": run.info.run_id}
+            sent |= {"iteration": 0, "samples": 0}
+            write_json(self.note, sent)  # at once: a server lost now must not cost a second run
+        if sent["iteration"] == 0:
+            self._describe(sent["run_id"])
+        return sent
+
+    def _describe(self, run_id: str) -> None:
+        """Send parameters and resolved.yaml; sending them again changes nothing."""
         params = _flatten(self.experiment.config.model_dump())
         for start in range(0, len(params), _PARAMS):
-            client.log_batch(run.info.run_id, params=_params(params[start : start + _PARAMS]))
-        client.log_artifact(run.info.run_id, str(self.folder / "resolved.yaml"))
-        return {
-            "tracking_uri": tracking_uri(),
-            "run_id": run.info.run_id,
-            "iteration": 0,
-            "samples": 0,
-        }
+            self._client.log_batch(run_id, params=_params(params[start : start + _PARAMS]))
+        self._client.log_artifact(run_id, str(self.folder / "resolved.yaml"))
 
     def _connect(self) -> Any:
         """Return an MLflow client that gives up quickly on a dead server."""
@@ -152,43 +169,50 @@ class Mirror:
         return self._client
 
     def _create_experiment(self, name: str) -> str:
-        if "MLFLOW_TRACKING_URI" in os.environ:
-            return self._client.create_experiment(name)
-        artifacts = (DEFAULT_STORE / "artifacts").absolute().as_uri()
-        return self._client.create_experiment(name, artifact_location=artifacts)
+        """Create a study's MLflow experiment, marked so that its UI shows runs and curves."""
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        local = "MLFLOW_TRACKING_URI" not in os.environ
+        artifacts = (DEFAULT_STORE / "artifacts").absolute().as_uri() if local else None
+        return self._client.create_experiment(name, artifact_location=artifacts, tags=tags)
 
-    def _send_metrics(self, sent: dict[str, Any]) -> dict[str, Any]:
+    def _send_metrics(self, sent: dict[str, Any]) -> None:
+        """Send new rows and note each request, so that none is sent twice."""
         from mlflow.entities import Metric
 
         rows = read_jsonl(self.folder / "metrics.jsonl")
         new = [row for row in rows if row["iteration"] > sent["iteration"]]
-        now = int(time.time() * 1000)
-        metrics = [
-            Metric(name, row[name], now, row["iteration"])
-            for row in new
-            for name in METRICS
-            if row[name] is not None
-        ]
-        for start in range(0, len(metrics), _BATCH):
-            self._client.log_batch(sent["run_id"], metrics=metrics[start : start + _BATCH])
-        return sent | {"iteration": new[-1]["iteration"]} if new else sent
+        now, size = int(time.time() * 1000), _BATCH // len(METRICS)
+        for start in range(0, len(new), size):
+            part = new[start : start + size]
+            metrics = [
+                Metric(name, row[name], now, row["iteration"])
+                for row in part
+                for name in METRICS
+                if row[name] is not None
+            ]
+            self._client.log_batch(sent["run_id"], metrics=metrics)
+            sent["iteration"] = part[-1]["iteration"]
+            write_json(self.note, sent)
 
-    def _send_samples(self, sent: dict[str, Any]) -> dict[str, Any]:
+    def _send_samples(self, sent: dict[str, Any]) -> None:
         """Append new samples to the run's table; MLflow's UI shows it across runs."""
         rows = read_jsonl(self.folder / "samples.jsonl")
         new = rows[sent["samples"] :]
         if new:
             columns = {key: [row[key] for row in new] for key in ("iteration", "prompt", "answer")}
             self._client.log_table(sent["run_id"], columns, "samples.json")
-        return sent | {"samples": len(rows)}
+            sent["samples"] = len(rows)
+            write_json(self.note, sent)
 
     def _send_figures(self, run_id: str) -> None:
+        """Send train.json; its own time as timestamp lets MLflow drop what it already has."""
         file = self.folder / "train.json"
         if file.exists():
             self._client.log_artifact(run_id, str(file))
+            written = int(file.stat().st_mtime * 1000)
             for name, value in read_json(file).items():
                 if isinstance(value, int | float):
-                    self._client.log_metric(run_id, f"total_{name}", value)
+                    self._client.log_metric(run_id, f"total_{name}", value, timestamp=written)
 
     def _tags(self) -> dict[str, str]:
         experiment = self.experiment

@@ -1,6 +1,7 @@
 """Micro-batches by iteration number: what is trained on when, and how many tokens count."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -33,12 +34,15 @@ class Batches:
         self.per_epoch = -(-len(packs) // self.size)
         self.total = self.per_epoch * epochs
         self._supervised = packs.supervised_tokens()
+        self._order = lru_cache(maxsize=2)(self._permutation)
 
     def indices(self, iteration: int) -> np.ndarray:
         """Return the packs of an iteration, numbered from 1, over all processes."""
         epoch, step = divmod(iteration - 1, self.per_epoch)
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.packs))
-        return order[step * self.size : (step + 1) * self.size]
+        return self._order(epoch)[step * self.size : (step + 1) * self.size]
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, epoch]).permutation(len(self.packs))
 
     def supervised_tokens(self, iterations: Sequence[int]) -> int:
         """Return the tokens that carry loss in some iterations, over all processes."""

@@ -10,16 +10,17 @@ without storing gradients.
 """
 
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from snaketune.errors import Interrupted
+from snaketune.errors import Interrupted, UserError
 from snaketune.experiment.schema import Sample, Train
 from snaketune.models.adapter import adapter_state, load_adapter_state
 from snaketune.models.packed import loss_sum
@@ -29,6 +30,9 @@ from snaketune.training.engine import Engine
 from snaketune.training.progress import Meter, peak_memory
 from snaketune.training.run_folder import RunFolder
 from snaketune.training.schedule import learning_rate
+
+REPEATED_SECONDS = 1.0
+"""How long after a signal another one is the same wish to stop, and not impatience."""
 
 
 @dataclass
@@ -67,7 +71,9 @@ class Trainer:
             if state is None:
                 self._sample(0)
             for iteration in range(start + 1, total + 1):
-                meter.record(self._iterate(iteration))
+                row = self._iterate(iteration)
+                if meter:
+                    meter.record(row)
                 if iteration % self.sample.every == 0 or iteration == total:
                     self._sample(iteration)
                 stopping = processes.add(torch.tensor(len(caught), device=self.where)).item()
@@ -96,6 +102,7 @@ class Trainer:
         counts = torch.tensor([batch.input_ids.numel(), len(batch.targets)], device=self.where)
         tokens, supervised = processes.add(counts).tolist()
         total_loss = processes.add(loss.detach()).item()
+        self._require_finite(iteration, total_loss, grad_norm or 0.0)
         self._update_loss.append(total_loss)
         seconds = time.perf_counter() - started
         row = {
@@ -116,6 +123,17 @@ class Trainer:
         if last:
             self._mark_update(iteration)
         return row
+
+    def _require_finite(self, iteration: int, loss: float, grad_norm: float) -> None:
+        """Stop a diverged run before its weights are saved over good ones."""
+        if math.isfinite(loss) and math.isfinite(grad_norm):
+            return
+        good = next(iter(self.folder.checkpoints().values()), None)
+        raise UserError(
+            f"training diverged at iteration {iteration}: loss {loss}, gradient norm {grad_norm}. "
+            f"The last good checkpoint is {good or 'none'}.\n"
+            "  Fix: lower train.lr, or raise train.warmup_ratio, and run again."
+        )
 
     def _finish_update(self, update: range) -> float:
         mean = sum(self._update_loss) / self.batches.supervised_tokens(update)
@@ -155,7 +173,10 @@ class Trainer:
         set_random_state(state["random"][processes.rank()], self.where)
         return state["resume_from"]
 
-    def _meter(self, start: int) -> Meter:
+    def _meter(self, start: int) -> AbstractContextManager[Meter | None]:
+        """Return what shows and records the iterations, on rank 0 alone."""
+        if processes.rank() > 0:
+            return nullcontext()
         return Meter(self.folder.metrics, self.batches.total, start, self.train.log_every)
 
 
@@ -176,15 +197,24 @@ def set_random_state(state: dict[str, torch.Tensor], where: torch.device) -> Non
 
 @contextmanager
 def caught_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying; a second one of either acts at once."""
+    """Collect SIGINT and SIGTERM instead of dying; one that comes later again acts at once.
+
+    Within REPEATED_SECONDS it is the same wish: on Ctrl-C a terminal signals every process of a
+    job, and a launcher among them passes it on to those below it.
+    """
     caught: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
+    deadline = math.inf
 
     def note(number: int, _: object) -> None:
+        nonlocal deadline
         caught.append(number)
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        if time.monotonic() > deadline:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+            signal.raise_signal(number)
+        deadline = min(deadline, time.monotonic() + REPEATED_SECONDS)
 
     for number in numbers:
         signal.signal(number, note)

@@ -11,24 +11,16 @@ checkpoints/
     superseded/ID/   the same files of runs with other settings; they come back if the id does
 """
 
-import fcntl
 import json
 import logging
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from snaketune.errors import UserError
 from snaketune.files import read_json, read_jsonl, write_json, write_text
-from snaketune.models.checkpoint import damage, link_or_copy, load_checkpoint, save_checkpoint
+from snaketune.models.checkpoint import damage, kept_checkpoints, link_or_copy, load_checkpoint, save_checkpoint
 
 log = logging.getLogger(__name__)
-
-LOCK_SECONDS = 60
-"""How long to wait for a run that is still saving after a Ctrl-C."""
 
 
 class RunFolder:
@@ -53,10 +45,9 @@ class RunFolder:
         if marker.exists() and read_json(marker) != self.identity:
             self._supersede(read_json(marker))
         elif not marker.exists() and self.checkpoints():
-            self._supersede({"train_id": "unknown"})
-        if not marker.exists():
-            self._bring_back()
-            write_json(marker, self.identity)
+            self._supersede({"train_id": f"{time.time_ns():x}"[-12:]})
+        self._bring_back()
+        write_json(marker, self.identity)
         state = self.newest_intact()
         reached = state["resume_from"] if state else -1
         for file in (self.metrics, self.samples):
@@ -66,9 +57,7 @@ class RunFolder:
 
     def checkpoints(self) -> dict[int, Path]:
         """Return the checkpoints by iteration, the newest first."""
-        files = self.path.glob("iter_*.pth")
-        found = {int(file.stem.removeprefix("iter_")): file for file in files}
-        return dict(sorted(found.items(), reverse=True))
+        return dict(sorted(kept_checkpoints(self.path).items(), reverse=True))
 
     def save(self, iteration: int, state: dict[str, Any]) -> Path:
         """Write iter_N.pth, then delete what is older than the newest `keep`."""
@@ -94,61 +83,24 @@ class RunFolder:
         return None
 
     def _supersede(self, identity: dict[str, str]) -> None:
+        """Move a run aside, run.json last: until then it is still known whose files these are."""
         aside = self._superseded(identity)
         aside.mkdir(parents=True, exist_ok=True)
         log.warning("the settings changed: the earlier run is kept in %s", aside)
-        for file in self._own_files():
+        files = [file for file in self.path.iterdir() if file.is_file() and file.name[0] != "."]
+        for file in sorted(files, key=lambda file: file.name == "run.json"):
             file.rename(aside / file.name)
 
     def _bring_back(self) -> None:
+        """Take this run's files back, run.json first; also those that a crash left aside."""
         aside = self._superseded(self.identity)
-        if not aside.exists() or read_json(aside / "run.json") != self.identity:
+        if not aside.exists():
             return
         log.info("these settings were trained before: taking %s back", aside)
-        for file in aside.iterdir():
+        for file in sorted(aside.iterdir(), key=lambda file: file.name != "run.json"):
             file.rename(self.path / file.name)
         aside.rmdir()
 
     def _superseded(self, identity: dict[str, str]) -> Path:
         name = "-".join(identity[key][:12] for key in sorted(identity, reverse=True))
         return self.path / "superseded" / name
-
-    def _own_files(self) -> list[Path]:
-        files = [file for file in self.path.iterdir() if file.is_file() and file.name[0] != "."]
-        return sorted(files, key=lambda file: file.name == "run.json")
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a folder against a second training, for as long as the block runs.
-
-    Raises:
-        UserError: Another process holds it for longer than LOCK_SECONDS.
-    """
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / ".lock").open("a+") as file:
-        _wait_for(file, path)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-def _wait_for(file: Any, path: Path) -> None:
-    deadline = time.monotonic() + LOCK_SECONDS
-    announced = False
-    while True:
-        try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read() or "unknown"
-        if time.monotonic() > deadline:
-            raise UserError(
-                f"another training (process {owner}) is using {path}.\n"
-                f"  Fix: wait until it is done, or stop it: kill {owner}"
-            )
-        if not announced:
-            log.info("waiting for process %s, which is still using %s", owner, path)
-            announced = True
-        time.sleep(0.2)

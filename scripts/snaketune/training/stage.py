@@ -13,7 +13,14 @@ from peft import PeftModel
 from snaketune.data.storage import Packs
 from snaketune.errors import UserError
 from snaketune.experiment.resolved import Resolved, package_versions, to_yaml
-from snaketune.files import read_json, read_jsonl, require_free_space, sha256, write_text
+from snaketune.files import (
+    locked,
+    read_json,
+    read_jsonl,
+    require_free_space,
+    sha256,
+    write_text,
+)
 from snaketune.models.adapter import attach, trainable_parameters
 from snaketune.models.generation import answer
 from snaketune.models.load import choose_precision, device, load_model, load_tokenizer
@@ -22,9 +29,12 @@ from snaketune.training import processes
 from snaketune.training.batches import Batches
 from snaketune.training.engine import make_engine
 from snaketune.training.loop import Trainer
-from snaketune.training.run_folder import RunFolder, locked
+from snaketune.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
+
+LOCK_SECONDS = 60
+"""How long to wait for a run that is still saving after a Ctrl-C."""
 
 
 def needed_processes(experiment: Resolved) -> int:
@@ -57,7 +67,7 @@ def train(experiment: Resolved, base: Path, data: Path, output: Path) -> None:
     if experiment.config.train.deepspeed != "none":
         processes.start()
     leads = processes.rank() == 0
-    with locked(output) if leads else nullcontext():
+    with locked(output, LOCK_SECONDS) if leads else nullcontext():
         folder = RunFolder(output, _identity(experiment, base, data), experiment.config.train.keep)
         state = folder.open() if leads else None
         if leads:
@@ -66,7 +76,7 @@ def train(experiment: Resolved, base: Path, data: Path, output: Path) -> None:
         if not leads:
             state = folder.newest_intact()
         with Mirror(output, experiment) if leads else nullcontext() as mirror:
-            trainer, setup = _prepare(experiment, folder, base, data)
+            trainer, setup = _prepare(experiment, folder, base, data, state)
             if mirror:
                 trainer.heartbeat = mirror.push
             trainer.run(state)
@@ -84,11 +94,13 @@ def _identity(experiment: Resolved, base: Path, data: Path) -> dict[str, str]:
 
 
 def _prepare(
-    experiment: Resolved, folder: RunFolder, base: Path, data: Path
+    experiment: Resolved, folder: RunFolder, base: Path, data: Path, state: dict[str, Any] | None
 ) -> tuple[Trainer, dict[str, Any]]:
     """Load everything; return the trainer, and what was chosen for this machine."""
     config, template = experiment.config, read_json(data / "data.json")["template"]
     dtype, reason = choose_precision(config.train.precision)
+    if state:
+        dtype, reason = getattr(torch, state["about"]["precision"]), "as the run began"
     where = device(int(os.environ.get("LOCAL_RANK", "0")))
     log.info("loading %s in %s (%s) on %s", base.name, dtype, reason, where)
     model = attach(
@@ -96,15 +108,17 @@ def _prepare(
         config.method,
         config.train.seed,
     )
-    kept = config.train.keep + 1  # the next one is written before the oldest is deleted
-    purpose = f"training with {kept} checkpoints (train.keep + 1)"
-    require_free_space(folder.path, kept * _checkpoint_bytes(model), purpose)
+    # the next checkpoint is written before the oldest is deleted
+    more = max(1, config.train.keep + 1 - len(folder.checkpoints()))
+    purpose = f"training with {more} more checkpoints (train.keep)"
+    require_free_space(folder.path, more * _checkpoint_bytes(model), purpose)
     torch.manual_seed(config.train.seed + processes.rank())
     batches = _batches(experiment, data)
     _announce(experiment, batches, model)
     about = folder.identity | {
         "name": experiment.name,
         "base_id": base.name,
+        "precision": str(dtype).removeprefix("torch."),
         "method": config.method.model_dump(),
         "template": template,
     }
@@ -119,7 +133,7 @@ def _prepare(
         answers=_answers(model, base, template, experiment),
         about=about,
     )
-    return trainer, {"precision": str(dtype).removeprefix("torch."), "precision_reason": reason}
+    return trainer, {"precision": about["precision"], "precision_reason": reason}
 
 
 def _batches(experiment: Resolved, data: Path) -> Batches:
@@ -160,7 +174,10 @@ def _announce(experiment: Resolved, batches: Batches, model: PeftModel) -> None:
 
 
 def _figures(folder: RunFolder, trainer: Trainer, setup: dict[str, Any]) -> dict[str, Any]:
-    """Return train.json: the run's figures, all taken from metrics.jsonl."""
+    """Return train.json: the run's figures, all taken from metrics.jsonl.
+
+    `training_seconds` is the time of all iterations, without samples, checkpoints and loading.
+    """
     rows = read_jsonl(folder.metrics)
     updates = [row for row in rows if row["update"]]
     return {
@@ -169,7 +186,7 @@ def _figures(folder: RunFolder, trainer: Trainer, setup: dict[str, Any]) -> dict
         "updates": len(updates),
         "tokens": sum(row["tokens"] for row in rows),
         "supervised_tokens": sum(row["supervised_tokens"] for row in rows),
-        "wall_seconds": sum(row["time_seconds"] for row in rows),
+        "training_seconds": sum(row["time_seconds"] for row in rows),
         "peak_memory_bytes": max(row["peak_memory_bytes"] for row in rows),
         "first_loss": updates[0]["update_loss"],
         "last_loss": updates[-1]["update_loss"],

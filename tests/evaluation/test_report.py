@@ -1,0 +1,174 @@
+"""The page on a small made-up report: it must open offline, and show what it is given as text."""
+
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import pytest
+
+from snaketune.evaluation.report import by_prompt, html, mib, minutes
+
+EVIL = "<script>alert('x')</script> & [b]"
+
+
+def report(**changes) -> dict:
+    return {
+        "experiment": "study_none",
+        "study": "study",
+        "description": "a description",
+        "ids": {"base": "base-1", "data": "data-1", "train": "train-1"},
+        "heldout": {
+            "base": {"loss": 2.0, "perplexity": 7.389, "supervised_tokens": 1234},
+            "merged": {"loss": 1.5, "perplexity": 4.482, "supervised_tokens": 1234},
+        },
+        "answers": [{"prompt": "Who?", "base": "A model.", "merged": "Ada."}],
+        "merge": {"dtype": "bfloat16", "difference": 0.00123, "bound": 0.05},
+        "training": {
+            "training_seconds": 102.0,
+            "iterations": 24,
+            "updates": 8,
+            "tokens": 10200,
+            "supervised_tokens": 5100,
+            "peak_memory_bytes": 1536 * 2**20,
+            "device": "cpu",
+            "precision": "bfloat16",
+            "deepspeed": "none",
+        },
+    } | changes
+
+
+METRICS = [
+    {
+        "iteration": iteration,
+        "update": iteration // 2 if iteration % 2 == 0 else None,
+        "update_loss": 3.0 - iteration / 10 if iteration % 2 == 0 else None,
+        "grad_norm": 1.0 if iteration % 2 == 0 else None,
+        "lr": 1e-4,
+        "tokens_per_second": 100.0,
+    }
+    for iteration in range(1, 9)
+]
+SAMPLES = [
+    {"iteration": iteration, "prompt": "Who?", "answer": answer}
+    for iteration, answer in [(0, "A model."), (4, "A model."), (8, "Ada.")]
+]
+
+
+class Page(HTMLParser):
+    """What a page is made of."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loaded: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        sources = {"src", "href", "srcset", "data", "xlink:href", "action", "poster"}
+        self.loaded += [value for name, value in attributes if name in sources]
+        styles = [value for name, value in attributes if name == "style"]
+        self.loaded += [url for style in styles for url in re.findall(r"url\((.*?)\)", style)]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def page(metrics=METRICS, samples=SAMPLES, resolved="name: study_none\n", **changes) -> str:
+    return html(report(**changes), metrics, samples, resolved)
+
+
+def test_the_page_loads_nothing():
+    text = page()
+    found = Page(text)
+    assert not {"script", "link", "iframe", "img", "object"} & set(found.tags)
+    assert [place for place in found.loaded if not place.startswith("#")] == []
+    assert "@import" not in text
+    assert re.findall(r"url\((?!#)", text) == []
+    assert found.tags.count("svg") == 4
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"answers": [{"prompt": "Who?", "base": EVIL, "merged": "Ada."}]},
+        {"answers": [{"prompt": EVIL, "base": "A model.", "merged": "Ada."}]},
+        {"description": EVIL},
+        {"samples": [{"iteration": 0, "prompt": "Who?", "answer": EVIL}]},
+        {"samples": [{"iteration": 0, "prompt": EVIL, "answer": "Ada."}]},
+        {"resolved": f"description: {EVIL}"},
+    ],
+)
+def test_what_a_model_or_a_user_wrote_is_shown_as_text(changes):
+    found = Page(page(**changes))
+    assert "script" not in found.tags
+    assert EVIL in found.text
+
+
+def test_the_figures_are_shown_with_their_units():
+    text = " ".join(Page(page()).text.split())
+    for shown in (
+        "2.000 → 1.500",
+        "7.39 → 4.48",
+        "1,234 tokens",
+        "1 min 42 s",
+        "100 tokens/s",
+        "1,536 MiB",
+        "resident, bfloat16 on cpu",
+        "0.0012",
+        "Base base-1, data data-1, training train-1",
+    ):
+        assert shown in text
+
+
+@pytest.mark.parametrize(("after", "judged"), [(1.5, "good"), (2.5, "bad")])
+def test_better_and_worse_look_different(after, judged):
+    heldout = report()["heldout"]
+    heldout["merged"]["loss"] = after
+    assert page(heldout=heldout).count(f'class="{judged}"') == 2
+
+
+def test_no_held_out_rows_are_said():
+    nothing = {"loss": None, "perplexity": None, "supervised_tokens": 0}
+    text = Page(page(heldout={"base": nothing, "merged": nothing})).text
+    assert "no rows are held out (evaluate.heldout)" in text
+    assert "None" not in text
+
+
+def test_no_prompts_are_said():
+    text = Page(page(answers=[], samples=[])).text
+    assert "No prompts: set sample.prompts or evaluate.prompts." in text
+    assert "Answers while training" not in text
+
+
+def test_one_update_is_enough_for_the_curves():
+    assert Page(page(metrics=METRICS[:2])).tags.count("svg") == 4
+
+
+def test_a_curve_goes_through_every_point():
+    path = re.search(r'id="line2d_\d+">\s*<path d="([^"]+)"[^>]*var\(--line\)', page())
+    heights = [float(y) for _, y in re.findall(r"[ML] ([\d.]+) ([\d.]+)", path[1])]
+    assert len(heights) == 4
+    assert heights == sorted(heights)  # the loss falls, SVG counts from the top
+    steps = [after - before for before, after in pairwise(heights)]
+    assert steps == pytest.approx([steps[0]] * 3, rel=1e-3)
+
+
+def test_the_same_report_gives_the_same_bytes():
+    assert page() == page()
+
+
+def test_repeated_answers_are_told_once():
+    assert by_prompt(SAMPLES) == {"Who?": [(0, "A model."), (8, "Ada.")]}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (102, "1 min 42 s")]
+)
+def test_durations(seconds, told):
+    assert minutes(seconds) == told
+
+
+def test_bytes_are_told_in_mib():
+    assert mib(2**30) == "1,024 MiB"

@@ -1,0 +1,128 @@
+"""The evaluation against plain transformers, sample by sample."""
+
+import dataclasses
+import json
+import math
+import shutil
+from itertools import pairwise
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from snaketune.data.storage import Packs
+from snaketune.data.template import IGNORE
+from snaketune.errors import UserError
+from snaketune.evaluation.stage import evaluate, heldout_loss
+from snaketune.experiment.resolved import read_resolved
+from snaketune.files import read_json
+from snaketune.models.load import load_model
+from snaketune.models.merge import merge
+
+PROMPTS = ["Say 3", "Something longer than that"]
+
+
+@pytest.fixture(scope="module")
+def held_out(make_data):
+    return make_data(rows=24, heldout=0.4, pack=True)
+
+
+@pytest.fixture(scope="module")
+def merged(trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("merged") / "merged"
+    merge(trained.base, trained.export(), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained, base, merged, held_out, tmp_path_factory):
+    output = tmp_path_factory.mktemp("eval")
+    experiment = dataclasses.replace(read_resolved(trained.resolved), prompts=PROMPTS)
+    evaluate(experiment, base, merged, held_out, trained.output, output)
+    return output
+
+
+def plain_loss(folder, packs) -> tuple[float, int]:
+    """Return transformers' own loss, each sample alone, weighted by its supervised tokens."""
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    total, tokens = 0.0, 0
+    for pack in packs:
+        bounds = [0, *pack.lengths.cumsum().tolist()]
+        for start, end in pairwise(bounds):
+            ids = torch.tensor(pack.input_ids[start:end].tolist())[None]
+            labels = torch.tensor(pack.labels[start:end].tolist())[None]
+            count = int((labels[:, 1:] != IGNORE).sum())
+            with torch.no_grad():
+                total += model(ids, labels=labels).loss.item() * count
+            tokens += count
+    return total / tokens, tokens
+
+
+def test_held_out_loss_is_transformers_loss_over_all_tokens(base, held_out):
+    packs = Packs(held_out / "heldout.arrow")
+    assert any(len(pack.lengths) > 1 for pack in packs) and len(packs) > 1
+    expected, tokens = plain_loss(base, packs)
+    found = heldout_loss(load_model(base, torch.float32, torch.device("cpu")), packs)
+    assert found["loss"] == pytest.approx(expected, abs=1e-5)
+    assert found["perplexity"] == pytest.approx(math.exp(expected), rel=1e-5)
+    assert found["supervised_tokens"] == tokens
+
+
+def test_no_held_out_rows_have_no_loss(base, data):
+    model = load_model(base, torch.float32, torch.device("cpu"))
+    found = heldout_loss(model, Packs(data / "heldout.arrow"))
+    assert found == {"loss": None, "perplexity": None, "supervised_tokens": 0}
+
+
+def test_both_models_are_measured_on_the_same_rows(evaluated, base, merged, held_out):
+    heldout = read_json(evaluated / "report.json")["heldout"]
+    packs = Packs(held_out / "heldout.arrow")
+    for name, folder in (("base", base), ("merged", merged)):
+        assert heldout[name]["loss"] == pytest.approx(plain_loss(folder, packs)[0], abs=1e-5)
+    assert heldout["merged"]["loss"] < heldout["base"]["loss"] - 1
+
+
+def test_both_models_answer_every_prompt_greedily(evaluated, base, merged):
+    answers = read_json(evaluated / "report.json")["answers"]
+    assert [row["prompt"] for row in answers] == PROMPTS
+    for name, folder in (("base", base), ("merged", merged)):
+        model, tokenizer = (
+            kind.from_pretrained(folder) for kind in (AutoModelForCausalLM, AutoTokenizer)
+        )
+        for row in answers:
+            text = f"<|im_start|>user\n{row['prompt']}<|im_end|>\n<|im_start|>assistant\n"
+            ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+            output = model.generate(ids, do_sample=False, max_new_tokens=128, eos_token_id=2)
+            told = tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
+            assert row[name] == told
+    assert answers[0]["base"] != answers[0]["merged"]
+
+
+def test_the_report_tells_what_was_measured(evaluated, trained, merged):
+    report = read_json(evaluated / "report.json")
+    assert report["ids"] == {"base": "tiny", "data": "data-id", "train": "0123456789ab"}
+    assert report["training"] == read_json(trained.output / "train.json")
+    assert report["merge"] == read_json(merged / "snaketune.json")["merge"]
+    assert "<h1>run</h1>" in (evaluated / "report.html").read_text()
+
+
+def test_nothing_held_out_and_nothing_asked_is_still_a_report(
+    trained, base, merged, data, run, tmp_path
+):
+    experiment = read_resolved(run("other", sample={"prompts": []}).resolved)
+    evaluate(experiment, base, merged, data, trained.output, tmp_path / "eval")
+    report = read_json(tmp_path / "eval" / "report.json")
+    assert (report["answers"], report["heldout"]["base"]["loss"]) == ([], None)
+    assert "no rows are held out" in (tmp_path / "eval" / "report.html").read_text()
+
+
+def test_another_template_is_refused(trained, base, merged, data, tmp_path):
+    changed = shutil.copytree(data, tmp_path / "data")
+    told = read_json(changed / "data.json")
+    told["template"] |= {"name": "chatml", "sha256": 64 * "f"}
+    (changed / "data.json").write_text(json.dumps(told))
+    experiment = read_resolved(trained.resolved)
+    message = r"trained with chat template 'auto' \(\w{12}\), the data now uses 'chatml' \(f{12}\)"
+    with pytest.raises(UserError, match=message):
+        evaluate(experiment, base, merged, changed, trained.output, tmp_path / "eval")
+    assert not (tmp_path / "eval").exists()
