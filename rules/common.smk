@@ -65,7 +65,7 @@ def processed(name):
 
 def refuse_unknown_targets():
     """Stop with a helpful message when a target names no experiment or no file we can make."""
-    for target in filter(re.compile("experiments/").match, sys.argv[1:]):
+    for target in filter(re.compile(r"(\./)*experiments/").match, sys.argv[1:]):
         message = explain_unknown(target, STUDIES)
         if message:
             raise WorkflowError(message)

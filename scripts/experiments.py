@@ -48,9 +48,10 @@ def check(studies: Studies) -> None:
     Raises:
         UserError: With every mistake in every file.
     """
-    if studies.problems:
-        listed = "\n".join(f"  {problem}" for problem in studies.problems)
-        count = len(studies.problems)
+    problems = studies.problems + studies.absent
+    if problems:
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        count = len(problems)
         raise UserError(f"{count} mistake{'s' * (count > 1)} in experiments/:\n{listed}")
     cli.console.print(f"{len(studies.experiments)} experiments, no mistakes.")
 
@@ -66,7 +67,7 @@ def show(studies: Studies) -> None:
         done = ["yes" if (folder / target).exists() else "-" for target in STAGES.values()]
         table.add_row(each, *done, Text(experiment.config.description))
     cli.console.print(table, width=max(cli.console.width, longest + _BESIDE_NAME))
-    for problem in studies.problems:
+    for problem in studies.problems + studies.absent:
         cli.console.print(f"{problem}", style="red", markup=False)
     first = next(iter(studies.experiments), "NAME")
     cli.console.print(f"\nBuild a target, e.g.  snakemake experiments/{first}/merged")

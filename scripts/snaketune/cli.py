@@ -77,7 +77,7 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
         traceback.print_exc()
         return _fail(f"Unexpected {type(error).__name__}:", f"{error}{_where()}", 1)
     except KeyboardInterrupt:
-        return _fail("Stopped", "before anything was written.", 128 + signal.SIGINT)
+        return _fail("Stopped", "by Ctrl-C; nothing is left half-written.", 128 + signal.SIGINT)
     return 0
 
 

@@ -17,6 +17,11 @@ from snaketune.errors import UserError
 
 log = logging.getLogger(__name__)
 
+
+class Busy(UserError):
+    """Another process holds the lock."""
+
+
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 
 
@@ -33,7 +38,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises:
         UserError: The disk is full or the folder cannot be written; `path` is as it was before.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -54,9 +59,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         UserError: The disk is full or the parent cannot be written; `path` is as it was before.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         yield temporary
         for file in temporary.rglob("*"):
@@ -82,7 +86,7 @@ def locked(path: Path, seconds: float = float("inf")) -> Iterator[None]:
         seconds: How long to wait for a process that holds it.
 
     Raises:
-        UserError: It is still held after that time.
+        Busy: It is still held after that time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("a+") as file:
@@ -150,6 +154,25 @@ def require_free_space(folder: Path, needed: int, purpose: str) -> None:
         )
 
 
+def _temporary(path: Path) -> Path:
+    """Return this process's name beside `path`, after deleting what killed processes left there."""
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        pid = left.suffixes[-2][1:]
+        if pid == str(os.getpid()) or not _is_running(int(pid)):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # someone else's
+    return True
+
+
 def _wait_for(file: Any, path: Path, seconds: float) -> None:
     deadline, announced = time.monotonic() + seconds, False
     while True:
@@ -159,7 +182,7 @@ def _wait_for(file: Any, path: Path, seconds: float) -> None:
             file.seek(0)
             owner = file.read() or "unknown"
         if time.monotonic() > deadline:
-            raise UserError(
+            raise Busy(
                 f"another process ({owner}) is using {path}.\n"
                 f"  Fix: wait until it is done, or stop it: kill {owner}"
             )

@@ -136,15 +136,19 @@ def test_rows_of_another_shape_are_counted_and_the_first_five_listed(run, source
     assert "\n  ... and 2 more\n  Fix: " in told
 
 
-def test_a_template_that_refuses_a_row_is_told_with_the_source(run, source, bases, tmp_path):
+def test_a_template_that_refuses_a_row_is_told_with_its_place(run, source, bases, tmp_path):
     from snaketune.data.prepare import prepare
 
     (base := tmp_path / "base").mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (base / name).write_bytes((bases["chatml"] / name).read_bytes())
-    (base / "chat_template.jinja").write_text("{{ raise_exception('no') }}")
+    (base / "chat_template.jinja").write_text(
+        "{% if messages[0].content == 'Question 2?' %}{{ raise_exception('no') }}{% endif %}"
+    )
     spec = {"sources": [source(ROWS)], "template": "auto", "max_length": 64, "pack": True}
-    with pytest.raises(UserError, match=r"rows: template 'auto' refuses(.|\n)*template: chatml"):
+    with pytest.raises(
+        UserError, match=r"rows.jsonl:3: template 'auto' refuses(.|\n)*template: chatml"
+    ):
         prepare(spec | {"heldout": 0.0}, base, tmp_path / "out")
 
 

@@ -193,10 +193,17 @@ def test_an_answer_ends_at_the_templates_mark_or_the_eos(template, name):
     assert set(template.end_token_ids()) == expected
 
 
-def test_the_named_template_is_chatml(bases):
-    text = ChatTemplate(bases["llama3"], "chatml").render(chat("Q", "A", system="S"))
+def test_the_named_template_is_chatml(bases, tmp_path):
+    base = shutil.copytree(bases["chatml"], tmp_path / "base")
+    (base / "chat_template.jinja").unlink()
+    text = ChatTemplate(base, "chatml").render(chat("Q", "A", system="S"))
     turns = (("system", "S"), ("user", "Q"), ("assistant", "A"))
     assert text == "".join(f"<|im_start|>{role}\n{said}<|im_end|>\n" for role, said in turns)
+
+
+def test_chatml_is_refused_where_no_token_would_end_an_answer(bases):
+    with pytest.raises(UserError, match=r"tokenizer has neither(.|\n)*template: auto"):
+        ChatTemplate(bases["llama3"], "chatml")
 
 
 def test_a_template_may_stand_in_the_tokenizers_config(with_template):

@@ -16,13 +16,14 @@ from snaketune.experiment.identity import evaluate_key
 from snaketune.experiment.schema import Configuration
 
 SHA = "0" * 64
+PIN = "a" * 40
 
 STUDY = {
     "description": "before",
-    "model": {"source": "hf:org/tiny", "revision": "abc"},
+    "model": {"source": "hf:org/tiny", "revision": PIN},
     "data": [
         {"dataset": "rows"},
-        {"source": "hf:org/n", "revision": "1", "file": "x.jsonl", "format": "openai"},
+        {"source": "hf:org/n", "revision": PIN, "file": "x.jsonl", "format": "openai"},
         {"path": "y.jsonl", "format": "alpaca", "vars": {"name": "Ada", "author": "Grace"}},
     ],
     "sample": {"prompts": ["Hi?"]},
@@ -38,7 +39,7 @@ BASE = {"base", "data", "train"}
 CHANGES = {
     "description": ("after", set()),
     "model.source": ("hf:org/small", BASE),
-    "model.revision": ("def", BASE),
+    "model.revision": ("b" * 40, BASE),
     "model.sha256": (SHA, BASE),
     "model.description": ("another", set()),
     "model.license": ("MIT", set()),
@@ -49,7 +50,7 @@ CHANGES = {
     "method.target_modules": (["q_proj"], WEIGHTS),
     "data.0.dataset": ("others", DATA),
     "data.1.source": ("hf:org/m", DATA),
-    "data.1.revision": ("2", DATA),
+    "data.1.revision": ("b" * 40, DATA),
     "data.1.file": ("z.jsonl", DATA),
     "data.1.sha256": (SHA, DATA),
     "data.1.format": ("xtuner", DATA),
@@ -152,7 +153,7 @@ def test_a_default_written_out_changes_nothing(tmp_path):
     ],
 )
 def test_another_way_to_write_the_same_changes_nothing(tmp_path, one, other):
-    minimal = "model: {source: 'hf:o/n', revision: a}\ndata: [{dataset: rows}]\n"
+    minimal = f"model: {{source: 'hf:o/n', revision: {PIN}}}\ndata: [{{dataset: rows}}]\n"
     assert ids_of(minimal + one, tmp_path) == ids_of(minimal + other, tmp_path)
 
 

@@ -1,5 +1,6 @@
 import pytest
 
+PIN, OTHER_PIN = "a" * 40, "b" * 40
 MINIMAL = "model: tiny\ndata: [{dataset: rows}]\n"
 
 
@@ -63,7 +64,7 @@ def test_a_list_is_replaced_not_joined(load):
 
 
 def test_a_word_replaces_a_mapping_and_a_mapping_a_word(load):
-    inline = "model: {source: 'hf:o/n', revision: abc}\n"
+    inline = f"model: {{source: 'hf:o/n', revision: {PIN}}}\n"
     parent = "data: [{dataset: rows}]\n"
     studies = load(
         {
@@ -140,9 +141,9 @@ def test_a_data_set_of_the_catalog_is_filled_in(load, tmp_path):
 
 def test_a_source_on_a_hub_is_given_a_folder_of_its_own(load):
     hub = "source: 'hf:o/n', revision: {}, file: sub/x.jsonl, format: openai"
-    items = ", ".join(f"{{{hub.format(revision)}}}" for revision in ("one", "two"))
+    items = ", ".join(f"{{{hub.format(revision)}}}" for revision in (PIN, OTHER_PIN))
     sources = load(f"model: tiny\ndata: [{items}]").experiments["a"].sources
-    assert [source.hub.revision for source in sources] == ["one", "two"]
+    assert [source.hub.revision for source in sources] == [PIN, OTHER_PIN]
     assert sources[0].path == f"{sources[0].hub.folder}/sub/x.jsonl"
     assert sources[0].path != sources[1].path
     assert sources[0].label == "x"
@@ -150,7 +151,7 @@ def test_a_source_on_a_hub_is_given_a_folder_of_its_own(load):
 
 def test_a_base_model_may_be_named_or_written_out(load, tmp_path):
     data = "data: [{dataset: rows}]\n"
-    inline = "model: {source: 'hf:org/Big-Model', revision: abc}\n"
+    inline = f"model: {{source: 'hf:org/Big-Model', revision: {PIN}}}\n"
     experiments = load({"a.yaml": "model: tiny\n" + data, "b.yaml": inline + data}).experiments
     assert experiments["a"].base_name == "tiny"
     assert experiments["a"].base.source == f"{tmp_path}/tiny"

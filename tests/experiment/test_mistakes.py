@@ -40,7 +40,7 @@ MISTAKES = {
         MINIMAL + "method: {target_modules: 3}",
         3,
         "method.target_modules",
-        "found 3 (int), expected a string (put it in quotes) or a list",
+        "found 3 (int), expected 'all-linear' or a list",
     ),
     "unknown choice": (
         MINIMAL + "train: {deepspeed: zero1}",
@@ -79,7 +79,7 @@ MISTAKES = {
         "data: [{dataset: rows}]\nmodel: {source: 'hf:o/n'}",
         2,
         "model",
-        "'hf:o/n' needs a revision, or two runs may use different files. Add `revision:`",
+        "'hf:o/n' needs `revision:` with the 40 digits of a commit",
     ),
     "package without version": (
         "data: [{dataset: rows}]\nmodel: {source: 'pypi:p'}",
@@ -207,7 +207,7 @@ def test_a_mistake_is_told_with_its_line_its_key_and_the_way_out(load, text, lin
 
 def test_a_mistake_inside_one_shape_of_a_value_says_nothing_of_the_other_shapes(load):
     [problem] = load("model: {source: 'hf:o/n'}\ndata: [{dataset: rows}]").problems
-    assert problem.message.startswith("'hf:o/n' needs a revision")
+    assert problem.message.startswith("'hf:o/n' needs `revision:`")
 
 
 def test_a_problem_reads_file_line_key_and_message(load, tmp_path):

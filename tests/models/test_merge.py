@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 
 import pytest
 import torch
@@ -170,7 +171,9 @@ def test_an_interrupted_merge_leaves_nothing(base, adapter, output, monkeypatch)
 
 
 def test_what_a_killed_merge_left_is_not_in_the_next(base, adapter, output):
-    left = output.with_name(".merged.tmp")
+    killed = subprocess.Popen(["true"])
+    killed.wait()
+    left = output.with_name(f".merged.{killed.pid}.tmp")
     left.mkdir(parents=True)
     (left / "model-00001-of-00009.safetensors").write_bytes(b"half")
     merge(base, adapter, output)

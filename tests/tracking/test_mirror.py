@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,13 @@ from snaketune.tracking.mirror import METRICS, Mirror, git_commit, without_passw
 from tiny_run import Run
 
 SECRETS = {"HF_TOKEN": "hf_sEcReT1", "MLFLOW_TRACKING_PASSWORD": "sEcReT2"}
+HOLD = """
+import fcntl, sys, time
+file = open(sys.argv[1], "a")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(60)
+"""
 DEAD = "http://me:sEcReT3@127.0.0.1:9"
 
 
@@ -206,6 +214,94 @@ def test_a_server_lost_between_two_requests_costs_no_gap_and_no_duplicate(
     assert max(sizes) <= 40
 
 
+def test_a_server_that_comes_back_is_used_again(client, mirrored_run, every_iteration, monkeypatch):
+    run, answers = mirrored_run(), iter([False] * 5)
+    send = Mirror._send
+
+    def sometimes(self, status):
+        if next(answers, True) is False:
+            raise ConnectionError("gone")
+        send(self, status)
+
+    monkeypatch.setattr(mirror, "SECONDS_AFTER_FAILURE", 0)
+    monkeypatch.setattr(Mirror, "_send", sometimes)
+    run.train()
+    assert status(client, run) == "FINISHED"
+    assert history(client, run, "loss") == written(run, "loss")
+
+
+def test_a_server_that_failed_is_asked_again_only_at_the_end(mirrored_run, store, monkeypatch):
+    run, asked = mirrored_run(), []
+
+    def dead(self, status):
+        asked.append(status)
+        raise ConnectionError("gone")
+
+    monkeypatch.setattr(Mirror, "_send", dead)
+    run.train()
+    assert asked == ["RUNNING", "FINISHED"]
+
+
+def test_a_setting_that_changes_no_weights_may_change_before_going_on(
+    client, mirrored_run, crash, store
+):
+    run = mirrored_run(keep=3)
+    crash(run, 15)
+    run.configure(keep=5)
+    run.train()
+    assert status(client, run) == "FINISHED"
+    assert client.get_run(run_id(run)).data.params["train.keep"] == "3"
+    assert history(client, run, "loss") == written(run, "loss")
+
+
+def test_a_run_deleted_in_mlflow_is_sent_anew(client, mirrored_run, crash, store):
+    run = mirrored_run()
+    crash(run, 15)
+    deleted = run_id(run)
+    client.delete_run(deleted)
+    run.train()
+    assert run_id(run) != deleted
+    assert history(client, run, "loss") == written(run, "loss")
+
+
+@pytest.mark.parametrize(
+    ("error", "left", "tracked"),
+    [
+        (Interrupted(15, "SIGTERM"), "KILLED", "KILLED"),
+        (SystemError("crashed"), "FAILED", "FAILED"),
+        (None, "RUNNING", "FAILED"),
+    ],
+)
+def test_track_leaves_the_state_of_a_run_unless_nobody_runs_it(
+    client, mirrored_run, crash, store, monkeypatch, error, left, tracked
+):
+    run = mirrored_run()
+    if error is None:  # a kill -9: nothing is said at the end
+        monkeypatch.setattr(Mirror, "__exit__", lambda *_: None)
+    crash(run, 15, error)
+    assert status(client, run) == left
+    Mirror(run.output, read_resolved(run.resolved)).catch_up()
+    assert status(client, run) == tracked
+
+
+def test_track_leaves_a_run_alone_that_is_being_trained(
+    mirrored_run, crash, store, monkeypatch, own_logging, capsys, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    run = mirrored_run("experiments/run")
+    crash(run, 5)
+    before = (run.output / "mlflow.json").read_text()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run.output.with_name(".checkpoints.lock"))],
+        stdout=subprocess.PIPE,
+    )
+    holder.stdout.readline()
+    track.main([])
+    holder.kill()
+    assert "run is being trained" in capsys.readouterr().err
+    assert (run.output / "mlflow.json").read_text() == before
+
+
 @pytest.fixture
 def unreached(mirrored_run, store, monkeypatch, caplog, tmp_path):
     """A run trained while MLflow was down, with what was logged."""
@@ -235,7 +331,7 @@ def test_an_unreachable_server_costs_one_warning_and_track_fills_it_in(
 
 
 def test_track_says_how_to_reach_a_server_that_is_down(unreached, own_logging):
-    with pytest.raises(UserError, match=r"does not answer(.|\n)*MLFLOW_TRACKING_URI") as error:
+    with pytest.raises(UserError, match=r"did not take(.|\n)*MLFLOW_TRACKING_URI") as error:
         track.main([])
     assert "sEcReT" not in str(error.value) + "".join(unreached.told)
     assert "http://***@127.0.0.1:9" in str(error.value)

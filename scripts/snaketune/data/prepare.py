@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from snaketune.errors import UserError
 from snaketune.files import read_json, sha256, write_json, write_text
 
 log = logging.getLogger(__name__)
+
 
 @dataclass
 class SourceRows:
@@ -156,11 +157,20 @@ def _encode(
     rows: SourceRows, indices: list[int], template: ChatTemplate, max_length: int
 ) -> list[Encoded]:
     """Tokenise the chosen conversations, cut what is too long, drop what then has no loss."""
+    place = rows.label
+
+    def conversations() -> Iterator[Conversation]:
+        nonlocal place
+        for index in indices:
+            place = rows.places[index]
+            yield rows.conversations[index]
+
     try:
-        encoded = list(template.encode(rows.conversations[index] for index in indices))
+        encoded = list(template.encode(conversations()))
     except ValueError as error:
         raise UserError(
-            f"{rows.label}: {error}.\n  Fix: name another template, e.g. template: chatml"
+            f"{place}: {error}.\n  Fix: correct the row, or name another template, e.g. "
+            "template: chatml"
         ) from error
     kept = []
     for index, whole in zip(indices, encoded, strict=True):

@@ -13,7 +13,13 @@ from snaketune.evaluation.report import html
 from snaketune.experiment.resolved import Resolved, to_yaml
 from snaketune.files import read_json, read_jsonl, write_json, write_text
 from snaketune.models.generation import answer
-from snaketune.models.load import choose_precision, device, load_model, load_tokenizer
+from snaketune.models.load import (
+    choose_precision,
+    device,
+    load_model,
+    load_tokenizer,
+    told_when_out_of_memory,
+)
 from snaketune.models.packed import flatten, loss_sum
 
 log = logging.getLogger(__name__)
@@ -34,10 +40,11 @@ def evaluate(
     template = read_json(data / "data.json")["template"]
     _require_same_template(merged, template)
     heldout = Packs(data / "heldout.arrow")
-    measured = {
-        name: _measure(folder, experiment, template, heldout)
-        for name, folder in (("base", base), ("merged", merged))
-    }
+    with told_when_out_of_memory("free memory held by other programs, then run again."):
+        measured = {
+            name: _measure(folder, experiment, template, heldout)
+            for name, folder in (("base", base), ("merged", merged))
+        }
     report = {
         "experiment": experiment.name,
         "study": experiment.study,

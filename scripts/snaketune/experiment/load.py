@@ -17,6 +17,7 @@ from snaketune.errors import nearest
 from snaketune.experiment.document import (
     Document,
     DocumentError,
+    KeyPath,
     Place,
     Problem,
     merge,
@@ -67,7 +68,10 @@ class HubFile(Strict):
 
 @dataclass(frozen=True)
 class Experiment:
-    """One thing to train: a study, or one variant of it, ready to run."""
+    """One thing to train: a study, or one variant of it, ready to run.
+
+    `absent` tells the local files it names that are not there; it cannot be built without them.
+    """
 
     name: str
     study: str
@@ -77,7 +81,7 @@ class Experiment:
     base_name: str
     base: Model
     sources: tuple[Source, ...]
-    missing_files: tuple[Problem, ...] = ()
+    absent: tuple[Problem, ...]
 
     @property
     def prompts(self) -> list[str]:
@@ -99,6 +103,12 @@ class Studies:
         """All mistakes, each told once: a file that several studies extend may be wrong."""
         found = itertools.chain(self.catalog_problems, *self.study_problems.values())
         return list(dict.fromkeys(found))
+
+    @property
+    def absent(self) -> list[Problem]:
+        """All local files that are named but not there, each told once."""
+        found = (experiment.absent for experiment in self.experiments.values())
+        return list(dict.fromkeys(itertools.chain.from_iterable(found)))
 
     def problems_of(self, name: str) -> list[Problem]:
         """Return what keeps a target's experiment, whose name this is, from being known."""
@@ -325,24 +335,25 @@ def _build(
             problems.append(Problem(place, str(error), f"data[{index}]"))
     if len(problems) > found:
         return None
-    missing = _missing_files(sources, document)
+    absent = tuple(_absent(base, sources, document))
     return Experiment(
-        name, file.stem, variant, file, config, base_name, base, tuple(sources), missing
+        name, file.stem, variant, file, config, base_name, base, tuple(sources), absent
     )
 
 
-def _missing_files(sources: list[Source], document: Document) -> tuple[Problem, ...]:
-    """Return a problem for each local data file that is not there (yet)."""
-    return tuple(
-        Problem(
-            document.place(("data", index)),
-            f"the file {source.path} does not exist."
-            + nearest(source.path, map(str, Path(source.path).parent.glob("*"))),
-            f"data[{index}]",
-        )
+def _absent(base: Model, sources: list[Source], document: Document) -> Iterator[Problem]:
+    """Yield a problem for each local file or folder that is not there (yet)."""
+    named: list[tuple[KeyPath, str, str]] = [
+        (("data", index), f"data[{index}]", source.path)
         for index, source in enumerate(sources)
-        if not source.hub and not Path(source.path).exists()
-    )
+        if not source.hub
+    ]
+    if ":" not in base.source:
+        named.append((("model",), "model", base.source))
+    for path, key, name in named:
+        if not Path(name).exists():
+            hint = nearest(name, map(str, Path(name).parent.glob("*")))
+            yield Problem(document.place(path), f"{name} does not exist.{hint}", key)
 
 
 def _validated(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from snaketune.errors import UserError, nearest
 from snaketune.experiment.identity import base_id, data_id, train_id
@@ -96,7 +97,7 @@ def read_resolved(path: Path) -> Resolved:
         return _from_values(values)
     except FileNotFoundError:
         raise UserError(f"{path} is missing.\n  Fix: build it with: snakemake {path}") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, YAMLError) as error:
         raise UserError(
             f"{path} is not a resolved experiment: {error}.\n"
             "  Fix: delete it and run snakemake again."

@@ -1,9 +1,10 @@
 """What can be asked of Snakemake, and what to say when something else is asked."""
 
 import re
+from pathlib import PurePosixPath
 
 from snaketune.errors import nearest
-from snaketune.experiment.load import Studies
+from snaketune.experiment.load import NOT_STUDIES, Studies
 
 TARGETS = {
     "resolved.yaml": "the full configuration with every default and the ids",
@@ -17,6 +18,7 @@ TARGETS = {
 }
 """Below experiments/X/, and what each is."""
 
+_ALSO_MADE = {"checkpoints/train.json"}
 _AT_ITERATION = re.compile(r"iter_[1-9]\d*/(adapter|merged)")
 
 
@@ -25,14 +27,18 @@ def explain_unknown(target: str, studies: Studies) -> str | None:
 
     Only paths below experiments/ are judged; Snakemake knows about the rest.
     """
-    parts = target.strip("/").split("/", 2)
-    if parts[0] != "experiments" or len(parts) < 3:
+    parts = PurePosixPath(target).parts  # drops a leading ./ and a trailing /
+    if parts[0] != "experiments" or len(parts) < 2 or parts[1] in NOT_STUDIES:
         return None
-    _, name, file = parts
-    if problems := studies.problems_of(name):
+    name, file = parts[1], "/".join(parts[2:])
+    problems = (
+        studies.experiments[name].absent
+        if name in studies.experiments
+        else studies.problems_of(name)
+    )
+    if problems:
         listed = "\n".join(f"  {problem}" for problem in problems)
-        if name not in studies.experiments:
-            return f"{target} cannot be built until these mistakes are corrected:\n{listed}"
+        return f"{target} cannot be built until these mistakes are corrected:\n{listed}"
     if name not in studies.experiments:
         known = ", ".join(sorted(studies.experiments)) or "none"
         return (
@@ -41,7 +47,6 @@ def explain_unknown(target: str, studies: Studies) -> str | None:
     if file in TARGETS or file in _ALSO_MADE or _AT_ITERATION.fullmatch(file):
         return None
     known = ", ".join(TARGETS)
+    if not file:
+        return f"name a target of {target}, e.g. {target.rstrip('/')}/merged. Known: {known}"
     return f"an experiment has no target '{file}'.{nearest(file, TARGETS)} Known: {known}"
-
-
-_ALSO_MADE = {"checkpoints/train.json"}

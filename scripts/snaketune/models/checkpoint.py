@@ -5,8 +5,8 @@ checksum. Nothing in it needs unpickling of code; it is read with `weights_only=
 """
 
 import os
-import re
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any

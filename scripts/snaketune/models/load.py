@@ -1,6 +1,8 @@
 """Load a base model for training or use, in the precision the hardware is good at."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,6 +15,7 @@ from transformers import (
 )
 from transformers.utils import is_flash_attn_2_available
 
+from snaketune.errors import UserError
 from snaketune.models.attention import SEGMENTS
 
 _CPU_BF16 = re.compile(r"\b(avx512_bf16|amx_bf16|bf16)\b")
@@ -35,6 +38,26 @@ def choose_precision(requested: str) -> tuple[torch.dtype, str]:
     if found:
         return torch.bfloat16, f"the CPU has {found[1]}"
     return torch.float32, "the CPU has no bf16 instructions"
+
+
+@contextmanager
+def told_when_out_of_memory(remedy: str) -> Iterator[None]:
+    """Turn an allocation that failed into a UserError that names what to change.
+
+    Args:
+        remedy: What needs less memory.
+
+    Raises:
+        UserError: The GPU or the machine has too little memory.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        on_gpu = isinstance(error, torch.OutOfMemoryError)
+        if not on_gpu and "can't allocate memory" not in str(error):
+            raise
+        told = str(error).splitlines()[0]
+        raise UserError(f"out of memory: {told}\n  Fix: {remedy}") from error
 
 
 def device(local_rank: int = 0) -> torch.device:

@@ -25,6 +25,9 @@ DEFAULT_STORE = Path("store/mlflow")
 SECONDS_BETWEEN = 15
 """While training, how long to wait between two pushes."""
 
+SECONDS_AFTER_FAILURE = 600
+"""How long to leave a server alone that did not answer: each attempt holds training up."""
+
 METRICS = (
     "loss",
     "update_loss",
@@ -79,8 +82,9 @@ class Mirror:
         self.folder, self.experiment = folder, experiment
         self.note = folder / "mlflow.json"
         self._client: Any = None
+        self._sent: dict[str, Any] = {}
         self._next_push = 0.0
-        self._reachable = True
+        self._warned = False
 
     def __enter__(self) -> "Mirror":
         self._try(status="RUNNING")
@@ -98,66 +102,91 @@ class Mirror:
             self._try(status="RUNNING")
 
     def catch_up(self) -> None:
-        """Send all that is missing, and the run's final state.
+        """Send all that is missing, and the state of a run that nobody trains any more.
 
         Raises:
             Exception: Whatever MLflow raises when the server cannot be reached.
         """
+        self._open_run()
         finished = (self.folder / "train.json").exists()
-        self._send("FINISHED" if finished else "FAILED")
+        status = self._client.get_run(self._sent["run_id"]).info.status
+        if finished or status == "RUNNING":
+            status = "FINISHED" if finished else "FAILED"
+        self._send(status)
 
     def _try(self, status: str) -> None:
         """Send; a server that cannot be reached costs one warning and no training."""
-        if not self._reachable:
-            return
+        pause = SECONDS_BETWEEN
         try:
             self._send(status)
         except Exception as error:  # any failure of the mirror is less than a lost run
-            self._reachable = False
+            pause = SECONDS_AFTER_FAILURE
+            self._warn(error)
+        self._next_push = time.monotonic() + pause
+
+    def _warn(self, error: Exception) -> None:
+        if not self._warned:
             log.warning(
                 "MLflow at %s does not answer (%s). Training goes on and keeps all figures in %s; "
-                "fill MLflow in later with: snakemake track",
+                "should MLflow lack some at the end, fill them in with: snakemake track",
                 shown_uri(),
                 reason(error),
                 self.folder,
             )
-        self._next_push = time.monotonic() + SECONDS_BETWEEN
+        self._warned = True
 
     def _send(self, status: str) -> None:
-        sent = self._open_run()
-        self._send_metrics(sent)
+        self._open_run()
+        run_id = self._sent["run_id"]
+        self._send_metrics()
         if status == "RUNNING":
-            self._client.update_run(sent["run_id"], status="RUNNING")
+            self._client.update_run(run_id, status="RUNNING")
         else:
-            self._send_samples(sent)
-            self._send_figures(sent["run_id"])
-            self._client.set_terminated(sent["run_id"], status=status)
+            self._send_samples()
+            self._send_figures(run_id)
+            self._client.set_terminated(run_id, status=status)
 
-    def _open_run(self) -> dict[str, Any]:
-        """Return what was sent so far, starting an MLflow run if there is none."""
-        client = self._connect()
-        sent = read_json(self.note) if self.note.exists() else {}
-        if sent.get("tracking_uri") != shown_uri():
-            name = self.experiment.study
-            study = client.get_experiment_by_name(name)
-            study_id = study.experiment_id if study else self._create_experiment(name)
-            run = client.create_run(study_id, run_name=self.experiment.name, tags=self._tags())
-            sent = {"tracking_uri": shown_uri(), "run_id": run.info.run_id}
-            sent |= {"iteration": 0, "samples": 0}
-            write_json(self.note, sent)  # at once: a server lost now must not cost a second run
-        if sent["iteration"] == 0:
-            self._describe(sent["run_id"])
-        return sent
+    def _open_run(self) -> None:
+        """Connect, and find this run in MLflow or start one; parameters are sent once."""
+        if self._sent.get("described"):
+            return
+        self._connect()
+        self._sent = read_json(self.note) if self.note.exists() else {}
+        if self._sent.get("tracking_uri") != shown_uri() or not self._exists(self._sent["run_id"]):
+            study_id = self._experiment_id(self.experiment.study)
+            run = self._client.create_run(
+                study_id, run_name=self.experiment.name, tags=self._tags()
+            )
+            # noted at once: a server lost now must not cost a second run
+            self._note(tracking_uri=shown_uri(), run_id=run.info.run_id, iteration=0, samples=0)
+        if not self._sent.get("described"):
+            self._describe(self._sent["run_id"])
+            self._note(described=True)
+
+    def _note(self, **news: Any) -> None:
+        self._sent |= news
+        write_json(self.note, self._sent)
+
+    def _exists(self, run_id: str) -> bool:
+        """Tell whether MLflow still has a run: someone may have deleted it, or the whole store."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._client.get_run(run_id).info.lifecycle_stage == "active"
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
 
     def _describe(self, run_id: str) -> None:
-        """Send parameters and resolved.yaml; sending them again changes nothing."""
+        """Send parameters and resolved.yaml."""
         params = _flatten(self.experiment.config.model_dump())
         for start in range(0, len(params), _PARAMS):
             self._client.log_batch(run_id, params=_params(params[start : start + _PARAMS]))
         self._client.log_artifact(run_id, str(self.folder / "resolved.yaml"))
 
-    def _connect(self) -> Any:
-        """Return an MLflow client that gives up quickly on a dead server."""
+    def _connect(self) -> None:
+        """Make an MLflow client that gives up quickly on a dead server."""
         if self._client is None:
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -166,21 +195,29 @@ class Mirror:
             if "MLFLOW_TRACKING_URI" not in os.environ:
                 DEFAULT_STORE.mkdir(parents=True, exist_ok=True)
             self._client = MlflowClient(tracking_uri())
-        return self._client
 
-    def _create_experiment(self, name: str) -> str:
-        """Create a study's MLflow experiment, marked so that its UI shows runs and curves."""
+    def _experiment_id(self, study: str) -> str:
+        """Return the id of a study's MLflow experiment, making or undeleting it."""
+        found = self._client.get_experiment_by_name(study)
+        if found is None:
+            return self._create_experiment(study)
+        if found.lifecycle_stage == "deleted":
+            self._client.restore_experiment(found.experiment_id)
+        return found.experiment_id
+
+    def _create_experiment(self, study: str) -> str:
+        """Create an MLflow experiment, marked so that its UI shows runs and curves."""
         tags = {"mlflow.experimentKind": "custom_model_development"}
         local = "MLFLOW_TRACKING_URI" not in os.environ
         artifacts = (DEFAULT_STORE / "artifacts").absolute().as_uri() if local else None
-        return self._client.create_experiment(name, artifact_location=artifacts, tags=tags)
+        return self._client.create_experiment(study, artifact_location=artifacts, tags=tags)
 
-    def _send_metrics(self, sent: dict[str, Any]) -> None:
+    def _send_metrics(self) -> None:
         """Send new rows and note each request, so that none is sent twice."""
         from mlflow.entities import Metric
 
         rows = read_jsonl(self.folder / "metrics.jsonl")
-        new = [row for row in rows if row["iteration"] > sent["iteration"]]
+        new = [row for row in rows if row["iteration"] > self._sent["iteration"]]
         now, size = int(time.time() * 1000), _BATCH // len(METRICS)
         for start in range(0, len(new), size):
             part = new[start : start + size]
@@ -190,19 +227,17 @@ class Mirror:
                 for name in METRICS
                 if row[name] is not None
             ]
-            self._client.log_batch(sent["run_id"], metrics=metrics)
-            sent["iteration"] = part[-1]["iteration"]
-            write_json(self.note, sent)
+            self._client.log_batch(self._sent["run_id"], metrics=metrics)
+            self._note(iteration=part[-1]["iteration"])
 
-    def _send_samples(self, sent: dict[str, Any]) -> None:
+    def _send_samples(self) -> None:
         """Append new samples to the run's table; MLflow's UI shows it across runs."""
         rows = read_jsonl(self.folder / "samples.jsonl")
-        new = rows[sent["samples"] :]
+        new = rows[self._sent["samples"] :]
         if new:
             columns = {key: [row[key] for row in new] for key in ("iteration", "prompt", "answer")}
-            self._client.log_table(sent["run_id"], columns, "samples.json")
-            sent["samples"] = len(rows)
-            write_json(self.note, sent)
+            self._client.log_table(self._sent["run_id"], columns, "samples.json")
+            self._note(samples=len(rows))
 
     def _send_figures(self, run_id: str) -> None:
         """Send train.json; its own time as timestamp lets MLflow drop what it already has."""

@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.files import read_json, read_jsonl, write_json, write_text
-from snaketune.models.checkpoint import damage, kept_checkpoints, link_or_copy, load_checkpoint, save_checkpoint
+from snaketune.models.checkpoint import (
+    damage,
+    kept_checkpoints,
+    link_or_copy,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 log = logging.getLogger(__name__)
 

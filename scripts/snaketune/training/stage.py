@@ -23,7 +23,13 @@ from snaketune.files import (
 )
 from snaketune.models.adapter import attach, trainable_parameters
 from snaketune.models.generation import answer
-from snaketune.models.load import choose_precision, device, load_model, load_tokenizer
+from snaketune.models.load import (
+    choose_precision,
+    device,
+    load_model,
+    load_tokenizer,
+    told_when_out_of_memory,
+)
 from snaketune.tracking.mirror import Mirror
 from snaketune.training import processes
 from snaketune.training.batches import Batches
@@ -35,6 +41,11 @@ log = logging.getLogger(__name__)
 
 LOCK_SECONDS = 60
 """How long to wait for a run that is still saving after a Ctrl-C."""
+
+NEEDS_LESS_MEMORY = (
+    "lower train.batch_size (and raise train.accumulate as much, for the same training) or "
+    "max_length, or set method.name: qlora. Then run the same command again."
+)
 
 
 def needed_processes(experiment: Resolved) -> int:
@@ -75,7 +86,10 @@ def train(experiment: Resolved, base: Path, data: Path, output: Path) -> None:
         processes.wait()
         if not leads:
             state = folder.newest_intact()
-        with Mirror(output, experiment) if leads else nullcontext() as mirror:
+        with (
+            Mirror(output, experiment) if leads else nullcontext() as mirror,
+            told_when_out_of_memory(NEEDS_LESS_MEMORY),
+        ):
             trainer, setup = _prepare(experiment, folder, base, data, state)
             if mirror:
                 trainer.heartbeat = mirror.push
