@@ -9,6 +9,7 @@ from snakemake.exceptions import WorkflowError
 
 from snaketune.experiment import base_id, data_id, load_studies, train_id
 from snaketune.experiment.identity import (
+    EXPORT_VERSION,
     base_key,
     canonical,
     data_key,

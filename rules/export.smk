@@ -16,6 +16,7 @@ rule export_adapter:
         base=subpath(input.base, parent=True),
         checkpoints=subpath(input.trained, parent=True),
         iteration="last",
+        version=EXPORT_VERSION,
     shell:
         "python {input.script} --checkpoints {params.checkpoints} --iteration {params.iteration} "
         "--base {params.base} --output {output} --log {log}"
@@ -30,6 +31,7 @@ use rule export_adapter as export_adapter_of_iteration with:
         base=subpath(input.base, parent=True),
         checkpoints=subpath(input.trained, parent=True),
         iteration="{iteration}",
+        version=EXPORT_VERSION,
 
 
 rule merge:
@@ -46,6 +48,7 @@ rule merge:
     threads: workflow.cores
     params:
         base=subpath(input.base, parent=True),
+        version=EXPORT_VERSION,
     shell:
         "python {input.script} --base {params.base} --adapter {input.adapter} "
         "--output {output} --log {log}"

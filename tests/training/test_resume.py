@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from snaketune.errors import Interrupted, UserError
+from snaketune.files import locked, read_json
 from snaketune.models import checkpoint
-from snaketune.training import engine, loop, run_folder
+from snaketune.training import engine, loop, stage
 
 TOTAL = 24  # 12 rows, 2 epochs
 TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
@@ -151,6 +152,46 @@ def test_changed_data_is_not_resumed(run, crash, make_data):
     assert len(changed.losses()) == 20
 
 
+@pytest.mark.parametrize("moved", range(7))
+def test_a_kill_while_a_run_is_set_aside_mixes_and_loses_nothing(
+    run, straight, crash, monkeypatch, moved
+):
+    other = run("other", train_id="another-id00", lr=1e-3).train()
+    killed = run("killed", keep=9)
+    crash(killed, 15)
+    rename, count = Path.rename, iter(range(moved))
+
+    def dies(self, target):
+        if next(count, None) is None:
+            raise SystemError("killed")
+        return rename(self, target)
+
+    killed.configure(train_id="another-id00", lr=1e-3, keep=9)
+    with monkeypatch.context() as patch, pytest.raises(SystemError):
+        patch.setattr(Path, "rename", dies)
+        killed.train()
+    assert killed.train().losses() == other.losses()
+    killed.configure(keep=9)
+    assert killed.train().losses() == straight.losses()
+
+
+def test_a_diverged_run_stops_before_its_weights_are_saved(run):
+    diverging = run(lr=1e30, max_grad_norm=1e30)
+    with pytest.raises(UserError, match=r"diverged at iteration \d+: .*(.|\n)*lower train.lr"):
+        diverging.train()
+    for path in diverging.output.glob("iter_*.pth"):
+        weights = checkpoint.load_checkpoint(path)["adapter"].values()
+        assert all(tensor.isfinite().all() for tensor in weights)
+
+
+def test_a_run_goes_on_in_the_precision_it_began_with(run, crash):
+    moved = run(precision="bf16")
+    crash(moved, 15)
+    moved.configure(precision="fp32")  # what `auto` comes to on a machine without bf16
+    moved.train()
+    assert read_json(moved.output / "train.json")["precision"] == "bfloat16"
+
+
 def test_a_finished_run_is_not_trained_again(run, straight, monkeypatch):
     (straight.output / "last.pth").unlink()  # as Snakemake does before a rerun
     losses, weights = straight.losses(), (straight.output / "iter_24.pth").read_bytes()
@@ -171,29 +212,19 @@ def test_too_little_disk_is_said_before_training(run, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("snaketune.files.shutil.disk_usage", lambda _: usage)
     started = run()
-    with pytest.raises(UserError, match=r"too little disk space .* training with 4 checkpoints"):
+    with pytest.raises(
+        UserError, match=r"too little disk .* training with 4 more checkpoints"
+    ):
         started.train()
     assert not list(started.output.glob("iter_*"))
 
 
 def test_a_second_training_in_the_same_folder_waits_then_refuses(run, monkeypatch):
-    monkeypatch.setattr(run_folder, "LOCK_SECONDS", 0.3)
-    done = run()
-    with run_folder.locked(done.output):
-        command = [
-            sys.executable,
-            "-c",
-            f"""
-from snaketune.training import run_folder
-from pathlib import Path
-run_folder.LOCK_SECONDS = 0.3
-with run_folder.locked(Path({str(done.output)!r})): pass
-""",
-        ]
-        environment = os.environ | {"PYTHONPATH": str(TRAIN.parent)}
-        refused = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert refused.returncode == 1
-    assert f"another training (process {os.getpid()}) is using" in refused.stderr
+    monkeypatch.setattr(stage, "LOCK_SECONDS", 0.3)
+    second = run()
+    with locked(second.output), pytest.raises(UserError, match=f"another process .{os.getpid()}"):
+        second.train()
+    assert not second.output.exists()
 
 
 def test_no_compiler_for_deepspeed_is_said(monkeypatch):

@@ -42,7 +42,8 @@ def digest(value: Any) -> str:
 
 def base_key(experiment: "Experiment") -> dict[str, Any]:
     """Return what decides the base model's files."""
-    return experiment.base.model_dump(include={"source", "revision", "sha256"})
+    origin = experiment.base.model_dump(include={"source", "revision", "sha256"})
+    return origin | {"version": BASE_VERSION}
 
 
 def base_id(experiment: "Experiment") -> str:
