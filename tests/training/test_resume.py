@@ -212,9 +212,7 @@ def test_too_little_disk_is_said_before_training(run, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("snaketune.files.shutil.disk_usage", lambda _: usage)
     started = run()
-    with pytest.raises(
-        UserError, match=r"too little disk .* training with 4 more checkpoints"
-    ):
+    with pytest.raises(UserError, match=r"too little disk .* training with 4 more checkpoints"):
         started.train()
     assert not list(started.output.glob("iter_*"))
 

@@ -1,0 +1,59 @@
+import pytest
+
+from snaketune.experiment.targets import TARGETS, explain_unknown
+
+MINIMAL = "model: tiny\ndata: [{dataset: rows}]\n"
+
+
+@pytest.fixture
+def studies(load, tmp_path):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "rows.jsonl").touch()
+    gone = "model: tiny\ndata: [{dataset: rows}, {path: data/row.jsonl, format: alpaca}]"
+    return load(
+        {
+            "a.yaml": MINIMAL + "variants: {none: {}, zero2: {}}",
+            "b.yaml": MINIMAL + "foo: 1",
+            "c.yaml": gone,
+        }
+    )
+
+
+@pytest.mark.parametrize("target", [*TARGETS, "iter_300/adapter", "iter_1/merged"])
+@pytest.mark.parametrize("start", ["experiments/", "./experiments/"])
+def test_what_can_be_built_needs_no_explanation(studies, start, target):
+    assert explain_unknown(f"{start}a_none/{target}", studies) is None
+
+
+@pytest.mark.parametrize(
+    "target", ["check", "store/data/x/report.txt", "experiments/schema.json/", "experiments/data/x"]
+)
+def test_what_is_no_experiment_is_left_to_snakemake(studies, target):
+    told = explain_unknown(target, studies)
+    assert told is None or "schema.json" in target
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("experiments/a_nun/merged", ["no experiment 'a_nun'", "Did you mean 'a_none'?"]),
+        ("experiments/a_none/mergd", ["no target 'mergd'", "Did you mean 'merged'?"]),
+        ("experiments/a_none/iter_0/merged", ["no target 'iter_0/merged'"]),
+        ("experiments/a_none", ["name a target", "e.g. experiments/a_none/merged"]),
+        ("experiments/a_none/", ["e.g. experiments/a_none/merged"]),
+        ("experiments/b/merged", ["until these mistakes", "b.yaml:3: foo: unknown key"]),
+        (
+            "experiments/c/merged",
+            ["c.yaml:2: data[1]:", "data/row.jsonl does not exist. Did you mean", "rows.jsonl'?"],
+        ),
+    ],
+)
+def test_what_cannot_be_built_is_explained(studies, target, words):
+    told = explain_unknown(target, studies)
+    assert all(word in told for word in words), told
+
+
+def test_an_experiment_whose_files_are_absent_is_known_all_the_same(studies):
+    assert "c" in studies.experiments
+    assert [problem.place.line for problem in studies.absent] == [2]
