@@ -55,5 +55,5 @@ def test_an_unknown_name_is_answered_with_the_nearest(tmp_path, monkeypatch):
         "model: {source: ./tiny}\ndata: [{path: x, format: alpaca}]"
     )
     assert load_resolved("study").name == "study"
-    with pytest.raises(UserError, match="no experiment 'studi'.*Did you mean 'study'"):
+    with pytest.raises(UserError, match=r"no experiment 'studi'.*Did you mean 'study'"):
         load_resolved("studi")
