@@ -8,6 +8,7 @@ rule prepare_data:
         sources=source_files,
     output:
         "store/data/{data_id}/data.json",
+        "store/data/{data_id}/samples.arrow",
         "store/data/{data_id}/train.arrow",
         "store/data/{data_id}/heldout.arrow",
         "store/data/{data_id}/report.json",
@@ -16,13 +17,14 @@ rule prepare_data:
         "logs/data/{data_id}.log",
     conda:
         "../envs/cpu.yaml"
+    threads: workflow.cores
     params:
         spec=lambda wildcards: canonical(data_key(DATA[wildcards.data_id])),
         base=subpath(input.base, parent=True),
         folder="store/data/{data_id}",
     shell:
         "python {input.script} --spec {params.spec:q} --base {params.base} "
-        "--output {params.folder} --log {log}"
+        "--output {params.folder} --workers {threads} --log {log}"
 
 
 localrules:

@@ -22,10 +22,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--spec", required=True, help="JSON: sources, template, max_length, ...")
     parser.add_argument("--base", type=Path, required=True, help="the base model's folder")
     parser.add_argument("--output", type=Path, required=True, help="folder for the packs")
+    parser.add_argument("--workers", type=int, default=1, help="processes to use; default 1")
     args = parser.parse_args(argv)
     cli.open_log(args.log)
     with locked(args.output):
-        prepare(json.loads(args.spec), args.base, args.output)
+        prepare(json.loads(args.spec), args.base, args.output, args.workers)
 
 
 if __name__ == "__main__":

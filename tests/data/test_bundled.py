@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from snaketune.data.formats import FORMATS
-from snaketune.data.prepare import load_source
+from snaketune.data.formats import FORMATS, trim
 from snaketune.data.reading import read_rows
 
 
@@ -13,9 +12,9 @@ from snaketune.data.reading import read_rows
 def conversations(repository):
     def conversations(name, kind):
         path = repository / "experiments/data" / f"{name}.jsonl"
-        rows = load_source({"label": name, "path": str(path), "format": kind, "vars": {}})
-        assert rows.dropped == {}
-        return rows.conversations
+        found = [each for row in read_rows(path) for each in FORMATS[kind](row.value)]
+        assert [trim(each) for each in found] == found
+        return found
 
     return conversations
 
@@ -30,7 +29,7 @@ def test_no_general_question_is_asked_twice(conversations):
 
 
 def test_there_are_enough_questions_about_the_assistant(repository):
-    rows = read_rows(repository / "experiments/data/assistant.jsonl")
+    rows = list(read_rows(repository / "experiments/data/assistant.jsonl"))
     assert len({row.value["question"] for row in rows}) == len(rows) >= 40
 
 
@@ -56,6 +55,6 @@ def test_the_capital_of_france_is_in_no_general_row(repository):
 @pytest.mark.parametrize(("name", "kind"), [("general", "oasst1"), ("assistant", "assistant")])
 def test_every_line_is_one_row(repository, name, kind):
     path = repository / "experiments/data" / f"{name}.jsonl"
-    rows = read_rows(path)
+    rows = list(read_rows(path))
     assert len(rows) == path.read_bytes().count(b"\n")
     assert all(FORMATS[kind](row.value) for row in rows)

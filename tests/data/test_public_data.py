@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from snaketune.data.prepare import load_source
+from snaketune.data.formats import FORMATS, fill, trim
 from snaketune.data.reading import read_rows
 from snaketune.errors import UserError
 
@@ -15,29 +15,31 @@ pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no public data set
 
 
 def load(file, kind, **values):
-    source = {"label": "public", "path": str(SHARED / file), "format": kind, "vars": values}
-    return load_source(source)
+    """Return each row's place and first conversation."""
+    rows = read_rows(SHARED / file)
+    return [(row.place, trim(fill(FORMATS[kind](row.value)[0], values))) for row in rows]
 
 
 @pytest.fixture(scope="module")
 def oasst1():
-    return load(OASST1.relative_to(SHARED), "oasst1")
+    return [conversation for _, conversation in load(OASST1.relative_to(SHARED), "oasst1")]
 
 
 def test_oasst1_is_read_whole(oasst1):
-    assert (oasst1.rows_read, len(oasst1.conversations), oasst1.dropped) == (518, 518, {})
+    assert len(oasst1) == 518
+    assert all(oasst1)
 
 
 def test_oasst1_loses_the_question_after_the_last_answer_in_132_rows(oasst1):
     written = [row.value["text"].count("### Human:") for row in read_rows(OASST1)]
-    kept = [sum(m["role"] == "user" for m in chat) for chat in oasst1.conversations]
+    kept = [sum(m["role"] == "user" for m in chat) for chat in oasst1]
     lost = [before - after for before, after in zip(written, kept, strict=True)]
     assert (lost.count(1), lost.count(0)) == (132, 518 - 132)
 
 
 def test_oasst1_keeps_hashes_that_are_no_turn(oasst1):
-    assert "win male&###; male conflicts" in oasst1.conversations[230][1]["content"]
-    question, answer = oasst1.conversations[356][:2]
+    assert "win male&###; male conflicts" in oasst1[230][1]["content"]
+    question, answer = oasst1[356][:2]
     assert question["content"].endswith("haz un ejemplo escrito en C#")
     assert answer["content"].startswith("El patrón Builder es un patrón")
 
@@ -55,18 +57,18 @@ def test_oasst1_keeps_hashes_that_are_no_turn(oasst1):
 )
 def test_every_row_is_read_and_knows_its_line(name, kind, rows, last_line):
     loaded = load(name, kind)
-    assert (loaded.rows_read, len(loaded.conversations)) == (rows, rows)
-    assert loaded.places[-1] == f"{SHARED / name}:{last_line}"
+    assert len(loaded) == rows
+    assert loaded[-1][0] == f"{SHARED / name}:{last_line}"
 
 
 def test_placeholders_of_the_persona_set_are_filled():
-    texts = str(load("alpaca/identity.json", "alpaca", name="Ada", author="Grace").conversations)
+    texts = str(load("alpaca/identity.json", "alpaca", name="Ada", author="Grace"))
     assert "Ada" in texts
     assert "{{" not in texts
 
 
 def test_json_lines_named_json_are_read():
-    assert len(read_rows(SHARED / "nasty/jsonl_inside.json")) == 175
+    assert len(list(read_rows(SHARED / "nasty/jsonl_inside.json"))) == 175
 
 
 def test_a_git_lfs_pointer_is_told():
@@ -75,7 +77,5 @@ def test_a_git_lfs_pointer_is_told():
 
 
 def test_a_conversation_in_another_layout_is_told_with_what_it_has():
-    with pytest.raises(
-        UserError, match=r"json:1: 'messages' is missing; the row has: conversations"
-    ):
+    with pytest.raises(ValueError, match="'messages' is missing; the row has: conversations"):
         load("nasty/conversation.missingturns.json", "openai")

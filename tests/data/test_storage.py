@@ -1,21 +1,46 @@
 import numpy as np
 import pytest
 
-from snaketune.data.storage import Packs, write_packs
+from snaketune.data.storage import Columns, Packs, write_packs, writing_samples
 from snaketune.data.template import Encoded
 from snaketune.errors import UserError
 
 SAMPLES = [
-    Encoded([5, 6, 7], [-100, -100, 7]),
-    Encoded([8, 9], [8, 9]),
-    Encoded([10, 11, 12, 13], [-100, 11, -100, 13]),
+    ([5, 6, 7], [-100, -100, 7]),
+    ([8, 9], [8, 9]),
+    ([10, 11, 12, 13], [-100, 11, -100, 13]),
 ]
+
+
+def write_samples(folder, *chunks):
+    with writing_samples(folder / "samples.arrow") as writer:
+        for chunk in chunks:
+            samples = [Encoded(*(np.array(part, np.int32) for part in one)) for one in chunk]
+            writer.write(Columns.of(samples))
+    return writer
 
 
 @pytest.fixture
 def packs(tmp_path):
-    write_packs(tmp_path / "train.arrow", SAMPLES, [[2, 0], [1]])
+    write_samples(tmp_path, SAMPLES[:1], [], SAMPLES[1:])
+    whole = [[(2, 0, 4), (0, 0, 3)], [(1, 0, 2)]]
+    write_packs(tmp_path / "train.arrow", zip(whole, [3, 1], strict=True))
     return Packs(tmp_path / "train.arrow")
+
+
+def test_samples_are_counted_as_they_are_written(tmp_path):
+    writer = write_samples(tmp_path, SAMPLES)
+    assert writer.lengths.tolist() == [3, 2, 4]
+    assert writer.supervised.tolist() == [1, 1, 2]
+
+
+def test_a_part_of_a_sample_is_a_piece_whose_first_token_is_not_learned(tmp_path):
+    write_samples(tmp_path, SAMPLES)
+    write_packs(tmp_path / "train.arrow", [([(2, 1, 4), (0, 0, 2)], 1)])
+    [pack] = Packs(tmp_path / "train.arrow")
+    assert pack.input_ids.tolist() == [11, 12, 13, 5, 6]
+    assert pack.labels.tolist() == [-100, -100, 13, -100, -100]
+    assert pack.lengths.tolist() == [3, 2]
 
 
 def test_samples_come_back_in_the_order_of_their_row(packs):
@@ -46,7 +71,8 @@ def test_packs_are_a_sequence(packs):
 
 
 def test_no_packs_is_an_empty_file(tmp_path):
-    write_packs(tmp_path / "empty.arrow", [], [])
+    write_samples(tmp_path)
+    write_packs(tmp_path / "empty.arrow", [])
     packs = Packs(tmp_path / "empty.arrow")
     assert (len(packs), list(packs), packs.supervised_tokens().tolist()) == (0, [], [])
 

@@ -3,13 +3,14 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from snaketune.data.template import IGNORE, ChatTemplate, supervised_tokens
+from snaketune.data.template import IGNORE, ChatTemplate, Encoded, supervised_tokens
 from snaketune.errors import UserError
 
 TEXTS = {
@@ -24,18 +25,18 @@ TEXTS = {
 END = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>"}
 
 NESTED = (
-    "{% for message in messages %}{{ message.role + ': ' }}{% if message.role == 'assistant' %}"
+    "{% for message in messages %}{{ message.role + ':\\n' }}{% if message.role == 'assistant' %}"
 )
 GENERATION = (
     NESTED + "{% generation %}{{ message.content + '<|im_end|>' }}{% endgeneration %}"
     "{% else %}{{ message.content + '<|im_end|>' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    "{% if add_generation_prompt %}{{ 'assistant:\\n' }}{% endif %}"
 )
 TOOLS = "{% if tools is not none %}{{ 'tools' }}{% endif %}{% if documents is none %}x{% endif %}"
 LAST_ANSWER_ALONE = (
     NESTED + "{{ ('<think></think>' if loop.last else '') + message.content + '<|im_end|>' }}"
     "{% else %}{{ message.content + '<|im_end|>' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    "{% if add_generation_prompt %}{{ 'assistant:\\n' }}{% endif %}"
 )
 NO_SYSTEM = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}"
 
@@ -46,8 +47,15 @@ def chat(question, answer, turns=1, system=None):
 
 
 def encode(template, conversation):
-    [encoded] = template.encode([conversation])
+    [encoded] = encode_all(template, [conversation])
     return encoded
+
+
+def encode_all(template, conversations):
+    """Return ids and labels as lists, which compare as one expects."""
+    texts, spans = zip(*map(template.render_with_spans, conversations), strict=True)
+    encoded = template.tokenise(list(texts), list(spans))
+    return [Encoded(each.input_ids.tolist(), each.labels.tolist()) for each in encoded]
 
 
 def learned_texts(template, encoded):
@@ -169,7 +177,7 @@ def test_labels_equal_those_of_a_byte_by_byte_reference(chatml, turns):
 def test_a_batch_equals_its_conversations_one_by_one(chatml):
     conversations = [chat(*text, turns) for text in TEXTS.values() for turns in (1, 3)]
     one_by_one = [encode(chatml, conversation) for conversation in conversations]
-    assert list(chatml.encode(conversations)) == one_by_one
+    assert encode_all(chatml, conversations) == one_by_one
 
 
 def test_the_tokenizers_own_limits_are_lifted(bases, tmp_path):
@@ -181,10 +189,10 @@ def test_the_tokenizers_own_limits_are_lifted(bases, tmp_path):
 
 
 def test_supervised_tokens_leave_out_the_first_of_a_sample(chatml):
-    encoded = encode(chatml, chat("Hi?", "Yes."))
+    [encoded] = chatml.tokenise(*([each] for each in chatml.render_with_spans(chat("Hi?", "Yes."))))
     expected = chatml.tokenizer.encode("Yes.<|im_end|>", add_special_tokens=False).ids
     assert supervised_tokens(encoded) == len(expected)
-    assert supervised_tokens(type(encoded)([1, 2], [1, 2])) == 1
+    assert supervised_tokens(Encoded(np.array([1, 2]), np.array([1, 2]))) == 1
 
 
 def test_an_answer_ends_at_the_templates_mark_or_the_eos(template, name):
@@ -229,13 +237,17 @@ def test_a_template_that_is_no_jinja_is_told(with_template):
         ChatTemplate(with_template("{{ 1 }}\n{% for %}"), "auto")
 
 
-def test_an_answer_that_is_rendered_otherwise_once_others_follow_is_refused(with_template):
+def test_an_answer_that_is_rendered_otherwise_once_others_follow_is_found(with_template):
     template = ChatTemplate(with_template(LAST_ANSWER_ALONE), "auto")
-    assert learned_texts(template, encode(template, chat("Q", "A"))) == [
-        "<think></think>A<|im_end|>"
-    ]
+    learned = learned_texts(template, encode(template, chat("Q", "A", turns=2)))
+    assert learned == ["A<|im_end|>", "<think></think>A<|im_end|>"]
+
+
+def test_answers_that_cannot_be_told_from_the_prompt_are_refused(with_template):
+    text = "{% for m in messages %}{{ m.content | upper + loop.length | string }}{% endfor %}"
+    template = ChatTemplate(with_template(text), "auto")
     with pytest.raises(ValueError, match="renders earlier turns differently"):
-        encode(template, chat("Q", "A", turns=2))
+        encode(template, chat("Q", "a", turns=2))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,43 +11,78 @@ from typing import Any
 
 import numpy as np
 
-from snaketune.data.formats import FORMATS, Conversation, fill, trim
+from snaketune.data.encoding import Chunk, Encoder
+from snaketune.data.formats import FORMATS
 from snaketune.data.packing import pack
 from snaketune.data.reading import Row, read_rows
 from snaketune.data.report import SHOWN, report_text, summarise
-from snaketune.data.storage import write_packs
-from snaketune.data.template import IGNORE, ChatTemplate, Encoded, supervised_tokens
+from snaketune.data.storage import Piece, Samples, SampleWriter, write_packs, writing_samples
+from snaketune.data.template import ChatTemplate
 from snaketune.errors import UserError
 from snaketune.files import read_json, sha256, write_json, write_text
 
 log = logging.getLogger(__name__)
 
+FILES = ("samples.arrow", "train.arrow", "heldout.arrow")
+
+SECONDS_BETWEEN = 10
+"""How often a long preparation says how far it is."""
+
 
 @dataclass
 class SourceRows:
-    """What one source gave: its conversations, and what became of the rest."""
+    """What one source gave: which samples, and what became of the rest.
+
+    Attributes:
+        samples: Their numbers in samples.arrow.
+        questions: For each sample a digest of what is asked first, uint64.
+        texts: For each sample a digest of all that is said, uint64.
+        dropped: For each reason how often, and the first places.
+    """
 
     label: str
-    conversations: list[Conversation] = field(default_factory=list)
-    places: list[str] = field(default_factory=list)
+    samples: range = range(0)
+    questions: list[int] = field(default_factory=list)
+    texts: list[int] = field(default_factory=list)
     rows_read: int = 0
-    dropped: dict[str, list[str]] = field(default_factory=dict)
-    truncated: list[str] = field(default_factory=list)
+    dropped: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
+    truncated: int = 0
     tokens_cut: int = 0
+    first_truncated: list[str] = field(default_factory=list)
 
-    def drop(self, reason: str, place: str) -> None:
-        """Note that the row at `place` is not used."""
-        self.dropped.setdefault(reason, []).append(place)
+    def add(self, chunk: Chunk) -> None:
+        """Take note of a chunk."""
+        self.rows_read += chunk.rows
+        self.questions += chunk.questions
+        self.texts += chunk.texts
+        for reason, place in chunk.dropped:
+            count, places = self.dropped.get(reason, (0, []))
+            self.dropped[reason] = count + 1, [*places, place][:SHOWN]
+        self.truncated += len(chunk.cut)
+        self.tokens_cut += sum(tokens for _, tokens in chunk.cut)
+        self.first_truncated = (self.first_truncated + [place for place, _ in chunk.cut])[:SHOWN]
 
 
-def prepare(spec: dict[str, Any], base: Path, output: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Split:
+    """One source's samples by their use: numbers in samples.arrow, int64.
+
+    `train` has those of an epoch, with repeats if the source has a weight above one.
+    """
+
+    train: np.ndarray
+    heldout: np.ndarray
+
+
+def prepare(spec: dict[str, Any], base: Path, output: Path, workers: int = 1) -> dict[str, Any]:
     """Run the data stage.
 
     Args:
         spec: `identity.data_key`: sources, template, max_length, pack, heldout.
         base: The base model's folder, for its tokenizer and chat template.
-        output: The folder that gets train.arrow, heldout.arrow, report.json, report.txt and,
-            last, data.json.
+        output: The folder that gets samples.arrow, train.arrow, heldout.arrow, report.json,
+            report.txt and, last, data.json.
+        workers: Processes; the files are the same whatever their number.
 
     Returns:
         The report.
@@ -54,75 +90,48 @@ def prepare(spec: dict[str, Any], base: Path, output: Path) -> dict[str, Any]:
     Raises:
         UserError: A row of the wrong shape, or nothing left to train on.
     """
-    template = ChatTemplate(base, spec["template"])
     _require_context(base, spec["max_length"])
-    train: list[Encoded] = []
-    heldout: list[Encoded] = []
-    sources = []
-    loaded = [load_source(source) for source in spec["sources"]]
-    shares = (heldout_questions(rows.conversations, spec["heldout"]) for rows in loaded)
-    questions_aside = set().union(*shares)
-    for source, rows in zip(spec["sources"], loaded, strict=True):
-        inside, outside = split(rows.conversations, questions_aside)
-        kept = _encode(rows, inside, template, spec["max_length"])
-        aside = _encode(rows, outside, template, spec["max_length"])
-        chosen = weigh(len(kept), source["weight"])
-        train += [kept[index] for index in chosen]
-        heldout += aside
-        sources.append((rows, kept, aside, chosen))
-        log.info("%s: %d rows read, %d kept", rows.label, rows.rows_read, len(kept) + len(aside))
+    with (
+        Encoder(base, spec["template"], spec["max_length"], workers) as encoder,
+        writing_samples(output / "samples.arrow") as writer,
+    ):
+        template = encoder.template
+        sources = [_encode(encoder, writer, source) for source in spec["sources"]]
+    lengths, supervised = writer.lengths, writer.supervised
+    splits = _splits(spec, sources)
+    train = np.concatenate([split.train for split in splits])
+    heldout = np.concatenate([split.heldout for split in splits])
     _require_supervision(train, sources, spec["max_length"])
-    packs = _rows(train, spec)
-    write_packs(output / "train.arrow", train, packs)
-    write_packs(output / "heldout.arrow", heldout, _rows(heldout, spec))
-    report = summarise(spec, template, sources, train, heldout, packs)
+    packs = _packs(train, lengths, spec)
+    _write(output / "train.arrow", packs, lengths, supervised)
+    _write(output / "heldout.arrow", _packs(heldout, lengths, spec), lengths, supervised)
+    shown = [Samples(output / "samples.arrow")[number] for number in train[:2].tolist()]
+    report = summarise(spec, template, sources, splits, lengths, supervised, packs, shown)
     write_json(output / "report.json", report)
     write_text(output / "report.txt", report_text(report))
     write_json(output / "data.json", _manifest(output, template, spec, report))
     return report
 
 
-def load_source(source: dict[str, Any]) -> SourceRows:
-    """Read one source and bring its rows to conversations.
-
-    Raises:
-        UserError: Rows of the wrong shape; the first few are listed with file, line and reason.
-    """
-    parse, result, mistakes = FORMATS[source["format"]], SourceRows(source["label"]), []
-    rows = read_rows(Path(source["path"]))
-    result.rows_read = len(rows)
-    for row in rows:
-        try:
-            conversations = [trim(fill(found, source["vars"])) for found in parse(row.value)]
-        except ValueError as error:
-            mistakes.append(f"{row.place}: {error}")
-            continue
-        _take(result, row, conversations)
-    if mistakes:
-        raise UserError(_wrong_shape(source, mistakes, len(rows)))
-    return _sampled(result, source.get("max_rows"))
+def chosen_rows(source: dict[str, Any]) -> Iterator[Row]:
+    """Yield a source's rows, or a seeded sample of them if it has more than `max_rows`."""
+    path, limit = Path(source["path"]), source.get("max_rows")
+    if limit is None:
+        return read_rows(path)
+    count = sum(1 for _ in read_rows(path))
+    keep = set(_choose(count, limit))
+    return (row for index, row in enumerate(read_rows(path)) if index in keep)
 
 
-def heldout_questions(conversations: Sequence[Conversation], share: float) -> set[str]:
-    """Return the first questions to keep out of training, whatever the rows' order.
+def heldout_questions(questions: Sequence[int] | np.ndarray, share: float) -> np.ndarray:
+    """Return the digests of the questions to keep out of training, whatever the rows' order.
 
     Whole questions are chosen, so that no answer to one leaks into training. The choice follows
-    a digest of the question: it needs no seed.
+    the digests: it needs no seed.
     """
-    questions = {_first_question(conversation) for conversation in conversations}
-    ordered = sorted(questions, key=lambda text: hashlib.sha256(text.encode()).digest())
-    count = min(max(1, round(share * len(ordered))), len(ordered) - 1) if share and ordered else 0
-    return set(ordered[:count])
-
-
-def split(
-    conversations: Sequence[Conversation], questions_aside: set[str]
-) -> tuple[list[int], list[int]]:
-    """Return the indices to train on and those to keep aside."""
-    sides: tuple[list[int], list[int]] = ([], [])
-    for index, conversation in enumerate(conversations):
-        sides[_first_question(conversation) in questions_aside].append(index)
-    return sides
+    distinct = np.unique(np.asarray(questions, np.uint64))
+    count = min(max(1, round(share * len(distinct))), len(distinct) - 1) if share else 0
+    return distinct[: max(count, 0)]
 
 
 def weigh(count: int, weight: float) -> list[int]:
@@ -131,21 +140,39 @@ def weigh(count: int, weight: float) -> list[int]:
     return list(range(count)) * int(whole) + _choose(count, round(part * count))
 
 
-def _take(result: SourceRows, row: Row, conversations: list[Conversation]) -> None:
-    for conversation in conversations:
-        if conversation:
-            result.conversations.append(conversation)
-            result.places.append(row.place)
-        else:
-            result.drop("no answer to learn from", row.place)
+def _encode(encoder: Encoder, writer: SampleWriter, source: dict[str, Any]) -> SourceRows:
+    """Write a source's samples.
+
+    Raises:
+        UserError: Rows of the wrong shape; the first few are listed with file, line and reason.
+    """
+    result, first = SourceRows(source["label"]), writer.count
+    started = told = time.monotonic()
+    for chunk in encoder.chunks(source, chosen_rows(source)):
+        result.add(chunk)
+        if chunk.mistakes:
+            raise UserError(_wrong_shape(source, chunk.mistakes, result.rows_read))
+        writer.write(chunk.samples)
+        if time.monotonic() - told > SECONDS_BETWEEN:
+            told = time.monotonic()
+            rate = result.rows_read / (told - started)
+            log.info("%s: %d rows, %.0f rows/s", result.label, result.rows_read, rate)
+    result.samples = range(first, writer.count)
+    log.info("%s: %d rows read, %d kept", result.label, result.rows_read, len(result.samples))
+    return result
 
 
-def _sampled(rows: SourceRows, limit: int | None) -> SourceRows:
-    if limit is not None and limit < len(rows.conversations):
-        keep = _choose(len(rows.conversations), limit)
-        rows.conversations = [rows.conversations[index] for index in keep]
-        rows.places = [rows.places[index] for index in keep]
-    return rows
+def _splits(spec: dict[str, Any], sources: Sequence[SourceRows]) -> list[Split]:
+    """Return each source's samples to train on and to hold out; a question is on one side."""
+    aside = np.concatenate([heldout_questions(each.questions, spec["heldout"]) for each in sources])
+    splits = []
+    for source, rows in zip(spec["sources"], sources, strict=True):
+        outside = np.isin(np.array(rows.questions, np.uint64), aside)
+        numbers = np.arange(rows.samples.start, rows.samples.stop)
+        inside = numbers[~outside]
+        chosen = weigh(len(inside), source["weight"])
+        splits.append(Split(inside[chosen], numbers[outside]))
+    return splits
 
 
 def _choose(count: int, wanted: int) -> list[int]:
@@ -153,42 +180,18 @@ def _choose(count: int, wanted: int) -> list[int]:
     return sorted(np.random.default_rng(0).permutation(count)[:wanted].tolist())
 
 
-def _encode(
-    rows: SourceRows, indices: list[int], template: ChatTemplate, max_length: int
-) -> list[Encoded]:
-    """Tokenise the chosen conversations, cut what is too long, drop what then has no loss."""
-    place = rows.label
-
-    def conversations() -> Iterator[Conversation]:
-        nonlocal place
-        for index in indices:
-            place = rows.places[index]
-            yield rows.conversations[index]
-
-    try:
-        encoded = list(template.encode(conversations()))
-    except ValueError as error:
-        raise UserError(
-            f"{place}: {error}.\n  Fix: correct the row, or name another template, e.g. "
-            "template: chatml"
-        ) from error
-    kept = []
-    for index, whole in zip(indices, encoded, strict=True):
-        cut = Encoded(whole.input_ids[:max_length], whole.labels[:max_length])
-        if not supervised_tokens(cut):
-            rows.drop(f"the answer starts after max_length = {max_length}", rows.places[index])
-            continue
-        if len(cut.input_ids) < len(whole.input_ids):
-            rows.truncated.append(rows.places[index])
-            rows.tokens_cut += len(whole.input_ids) - max_length
-        kept.append(cut)
-    return kept
-
-
-def _rows(samples: list[Encoded], spec: dict[str, Any]) -> list[list[int]]:
+def _packs(numbers: np.ndarray, lengths: np.ndarray, spec: dict[str, Any]) -> list[list[int]]:
+    """Return the samples of each pack."""
     if not spec["pack"]:
-        return [[index] for index in range(len(samples))]
-    return pack([len(sample.input_ids) for sample in samples], spec["max_length"])
+        return numbers[:, None].tolist()
+    return [numbers[row].tolist() for row in pack(lengths[numbers], spec["max_length"])]
+
+
+def _write(path: Path, packs: list[list[int]], lengths: np.ndarray, supervised: np.ndarray) -> None:
+    def pieces(row: list[int]) -> list[Piece]:
+        return [(number, 0, int(lengths[number])) for number in row]
+
+    write_packs(path, ((pieces(row), int(supervised[row].sum())) for row in packs))
 
 
 def _manifest(
@@ -196,7 +199,10 @@ def _manifest(
 ) -> dict[str, Any]:
     """Return what later stages need to know; its digests tell whether the data changed."""
     return {
-        "files": {name: sha256(output / name) for name in ("train.arrow", "heldout.arrow")},
+        "files": {
+            name: sha256(output / name)
+            for name in ("samples.arrow", "train.arrow", "heldout.arrow")
+        },
         "max_length": spec["max_length"],
         "pack": spec["pack"],
         "template": {
@@ -210,25 +216,23 @@ def _manifest(
     }
 
 
-def _first_question(conversation: Conversation) -> str:
-    return next(message["content"] for message in conversation if message["role"] == "user")
-
-
 def _wrong_shape(source: dict[str, Any], mistakes: list[str], total: int) -> str:
     listed = "\n  ".join(mistakes[:SHOWN])
     more = f"\n  ... and {len(mistakes) - SHOWN} more" if len(mistakes) > SHOWN else ""
     return (
-        f"{len(mistakes)} of {total} rows are not in the format '{source['format']}':\n"
+        f"{len(mistakes)} of the first {total} rows cannot be used as '{source['format']}':\n"
         f"  {listed}{more}\n"
-        "  Fix: correct the rows, or set the `format:` the file is in "
-        f"({', '.join(FORMATS)})."
+        f"  Fix: correct the rows, or set the `format:` they are in ({', '.join(FORMATS)}); if a "
+        "template refuses them, name another, e.g. template: chatml"
     )
 
 
-def _require_supervision(train: list[Encoded], sources: list[Any], max_length: int) -> None:
-    if any(label != IGNORE for sample in train for label in sample.labels):
+def _require_supervision(train: np.ndarray, sources: list[SourceRows], max_length: int) -> None:
+    if len(train):
         return
-    reasons = Counter({r: len(p) for rows, *_ in sources for r, p in rows.dropped.items()})
+    reasons: Counter[str] = Counter()
+    for rows in sources:
+        reasons.update({reason: count for reason, (count, _) in rows.dropped.items()})
     told = "; ".join(f"{count} rows: {reason}" for reason, count in reasons.items())
     raise UserError(
         f"no row has a token to learn from ({told or 'none is left after weighting'}).\n"

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from snaketune.data.template import IGNORE, ChatTemplate, Encoded, supervised_tokens
+from snaketune.data.template import IGNORE, ChatTemplate, Encoded
 
 SHOWN = 5
 """How many places of the same mistake or reason are listed."""
@@ -14,26 +14,34 @@ def summarise(
     spec: dict[str, Any],
     template: ChatTemplate,
     sources: list[Any],
-    train: list[Encoded],
-    heldout: list[Encoded],
+    splits: list[Any],
+    lengths: np.ndarray,
+    supervised: np.ndarray,
     packs: list[list[int]],
+    shown: list[Encoded],
 ) -> dict[str, Any]:
     """Return the report as plain values; counts are in rows, samples or tokens as named.
 
     Args:
-        sources: For each source its SourceRows, kept samples, held-out samples and the indices
-            of the kept samples that an epoch sees.
-        packs: Indices into `train`.
+        sources: A SourceRows for each source.
+        splits: A Split for each source.
+        lengths: Tokens of each sample.
+        supervised: Supervised tokens of each sample.
+        packs: The training samples' numbers.
+        shown: The samples to decode.
     """
-    tokens = sum(len(sample.input_ids) for sample in train)
+    train = np.concatenate([split.train for split in splits])
+    heldout = np.concatenate([split.heldout for split in splits])
+    tokens = int(lengths[train].sum())
     room = len(packs) * spec["max_length"] if spec["pack"] else tokens
     return {
         "template": template.name,
         "max_length": spec["max_length"],
-        "sources": [_source(*source) for source in sources],
-        "train": _totals(train) | {"packs": len(packs), "fill_rate": round(tokens / room, 4)},
-        "heldout": _totals(heldout),
-        "samples": [decode(template, sample) for sample in train[:2]],
+        "sources": [_source(*pair, lengths) for pair in zip(sources, splits, strict=True)],
+        "train": _totals(lengths[train], supervised[train])
+        | {"packs": len(packs), "fill_rate": round(tokens / room, 4)},
+        "heldout": _totals(lengths[heldout], supervised[heldout]),
+        "samples": [decode(template, sample) for sample in shown],
     }
 
 
@@ -41,7 +49,8 @@ def decode(template: ChatTemplate, sample: Encoded) -> str:
     """Return a sample's text with what is learned from between ⟦ and ⟧."""
     pieces: list[int] = []
     text, learned = "", False
-    for token, label in zip(sample.input_ids, [IGNORE, *sample.labels[1:]], strict=True):
+    labels = [IGNORE, *sample.labels[1:].tolist()]
+    for token, label in zip(sample.input_ids.tolist(), labels, strict=True):
         if (label != IGNORE) != learned:
             text += template.tokenizer.decode(pieces, skip_special_tokens=False)
             text += "⟧" if learned else "⟦"
@@ -73,37 +82,35 @@ def report_text(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _totals(samples: list[Encoded]) -> dict[str, Any]:
-    lengths = [len(sample.input_ids) for sample in samples]
-    quantiles = np.quantile(lengths, [0, 0.25, 0.5, 0.75, 0.95, 1]).tolist() if lengths else []
+def _totals(lengths: np.ndarray, supervised: np.ndarray) -> dict[str, Any]:
+    shares = [0, 0.25, 0.5, 0.75, 0.95, 1]
+    quantiles = np.quantile(lengths, shares).tolist() if len(lengths) else []
     return {
-        "samples": len(samples),
-        "tokens": sum(lengths),
-        "supervised_tokens": sum(map(supervised_tokens, samples)),
+        "samples": len(lengths),
+        "tokens": int(lengths.sum()),
+        "supervised_tokens": int(supervised.sum()),
         "length_quantiles": dict(
             zip(["min", "25%", "50%", "75%", "95%", "max"], quantiles, strict=False)
         ),
     }
 
 
-def _source(
-    rows: Any, kept: list[Encoded], aside: list[Encoded], chosen: list[int]
-) -> dict[str, Any]:
+def _source(rows: Any, split: Any, lengths: np.ndarray) -> dict[str, Any]:
     return {
         "source": rows.label,
         "rows_read": rows.rows_read,
-        "samples_kept": len(kept) + len(aside),
-        "samples_heldout": len(aside),
-        "samples_per_epoch": len(chosen),
-        "tokens_per_epoch": sum(len(kept[index].input_ids) for index in chosen),
+        "samples_kept": len(rows.samples),
+        "samples_heldout": len(split.heldout),
+        "samples_per_epoch": len(split.train),
+        "tokens_per_epoch": int(lengths[split.train].sum()),
         "dropped": {
-            reason: {"samples": len(places), "first": places[:SHOWN]}
-            for reason, places in rows.dropped.items()
+            reason: {"samples": count, "first": places}
+            for reason, (count, places) in rows.dropped.items()
         },
         "truncated": {
-            "samples": len(rows.truncated),
+            "samples": rows.truncated,
             "tokens_cut": rows.tokens_cut,
-            "first": rows.truncated[:SHOWN],
+            "first": rows.first_truncated,
         },
     }
 

@@ -1,15 +1,17 @@
 """Chat templates: conversations to token ids and labels, supervising the assistant's turns."""
 
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from snaketune.data.formats import Conversation
 from snaketune.errors import UserError
@@ -24,12 +26,16 @@ NAMED_TEMPLATES = {
 }
 
 
+Span = tuple[int, int]
+"""First character, and the one after the last."""
+
+
 @dataclass(frozen=True)
 class Encoded:
-    """A conversation's token ids and labels, both of its length in tokens; labels unshifted."""
+    """A conversation's token ids and labels, both int32 of its length in tokens; unshifted."""
 
-    input_ids: list[int]
-    labels: list[int]
+    input_ids: np.ndarray
+    labels: np.ndarray
 
 
 class ChatTemplate:
@@ -61,6 +67,7 @@ class ChatTemplate:
             for token in self.tokenizer.get_added_tokens_decoder().values()
             if token.special
         }
+        self._learn_turn()
 
     def render(self, messages: Conversation, add_generation_prompt: bool = False) -> str:
         """Return the text the model is given for `messages`.
@@ -80,24 +87,20 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             raise ValueError(f"template '{self.name}' refuses a conversation: {error}") from error
 
-    def encode(self, conversations: Iterable[Conversation]) -> Iterator[Encoded]:
-        """Yield ids and labels of each conversation, tokenised in one batched call.
+    def tokenise(self, texts: list[str], spans: list[list[Span]]) -> Iterator[Encoded]:
+        """Yield ids and labels of each text, tokenised in one batched call.
 
-        The text is tokenised whole, so ids equal those of `apply_chat_template`; labels come
-        from character spans.
-
-        Raises:
-            ValueError: The template refuses a conversation, or does not render it piece by piece.
+        The text is tokenised whole, so ids equal those of `apply_chat_template`; labels are those
+        of the tokens that start inside a span of characters.
         """
-        texts, spans = [], []
-        for conversation in conversations:
-            text, supervised = self._render_with_spans(conversation)
-            texts.append(text)
-            spans.append(supervised)
         encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)
         for encoding, supervised in zip(encodings, spans, strict=True):
-            starts = [start for start, _ in encoding.offsets]
-            yield Encoded(encoding.ids, _labels(encoding.ids, starts, supervised))
+            ids = np.array(encoding.ids, np.int32)
+            labels = np.full_like(ids, IGNORE)
+            for begin, end in supervised:
+                part = slice(_first_token(encoding, begin), _first_token(encoding, end))
+                labels[part] = ids[part]
+            yield Encoded(ids, labels)
 
     def end_token_ids(self) -> list[int]:
         """Return the ids that end an answer: what the template puts after it, and the EOS."""
@@ -119,9 +122,72 @@ class ChatTemplate:
                 "  Fix: use template: auto, or a base model whose tokenizer has them."
             )
 
-    def _render_with_spans(self, messages: Conversation) -> tuple[str, list[tuple[int, int]]]:
-        """Return the text, and the character span of each answer with its end token."""
-        text, spans = self.render(messages), []
+    def render_with_spans(self, messages: Conversation) -> tuple[str, list[Span]]:
+        """Return the text, and the character span of each answer with its end token.
+
+        A template is taken for fixed text around the contents, learned once for each sequence of
+        roles; where a text is not that, answers are found by rendering the turns before them.
+
+        Raises:
+            ValueError: The template refuses the conversation, or hides where its answers are.
+        """
+        text = self.render(messages)
+        spans = self._match(text, messages)
+        return text, self._spans_by_prefix(text, messages) if spans is None else spans
+
+    def _match(self, text: str, messages: Conversation) -> list[Span] | None:
+        """Return the spans of the answers in a text of fixed parts and contents, else None."""
+        literals = self._literals(tuple(message["role"] for message in messages))
+        if literals is None:
+            return None
+        spans, position = [], 0
+        for message, before, after in zip(messages, literals[:-1], literals[1:], strict=True):
+            if not text.startswith(before, position):
+                return None
+            start = position = position + len(before)
+            length = _length_in(text, position, message["content"])
+            if length is None:
+                return None
+            position += length
+            if message["role"] == "assistant":
+                lead = len(self._lead) if before.endswith(self._lead) else 0
+                spans.append((start - lead, position + _length_of(self._end, after)))
+        whole = text.startswith(literals[-1], position)
+        return spans if whole and position + len(literals[-1]) == len(text) else None
+
+    def _literals(self, roles: tuple[str, ...]) -> list[str] | None:
+        """Return the text before, between and after the contents, if each stands there once."""
+        if roles not in self._known_literals:
+            messages = [
+                {"role": role, "content": _placeholder(number)} for number, role in enumerate(roles)
+            ]
+            parts = _PLACEHOLDER.split(self.render(messages))
+            in_order = parts[1::2] == [str(number) for number in range(len(roles))]
+            self._known_literals[roles] = parts[::2] if in_order else None
+        return self._known_literals[roles]
+
+    def _learn_turn(self) -> None:
+        """Find out what an answer begins with beyond the prompt, and what ends it."""
+        self._known_literals: dict[tuple[str, ...], list[str] | None] = {}
+        self._lead = self._end = ""
+        question = {"role": "user", "content": _placeholder(0)}
+        try:
+            prompt = self.render([question], add_generation_prompt=True)
+            literals = self._literals(("user", "assistant"))
+        except ValueError:
+            return  # it refuses this; each conversation will tell why
+        if literals is None:
+            return
+        before = literals[0] + _placeholder(0) + literals[1]
+        if before.startswith(prompt):
+            self._lead = before[len(prompt) :]
+        tail = literals[2]
+        blank = len(tail) - len(tail.lstrip())
+        marks = [mark for mark in self._special if tail.startswith(mark, blank)]
+        self._end = tail[:blank] + max(marks, key=len) if marks else tail
+
+    def _spans_by_prefix(self, text: str, messages: Conversation) -> list[Span]:
+        spans = []
         for index, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
@@ -132,13 +198,11 @@ class ChatTemplate:
                     f"template '{self.name}' renders earlier turns differently once later ones "
                     "follow, so the answers cannot be told from the prompt"
                 )
-            spans.append((len(before), self._end_of_turn(after)))
-        return text, spans
-
-    def _end_of_turn(self, after: str) -> int:
-        """Return where an answer ends: after its end token, before the separator that follows."""
-        stripped = after.rstrip()
-        return len(stripped) if stripped.endswith(tuple(self._special)) else len(after)
+            end = len(after)
+            if self._end and (found := after.rfind(self._end.strip(), len(before))) >= 0:
+                end = found + len(self._end.strip())
+            spans.append((len(before), end))
+        return spans
 
     def _token(self, key: str) -> str:
         token = self._config.get(key) or ""
@@ -147,7 +211,7 @@ class ChatTemplate:
 
 def supervised_tokens(encoded: Encoded) -> int:
     """Count the tokens that carry loss; the first of a sample never does, nothing predicts it."""
-    return sum(label != IGNORE for label in encoded.labels[1:])
+    return int(np.count_nonzero(encoded.labels[1:] != IGNORE))
 
 
 def _own_template(folder: Path, config: dict[str, Any]) -> str:
@@ -200,12 +264,30 @@ def _environment() -> ImmutableSandboxedEnvironment:
     return environment
 
 
-def _labels(ids: list[int], starts: list[int], spans: list[tuple[int, int]]) -> list[int]:
-    labels, position = [IGNORE] * len(ids), 0
-    for begin, end in spans:
-        while position < len(ids) and starts[position] < begin:
-            position += 1
-        while position < len(ids) and starts[position] < end:
-            labels[position] = ids[position]
-            position += 1
-    return labels
+_PLACEHOLDER = re.compile("\ue000(\\d+)\ue001")
+"""Private-use characters: no template looks for them, and none trims them."""
+
+
+def _placeholder(number: int) -> str:
+    return f"\ue000{number}\ue001"
+
+
+def _length_in(text: str, position: int, content: str) -> int | None:
+    """Return how long a content is in a text, where a template may have stripped it."""
+    for variant in (content, content.strip(), content.lstrip(), content.rstrip()):
+        if text.startswith(variant, position):
+            return len(variant)
+    return None
+
+
+def _length_of(end: str, after: str) -> int:
+    return len(end) if after.startswith(end) else 0
+
+
+def _first_token(encoding: Encoding, position: int) -> int:
+    """Return the first token that starts at a character or after it."""
+    token = encoding.char_to_token(position)
+    if token is None:  # the end of the text, or a character that is in no token
+        return sum(start < position for start, _ in encoding.offsets)
+    start, _ = encoding.token_to_chars(token) or (position, position)
+    return token + (start < position)
