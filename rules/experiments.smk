@@ -27,7 +27,7 @@ rule resolve:
     conda:
         "../envs/cpu.yaml"
     params:
-        config=lambda wildcards: canonical(experiment(wildcards).config.model_dump()),
+        config=lambda wildcards: canonical(experiment(wildcards).config.model_dump(mode="json")),
         ids=lambda wildcards: train_id(experiment(wildcards)),
     shell:
         "python {input.script} {wildcards.experiment} --output {output} --log {log}"

@@ -25,7 +25,8 @@ def write_data(folder: Path, base: Path, rows: int = 12, **changes) -> Path:
         "vars": {},
         "weight": 1.0,
     }
-    spec = {"template": "auto", "max_length": 160, "pack": False, "heldout": 0.0}
+    spec = {"template": "auto", "loss_on": "assistant", "truncation": "right", "pack": False}
+    spec |= {"max_length": 160, "deduplicate": False, "heldout": 0.0}
     prepare(spec | changes | {"sources": [source]}, base, folder)
     return folder
 

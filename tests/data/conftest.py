@@ -9,6 +9,16 @@ import pytest
 
 from snaketune.data.prepare import prepare
 
+SPEC = {
+    "template": "auto",
+    "loss_on": "assistant",
+    "max_length": 128,
+    "truncation": "right",
+    "deduplicate": False,
+    "pack": True,
+    "heldout": 0.0,
+}
+
 
 @pytest.fixture
 def source(tmp_path: Path) -> Callable[..., dict[str, Any]]:
@@ -27,8 +37,10 @@ def source(tmp_path: Path) -> Callable[..., dict[str, Any]]:
 def run(tmp_path: Path, bases: dict[str, Path]) -> Callable[..., dict[str, Any]]:
     """Prepare sources with the ChatML tokenizer into `tmp_path / output`; return the report."""
 
-    def run(*sources: dict[str, Any], output: str = "out", **changes: Any) -> dict[str, Any]:
-        spec = {"template": "auto", "max_length": 128, "pack": True, "heldout": 0.0}
-        return prepare(spec | changes | {"sources": sources}, bases["chatml"], tmp_path / output)
+    def run(
+        *sources: dict[str, Any], output: str = "out", workers: int = 1, **changes: Any
+    ) -> dict[str, Any]:
+        spec = SPEC | changes | {"sources": sources}
+        return prepare(spec, bases["chatml"], tmp_path / output, workers)
 
     return run

@@ -14,7 +14,7 @@ def conversations(repository):
         path = repository / "experiments/data" / f"{name}.jsonl"
         found = [each for row in read_rows(path) for each in FORMATS[kind](row.value)]
         assert [trim(each) for each in found] == found
-        return found
+        return [each.messages for each in found]
 
     return conversations
 

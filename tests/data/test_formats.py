@@ -1,6 +1,6 @@
 import pytest
 
-from snaketune.data.formats import FORMATS, fill, trim
+from snaketune.data.formats import FORMATS, Conversation, RowError, Unusable, fill, trim
 from snaketune.experiment.schema import FORMAT_NAMES
 
 
@@ -63,30 +63,34 @@ BAD = [
     ("alpaca", {"prompt": "I"}, "'instruction' is missing; the row has: prompt"),
     ("alpaca", {}, "'instruction' is missing; the row has: nothing"),
     ("alpaca", ["I", "O"], "expected an object with 'instruction', found list"),
-    ("openai", {"messages": [{"role": "tool", "content": "x"}]}, "found 'tool'"),
+    ("openai", {"messages": [{"role": "robot", "content": "x"}]}, "found 'robot'"),
     ("openai", {"messages": [{"role": "user", "content": None}]}, "'content': expected a string"),
     ("openai", {"messages": {"role": "user"}}, "'messages': expected a list, found dict"),
     ("openai", ["hello"], "expected an object with 'role', found str"),
     ("xtuner", {"conversation": [{"input": "Q"}]}, "'output' is missing"),
-    ("xtuner", {"conversation": ["Q"]}, "expected an object with 'input', found str"),
+    ("xtuner", {"conversation": ["Q"]}, "expected an object with 'system', found str"),
     ("xtuner", {"conversation": [{"system": 3, "input": "Q", "output": "A"}]}, "'system'"),
 ]
 
 
 @pytest.mark.parametrize(("name", "row", "conversations"), GOOD)
 def test_a_row_becomes_these_conversations(name, row, conversations):
-    assert FORMATS[name](row) == conversations
+    assert [found.messages for found in FORMATS[name](row)] == conversations
 
 
 @pytest.mark.parametrize(("name", "row", "words"), BAD)
 def test_a_row_of_another_shape_is_told(name, row, words):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(RowError) as error:
         FORMATS[name](row)
     assert words in str(error.value)
 
 
 def test_the_schema_names_exactly_the_formats_there_are():
-    assert set(FORMATS) == set(FORMAT_NAMES)
+    assert set(FORMATS) | {"auto"} == set(FORMAT_NAMES)
+
+
+def filled_messages(messages, values):
+    return fill(Conversation(messages), values).messages
 
 
 @pytest.mark.parametrize(
@@ -99,51 +103,70 @@ def test_the_schema_names_exactly_the_formats_there_are():
 )
 def test_placeholders_are_filled_in_every_message(text, filled):
     values = {"name": "Ada", "author": "Grace"}
-    assert fill(chat(text, text), values) == chat(filled, filled)
+    assert filled_messages(chat(text, text), values) == chat(filled, filled)
 
 
 def test_a_value_is_put_in_as_it_is():
-    assert fill(chat("{{a}}"), {"a": r"\1 {{b}}", "b": "x"}) == chat(r"\1 {{b}}")
+    assert filled_messages(chat("{{a}}"), {"a": r"\1 {{b}}", "b": "x"}) == chat(r"\1 {{b}}")
 
 
 def test_without_values_a_placeholder_stays():
-    assert fill(chat("{{name}}"), {}) == chat("{{name}}")
+    assert filled_messages(chat("{{name}}"), {}) == chat("{{name}}")
 
 
 def test_a_placeholder_without_a_value_is_told():
     with pytest.raises(ValueError, match=r"names \{\{nmae\}\}, but `vars` has only: name, author"):
-        fill(chat("{{nmae}}"), {"name": "Ada", "author": "Grace"})
+        filled_messages(chat("{{nmae}}"), {"name": "Ada", "author": "Grace"})
+
+
+def trimmed(messages):
+    return trim(Conversation(messages)).messages
 
 
 @pytest.mark.parametrize(
-    ("conversation", "left"),
+    ("messages", "left"),
     [
         (chat("Q", "A"), chat("Q", "A")),
         (chat("Q", "A", "Q2"), chat("Q", "A")),
         (chat("Q", "A", "Q2", system="S"), chat("Q", "A", system="S")),
         (chat("Q", " A \n"), chat("Q", " A \n")),
-        (chat("Q"), []),
-        (chat("Q", system="S"), []),
-        (chat("Q", " \n"), []),
-        (chat("Q", "A", "Q2", ""), []),
-        (chat(system="S"), []),
-        ([], []),
+        (chat("1")[:1] + chat("2", "A"), chat("1\n2", "A")),
     ],
 )
-def test_what_follows_the_last_answer_is_dropped_and_so_is_a_blank_answer(conversation, left):
-    assert trim(conversation) == left
+def test_what_follows_the_last_answer_is_dropped_and_questions_in_a_row_are_joined(messages, left):
+    assert trimmed(messages) == left
+
+
+CALL = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f"}}]}
+TOOL = {"role": "tool", "content": "1"}
 
 
 @pytest.mark.parametrize(
-    ("roles", "words"),
+    ("messages", "reason"),
     [
-        ("uu", "message 2: expected assistant, found user"),
-        ("a", "message 1: expected user, found assistant"),
-        ("uas", "message 3: expected user, found system"),
-        ("suaa", "message 3: expected user, found assistant"),
+        (chat("Q"), "no answer to learn from"),
+        (chat("Q", system="S"), "no answer to learn from"),
+        (chat(system="S"), "no answer to learn from"),
+        ([], "no answer to learn from"),
+        (chat("Q", " \n"), "a blank answer"),
+        (chat("Q", "A", "Q2", ""), "a blank answer"),
+        (chat("Q", "", "Q2", "A"), "a blank answer"),
+        (chat("Q", "A")[1:], "an answer that nobody asked for"),
+        (chat("Q", "A") + chat("Q", "A")[1:], "an answer that nobody asked for"),
+        (chat("Q", "A") + chat("Q", "A", system="S"), "a system message after the first"),
+        ([*chat("Q", "A"), TOOL, *chat("Q", "A")[1:]], "a tool's result without a call"),
     ],
 )
-def test_turns_that_do_not_alternate_are_told(roles, words):
-    named = {"s": "system", "u": "user", "a": "assistant"}
-    with pytest.raises(ValueError, match=words):
-        trim([{"role": named[role], "content": "x"} for role in roles])
+def test_what_makes_no_dialogue_is_left_out_with_its_reason(messages, reason):
+    with pytest.raises(Unusable, match=f"^{reason}$"):
+        trimmed(messages)
+
+
+def test_calls_and_their_results_are_a_dialogue():
+    messages = [*chat("Q"), CALL, TOOL, TOOL, *chat("Q", "A")[1:]]
+    assert trimmed(messages) == messages
+
+
+def test_half_a_character_is_no_text():
+    with pytest.raises(RowError, match="half a character"):
+        trimmed(chat("Q", "\ud83d"))

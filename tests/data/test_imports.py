@@ -26,7 +26,8 @@ def test_loading_studies_and_preparing_data_import_nothing_heavy(
     repository, bases, source, tmp_path
 ):
     rows = [{"instruction": f"{n}?", "output": "Yes."} for n in range(9)]
-    spec = {"template": "auto", "max_length": 64, "pack": True, "heldout": 0.2}
+    spec = {"template": "auto", "loss_on": "assistant", "truncation": "right", "pack": True}
+    spec |= {"max_length": 64, "deduplicate": False, "heldout": 0.2}
     arguments = [
         repository,
         bases["chatml"],

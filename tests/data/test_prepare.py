@@ -96,7 +96,7 @@ def test_a_row_without_an_answer_is_dropped_with_its_line(run, source, tmp_path)
     rows = [ROWS[0], {"instruction": "Why?", "output": " "}]
     [told] = run(source(rows))["sources"]
     reason = {"samples": 1, "first": [f"{tmp_path}/rows.jsonl:2"]}
-    assert told["dropped"] == {"no answer to learn from": reason}
+    assert told["dropped"] == {"a blank answer": reason}
 
 
 def test_a_sample_is_shown_with_what_is_learned_between_brackets(run, source, tmp_path):
@@ -136,7 +136,8 @@ def test_rows_of_another_shape_are_counted_and_the_first_five_listed(run, source
     assert "\n  ... and 2 more\n  Fix: " in told
 
 
-def test_a_template_that_refuses_a_row_is_told_with_its_place(run, source, bases, tmp_path):
+def test_a_template_that_refuses_a_row_is_told_with_its_place(source, bases, tmp_path):
+    from data.conftest import SPEC
     from snaketune.data.prepare import prepare
 
     (base := tmp_path / "base").mkdir()
@@ -145,11 +146,11 @@ def test_a_template_that_refuses_a_row_is_told_with_its_place(run, source, bases
     (base / "chat_template.jinja").write_text(
         "{% if messages[0].content == 'Question 2?' %}{{ raise_exception('no') }}{% endif %}"
     )
-    spec = {"sources": [source(ROWS)], "template": "auto", "max_length": 64, "pack": True}
+    spec = SPEC | {"sources": [source(ROWS)]}
     with pytest.raises(
         UserError, match=r"rows.jsonl:3: template 'auto' refuses(.|\n)*template: chatml"
     ):
-        prepare(spec | {"heldout": 0.0}, base, tmp_path / "out")
+        prepare(spec, base, tmp_path / "out")
 
 
 @pytest.mark.parametrize("bad", [{"format": "openai"}, {"path": "/none.jsonl"}, {"weight": 0.001}])

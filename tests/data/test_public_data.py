@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no public data set
 def load(file, kind, **values):
     """Return each row's place and first conversation."""
     rows = read_rows(SHARED / file)
-    return [(row.place, trim(fill(FORMATS[kind](row.value)[0], values))) for row in rows]
+    return [(row.place, trim(fill(FORMATS[kind](row.value)[0], values)).messages) for row in rows]
 
 
 @pytest.fixture(scope="module")

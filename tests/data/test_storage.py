@@ -30,8 +30,8 @@ def packs(tmp_path):
 
 def test_samples_are_counted_as_they_are_written(tmp_path):
     writer = write_samples(tmp_path, SAMPLES)
-    assert writer.lengths.tolist() == [3, 2, 4]
-    assert writer.supervised.tolist() == [1, 1, 2]
+    assert writer.sizes().lengths.tolist() == [3, 2, 4]
+    assert writer.sizes().supervised.tolist() == [1, 1, 2]
 
 
 def test_a_part_of_a_sample_is_a_piece_whose_first_token_is_not_learned(tmp_path):
@@ -59,8 +59,8 @@ def test_arrays_are_int32(packs):
     assert {column.dtype for column in columns} == {np.dtype("int32")}
 
 
-def test_supervised_tokens_are_counted_for_each_pack(packs):
-    assert packs.supervised_tokens().tolist() == [3, 1]
+def test_loss_weights_are_summed_for_each_pack(packs):
+    assert packs.loss_weights().tolist() == [3, 1]
 
 
 def test_packs_are_a_sequence(packs):
@@ -74,7 +74,7 @@ def test_no_packs_is_an_empty_file(tmp_path):
     write_samples(tmp_path)
     write_packs(tmp_path / "empty.arrow", [])
     packs = Packs(tmp_path / "empty.arrow")
-    assert (len(packs), list(packs), packs.supervised_tokens().tolist()) == (0, [], [])
+    assert (len(packs), list(packs), packs.loss_weights().tolist()) == (0, [], [])
 
 
 @pytest.mark.parametrize("kept", [0, 100])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from snaketune.data.formats import Conversation
 from snaketune.data.template import IGNORE, ChatTemplate, Encoded, supervised_tokens
 from snaketune.errors import UserError
 
@@ -53,7 +54,8 @@ def encode(template, conversation):
 
 def encode_all(template, conversations):
     """Return ids and labels as lists, which compare as one expects."""
-    texts, spans = zip(*map(template.render_with_spans, conversations), strict=True)
+    given = map(Conversation, conversations)
+    texts, spans = zip(*map(template.render_with_spans, given), strict=True)
     encoded = template.tokenise(list(texts), list(spans))
     return [Encoded(each.input_ids.tolist(), each.labels.tolist()) for each in encoded]
 
@@ -189,7 +191,8 @@ def test_the_tokenizers_own_limits_are_lifted(bases, tmp_path):
 
 
 def test_supervised_tokens_leave_out_the_first_of_a_sample(chatml):
-    [encoded] = chatml.tokenise(*([each] for each in chatml.render_with_spans(chat("Hi?", "Yes."))))
+    text, spans = chatml.render_with_spans(Conversation(chat("Hi?", "Yes.")))
+    [encoded] = chatml.tokenise([text], [spans])
     expected = chatml.tokenizer.encode("Yes.<|im_end|>", add_special_tokens=False).ids
     assert supervised_tokens(encoded) == len(expected)
     assert supervised_tokens(Encoded(np.array([1, 2]), np.array([1, 2]))) == 1
@@ -210,7 +213,7 @@ def test_the_named_template_is_chatml(bases, tmp_path):
 
 
 def test_chatml_is_refused_where_no_token_would_end_an_answer(bases):
-    with pytest.raises(UserError, match=r"tokenizer has neither(.|\n)*template: auto"):
+    with pytest.raises(UserError, match=r"has no such token(.|\n)*template: auto"):
         ChatTemplate(bases["llama3"], "chatml")
 
 

@@ -25,11 +25,16 @@ STUDY = {
         {"dataset": "rows"},
         {"source": "hf:org/n", "revision": PIN, "file": "x.jsonl", "format": "openai"},
         {"path": "y.jsonl", "format": "alpaca", "vars": {"name": "Ada", "author": "Grace"}},
+        {
+            "path": "t.csv",
+            "map": {"user": "q", "assistant": "a", "system": "s"},
+            "filter": {"categories": ["x"], "start_date": "2020-01-01"},
+        },
     ],
     "sample": {"prompts": ["Hi?"]},
 }
 
-FULL = Configuration.model_validate(STUDY).model_dump(exclude_none=True)
+FULL = Configuration.model_validate(STUDY).model_dump(mode="json", exclude_none=True)
 """The same study with every default written out."""
 
 WEIGHTS = {"train"}
@@ -58,8 +63,17 @@ CHANGES = {
     "data.2.vars": ({"name": "Bob", "author": "Grace"}, DATA),
     "data.2.weight": (0.5, DATA),
     "data.2.max_rows": (10, DATA),
+    "data.3.map.user": ("question", DATA),
+    "data.3.map.assistant": ("answer", DATA),
+    "data.3.map.system": ("system", DATA),
+    "data.3.filter.categories": (["y"], DATA),
+    "data.3.filter.start_date": ("2021-01-01", DATA),
+    "data.3.system": ("Be brief.", DATA),
     "template": ("chatml", DATA),
+    "loss_on": ("last_turn", DATA),
     "max_length": (512, DATA),
+    "truncation": ("drop", DATA),
+    "deduplicate": (True, DATA),
     "pack": (False, DATA),
     "train.epochs": (1, WEIGHTS),
     "train.batch_size": (2, WEIGHTS),

@@ -74,7 +74,7 @@ MISTAKES = {
         "data[1]",
         "exactly one of dataset, path, source; found dataset and path",
     ),
-    "no format": ("model: tiny\ndata: [{path: x}]", 2, "data[0]", "expected a `format:`"),
+    "no format": ("model: tiny\ndata: [{path: x}]", 2, "data[0]", "expected either a `format:`"),
     "hub model without revision": (
         "data: [{dataset: rows}]\nmodel: {source: 'hf:o/n'}",
         2,

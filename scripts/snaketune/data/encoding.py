@@ -10,14 +10,24 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from snaketune.data.formats import FORMATS, Conversation, fill, trim
+from snaketune.data.formats import (
+    FORMATS,
+    Conversation,
+    Parse,
+    RowError,
+    Unusable,
+    arxiv_filter,
+    fill,
+    mapped,
+    trim,
+)
 from snaketune.data.reading import Row
 from snaketune.data.storage import Columns
 from snaketune.data.template import ChatTemplate, Encoded, supervised_tokens
@@ -39,11 +49,11 @@ class Chunk:
 
     Attributes:
         rows: How many were read.
-        samples: Token ids and labels of the samples made of them.
+        samples: The samples made of them.
         questions: For each sample a digest of what is asked first, uint64.
-        texts: For each sample a digest of all that is said, uint64.
+        texts: For each sample a digest of its tokens, uint64.
         dropped: (reason, place) of each conversation that is not used.
-        cut: (place, tokens lost) of each sample that is too long.
+        cut: (place, tokens lost, supervised tokens lost) of each sample that was too long.
         mistakes: `file:line: reason` of each row of another shape.
     """
 
@@ -52,74 +62,149 @@ class Chunk:
     questions: list[int] = field(default_factory=list)
     texts: list[int] = field(default_factory=list)
     dropped: list[tuple[str, str]] = field(default_factory=list)
-    cut: list[tuple[str, int]] = field(default_factory=list)
+    cut: list[tuple[str, int, int]] = field(default_factory=list)
     mistakes: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Settings:
+    """How conversations become samples: the keys of the experiment of the same names."""
+
+    template: str
+    max_length: int
+    loss_on: str = "assistant"
+    truncation: str = "right"
+
+
 def encode_rows(
-    template: ChatTemplate, source: dict[str, Any], max_length: int, rows: Sequence[Row]
+    template: ChatTemplate, settings: Settings, source: dict[str, Any], rows: Sequence[Row]
 ) -> Chunk:
     """Read, template, tokenise and cut some rows of a source."""
     chunk = Chunk(len(rows))
-    conversations, places = _conversations(chunk, source, rows)
-    texts, spans, said = [], [], []
-    for conversation, place in zip(conversations, places, strict=True):
+    said, texts, spans = [], [], []
+    for conversation, place in _conversations(chunk, source, rows):
         try:
-            text, supervised = template.render_with_spans(conversation)
-        except ValueError as error:
+            text, supervised = template.render_with_spans(conversation, settings.loss_on)
+        except RowError as error:
             chunk.mistakes.append(f"{place}: {error}")
             continue
+        said.append((conversation, place))
         texts.append(text)
         spans.append(supervised)
-        said.append((conversation, place))
     samples = []
     for whole, (conversation, place) in zip(template.tokenise(texts, spans), said, strict=True):
-        cut = _cut(chunk, whole, place, max_length)
-        if cut:
-            samples.append(cut)
-            chunk.questions.append(_digest(_question(conversation)))
-            chunk.texts.append(_digest("\0".join(message["content"] for message in conversation)))
+        for sample in _fitted(chunk, template, settings, conversation, whole, place):
+            samples.append(sample)
+            chunk.questions.append(_digest(_question(conversation).encode()))
+            chunk.texts.append(_digest(sample.input_ids.tobytes()))
     chunk.samples = Columns.of(samples)
     return chunk
 
 
 def _conversations(
     chunk: Chunk, source: dict[str, Any], rows: Sequence[Row]
-) -> tuple[list[Conversation], list[str]]:
-    parse, conversations, places = FORMATS[source["format"]], [], []
+) -> Iterator[tuple[Conversation, str]]:
+    """Yield the usable conversations and their places; note the rest."""
+    parse, keep = parser_of(source), filter_of(source)
     for row in rows:
         try:
-            found = [trim(fill(each, source["vars"])) for each in parse(row.value)]
-        except ValueError as error:
+            if not keep(row.value):
+                chunk.dropped.append(("left out by `filter`", row.place))
+                continue
+            found = [_with_source(each, source) for each in parse(row.value)]
+        except RowError as error:
             chunk.mistakes.append(f"{row.place}: {error}")
             continue
         for conversation in found:
-            if conversation:
-                conversations.append(conversation)
-                places.append(row.place)
-            else:
-                chunk.dropped.append(("no answer to learn from", row.place))
-    return conversations, places
+            try:
+                yield trim(conversation), row.place
+            except Unusable as error:
+                chunk.dropped.append((str(error), row.place))
+            except RowError as error:
+                chunk.mistakes.append(f"{row.place}: {error}")
 
 
-def _cut(chunk: Chunk, whole: Encoded, place: str, max_length: int) -> Encoded | None:
-    """Return what fits of a sample, noting what is lost; None if nothing is left to learn."""
-    cut = Encoded(whole.input_ids[:max_length], whole.labels[:max_length])
+def parser_of(source: dict[str, Any]) -> Parse:
+    """Return what reads a source's rows."""
+    return mapped(source["map"]) if source.get("map") else FORMATS[source["format"]]
+
+
+def filter_of(source: dict[str, Any]) -> Callable[[Any], bool]:
+    """Return whether a row is wanted."""
+    wanted = source.get("filter")
+    if not wanted:
+        return lambda row: True
+    return arxiv_filter(wanted["categories"], wanted.get("start_date"))
+
+
+def _with_source(conversation: Conversation, source: dict[str, Any]) -> Conversation:
+    """Add the source's system text and values."""
+    if source.get("system") and conversation.messages[0]["role"] == "user":
+        conversation.messages.insert(0, {"role": "system", "content": source["system"]})
+    return fill(conversation, source["vars"])
+
+
+def _fitted(
+    chunk: Chunk,
+    template: ChatTemplate,
+    settings: Settings,
+    conversation: Conversation,
+    whole: Encoded,
+    place: str,
+) -> list[Encoded]:
+    """Return what fits of a sample, noting what is lost; [] if nothing is left to learn."""
+    length, limit = len(whole.input_ids), settings.max_length
+    if conversation.messages[0]["role"] == "text":
+        parts = [whole.part(start, start + limit) for start in range(0, length, limit)]
+        return [part for part in parts if supervised_tokens(part)]
+    cut = whole
+    if length > limit:
+        if settings.truncation == "error":
+            chunk.mistakes.append(f"{place}: {length} tokens, and max_length is {limit}")
+            return []
+        if settings.truncation == "left_turns":
+            cut = _last_turns(template, settings, conversation) or cut
+        cut = cut.part(0, limit)
+        if settings.truncation == "drop":
+            chunk.dropped.append((f"longer than max_length = {limit}", place))
+            return []
     if not supervised_tokens(cut):
-        chunk.dropped.append((f"the answer starts after max_length = {max_length}", place))
-        return None
-    if len(cut.input_ids) < len(whole.input_ids):
-        chunk.cut.append((place, len(whole.input_ids) - max_length))
-    return cut
+        reason = f"the answer starts after max_length = {limit}" if length > limit else "no loss"
+        chunk.dropped.append((reason, place))
+        return []
+    if length > limit:
+        lost = supervised_tokens(whole) - supervised_tokens(cut)
+        chunk.cut.append((place, length - len(cut.input_ids), lost))
+    return [cut]
+
+
+def _last_turns(
+    template: ChatTemplate, settings: Settings, conversation: Conversation
+) -> Encoded | None:
+    """Return the sample of as many of the last turns as fit, or None if the last alone does not.
+
+    A turn begins with what a user says; a system message stays.
+    """
+    messages = conversation.messages
+    head = messages[:1] if messages[0]["role"] == "system" else []
+    for start, message in enumerate(messages):
+        if message["role"] != "user" or start <= len(head):
+            continue
+        rest = Conversation(head + messages[start:], conversation.tools)
+        text, spans = template.render_with_spans(rest, settings.loss_on)
+        [encoded] = template.tokenise([text], [spans])
+        if len(encoded.input_ids) <= settings.max_length:
+            return encoded
+    return None
 
 
 def _question(conversation: Conversation) -> str:
-    return next(message["content"] for message in conversation if message["role"] == "user")
+    return next(m["content"] for m in conversation.messages if m["role"] in ("user", "text"))
 
 
-def _digest(text: str) -> int:
-    """Return 64 bits of a text's BLAKE2; among 10 million texts two are alike once in 370,000."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+def _digest(content: bytes) -> int:
+    """Return 64 bits of BLAKE2; among 10 million texts two are alike once in 370,000."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest())
 
 
 class Encoder:
@@ -130,10 +215,9 @@ class Encoder:
         workers: Processes; 1 for this one alone.
     """
 
-    def __init__(self, base: Path, template: str, max_length: int, workers: int) -> None:
-        self.settings = (base, template)
-        self.template = ChatTemplate(*self.settings)
-        self.max_length, self.workers = max_length, workers
+    def __init__(self, base: Path, settings: Settings, workers: int) -> None:
+        self.base, self.settings, self.workers = base, settings, workers
+        self.template = ChatTemplate(base, settings.template)
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "Encoder":
@@ -147,27 +231,28 @@ class Encoder:
         """Yield the chunks of a source in order."""
         rows = iter(rows)
         first = list(islice(rows, FEW))
+        parts = _parts(chain(first, rows))
         if len(first) < FEW or self.workers == 1:
-            for part in _parts(chain(first, rows)):
-                yield encode_rows(self.template, source, self.max_length, part)
+            for part in parts:
+                yield encode_rows(self.template, self.settings, source, part)
             return
         waiting: deque[Future[Chunk]] = deque()
-        for part in _parts(chain(first, rows)):
-            waiting.append(self._submit(source, part))
+        for part in parts:
+            waiting.append(self._started().submit(_encode_in_worker, source, part))
             if len(waiting) > LOOKAHEAD * self.workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
-    def _submit(self, source: dict[str, Any], part: list[Row]) -> Future[Chunk]:
+    def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
                 self.workers,
                 multiprocessing.get_context("spawn"),
                 initializer=_begin_worker,
-                initargs=self.settings,
+                initargs=(self.base, self.settings),
             )
-        return self._pool.submit(_encode_in_worker, source, self.max_length, part)
+        return self._pool
 
 
 def _parts(rows: Iterable[Row]) -> Iterator[list[Row]]:
@@ -176,16 +261,16 @@ def _parts(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield part
 
 
-_worker_template: ChatTemplate
+_worker: tuple[ChatTemplate, Settings]
 
 
-def _begin_worker(base: Path, template: str) -> None:
+def _begin_worker(base: Path, settings: Settings) -> None:
     """Set a worker up: one thread, Ctrl-C left to its parent, no life without its parent."""
-    global _worker_template
+    global _worker
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _worker_template = ChatTemplate(base, template)
+    _worker = ChatTemplate(base, settings.template), settings
 
 
 def _end_with_parent() -> None:
@@ -195,5 +280,5 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _encode_in_worker(source: dict[str, Any], max_length: int, part: list[Row]) -> Chunk:
-    return encode_rows(_worker_template, source, max_length, part)
+def _encode_in_worker(source: dict[str, Any], part: list[Row]) -> Chunk:
+    return encode_rows(*_worker, source, part)

@@ -1,9 +1,16 @@
-"""Put whole samples into rows of at most `max_length` tokens: best-fit decreasing."""
+"""Put samples into rows of at most `max_length` tokens: whole, or cut as XTuner does."""
 
 from collections.abc import Sequence
 from heapq import heappop, heappush
 
 import numpy as np
+
+Piece = tuple[int, int, int]
+"""A sample's number, its first token, and the one after its last: usually the whole sample."""
+
+XTUNER_SHARDS = 32
+XTUNER_BATCH = 1000
+"""Rows that XTuner's packer looks at together within a shard."""
 
 
 def pack(lengths: Sequence[int] | np.ndarray, max_length: int) -> list[list[int]]:
@@ -39,4 +46,48 @@ def pack(lengths: Sequence[int] | np.ndarray, max_length: int) -> list[list[int]
         left -= length
         heappush(with_left[left], row)
         some_left |= 1 << left
+    return rows
+
+
+def concatenate_and_cut(
+    lengths: Sequence[int] | np.ndarray,
+    max_length: int,
+    shards: int = XTUNER_SHARDS,
+    batch: int = XTUNER_BATCH,
+) -> list[list[Piece]]:
+    """Put samples one after the other and cut at exactly `max_length`, as XTuner 0.1 does.
+
+    The order is shuffled with a fixed seed, and dealt to shards that are packed each on its own.
+    What is left of a shard at its end is dropped, unless it is all the shard's last batch has.
+
+    Returns:
+        For each row, its pieces; a sample may go on in the next row.
+    """
+    order = np.random.default_rng(0).permutation(len(lengths))
+    rows: list[list[Piece]] = []
+    for shard in np.array_split(order, shards):
+        left: list[Piece] = []
+        for start in range(0, len(shard), batch):
+            part = [(int(n), 0, int(lengths[n])) for n in shard[start : start + batch]]
+            *full, left = _cut(left + part, max_length)
+            if not full:
+                full, left = [left], []
+            rows += full
+    return rows
+
+
+def _cut(pieces: list[Piece], max_length: int) -> list[list[Piece]]:
+    """Return rows of exactly `max_length` tokens, and last the rest, which may be empty."""
+    rows: list[list[Piece]] = [[]]
+    room = max_length
+    for sample, first, stop in pieces:
+        start = first
+        while start < stop:
+            end = min(stop, start + room)
+            rows[-1].append((sample, start, end))
+            room -= end - start
+            start = end
+            if not room:
+                rows.append([])
+                room = max_length
     return rows

@@ -6,17 +6,25 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from snaketune.data.encoding import Chunk, Encoder
-from snaketune.data.formats import FORMATS
-from snaketune.data.packing import pack
+from snaketune.data.encoding import Chunk, Encoder, Settings
+from snaketune.data.formats import FORMATS, recognise
+from snaketune.data.packing import Piece, concatenate_and_cut, pack
 from snaketune.data.reading import Row, read_rows
 from snaketune.data.report import SHOWN, report_text, summarise
-from snaketune.data.storage import Piece, Samples, SampleWriter, write_packs, writing_samples
+from snaketune.data.storage import (
+    Samples,
+    SampleWriter,
+    Sizes,
+    loss_weight,
+    write_packs,
+    writing_samples,
+)
 from snaketune.data.template import ChatTemplate
 from snaketune.errors import UserError
 from snaketune.files import read_json, sha256, write_json, write_text
@@ -24,6 +32,9 @@ from snaketune.files import read_json, sha256, write_json, write_text
 log = logging.getLogger(__name__)
 
 FILES = ("samples.arrow", "train.arrow", "heldout.arrow")
+
+LOOKED_AT = 20
+"""Rows that `format: auto` looks at."""
 
 SECONDS_BETWEEN = 10
 """How often a long preparation says how far it is."""
@@ -36,11 +47,12 @@ class SourceRows:
     Attributes:
         samples: Their numbers in samples.arrow.
         questions: For each sample a digest of what is asked first, uint64.
-        texts: For each sample a digest of all that is said, uint64.
+        texts: For each sample a digest of its tokens, uint64.
         dropped: For each reason how often, and the first places.
     """
 
     label: str
+    format: str
     samples: range = range(0)
     questions: list[int] = field(default_factory=list)
     texts: list[int] = field(default_factory=list)
@@ -48,6 +60,7 @@ class SourceRows:
     dropped: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
     truncated: int = 0
     tokens_cut: int = 0
+    answers_cut: int = 0
     first_truncated: list[str] = field(default_factory=list)
 
     def add(self, chunk: Chunk) -> None:
@@ -59,8 +72,9 @@ class SourceRows:
             count, places = self.dropped.get(reason, (0, []))
             self.dropped[reason] = count + 1, [*places, place][:SHOWN]
         self.truncated += len(chunk.cut)
-        self.tokens_cut += sum(tokens for _, tokens in chunk.cut)
-        self.first_truncated = (self.first_truncated + [place for place, _ in chunk.cut])[:SHOWN]
+        self.tokens_cut += sum(tokens for _, tokens, _ in chunk.cut)
+        self.answers_cut += sum(lost > 0 for _, _, lost in chunk.cut)
+        self.first_truncated = [*self.first_truncated, *(cut[0] for cut in chunk.cut)][:SHOWN]
 
 
 @dataclass(frozen=True)
@@ -68,17 +82,20 @@ class Split:
     """One source's samples by their use: numbers in samples.arrow, int64.
 
     `train` has those of an epoch, with repeats if the source has a weight above one.
+    `duplicates` counts the samples that an earlier one equals token by token.
     """
 
     train: np.ndarray
     heldout: np.ndarray
+    duplicates: int
 
 
 def prepare(spec: dict[str, Any], base: Path, output: Path, workers: int = 1) -> dict[str, Any]:
     """Run the data stage.
 
     Args:
-        spec: `identity.data_key`: sources, template, max_length, pack, heldout.
+        spec: `identity.data_key`: sources, template, loss_on, max_length, truncation,
+            deduplicate, pack, heldout.
         base: The base model's folder, for its tokenizer and chat template.
         output: The folder that gets samples.arrow, train.arrow, heldout.arrow, report.json,
             report.txt and, last, data.json.
@@ -91,22 +108,24 @@ def prepare(spec: dict[str, Any], base: Path, output: Path, workers: int = 1) ->
         UserError: A row of the wrong shape, or nothing left to train on.
     """
     _require_context(base, spec["max_length"])
+    settings = Settings(*(spec[key] for key in Settings.__annotations__))
     with (
-        Encoder(base, spec["template"], spec["max_length"], workers) as encoder,
+        Encoder(base, settings, workers) as encoder,
         writing_samples(output / "samples.arrow") as writer,
     ):
         template = encoder.template
         sources = [_encode(encoder, writer, source) for source in spec["sources"]]
-    lengths, supervised = writer.lengths, writer.supervised
+        sizes = writer.sizes()
     splits = _splits(spec, sources)
     train = np.concatenate([split.train for split in splits])
     heldout = np.concatenate([split.heldout for split in splits])
     _require_supervision(train, sources, spec["max_length"])
-    packs = _packs(train, lengths, spec)
-    _write(output / "train.arrow", packs, lengths, supervised)
-    _write(output / "heldout.arrow", _packs(heldout, lengths, spec), lengths, supervised)
-    shown = [Samples(output / "samples.arrow")[number] for number in train[:2].tolist()]
-    report = summarise(spec, template, sources, splits, lengths, supervised, packs, shown)
+    packs = _packs(train, sizes, spec)
+    samples = Samples(output / "samples.arrow")
+    _write(output / "train.arrow", packs, sizes, samples)
+    _write(output / "heldout.arrow", _packs(heldout, sizes, spec), sizes, samples)
+    shown = [samples[number] for number in train[:2].tolist()]
+    report = summarise(spec, template, sources, splits, sizes, packs, shown)
     write_json(output / "report.json", report)
     write_text(output / "report.txt", report_text(report))
     write_json(output / "data.json", _manifest(output, template, spec, report))
@@ -146,7 +165,8 @@ def _encode(encoder: Encoder, writer: SampleWriter, source: dict[str, Any]) -> S
     Raises:
         UserError: Rows of the wrong shape; the first few are listed with file, line and reason.
     """
-    result, first = SourceRows(source["label"]), writer.count
+    source = _recognised(source)
+    result, first = SourceRows(source["label"], source["format"]), writer.count
     started = told = time.monotonic()
     for chunk in encoder.chunks(source, chosen_rows(source)):
         result.add(chunk)
@@ -162,16 +182,43 @@ def _encode(encoder: Encoder, writer: SampleWriter, source: dict[str, Any]) -> S
     return result
 
 
+def _recognised(source: dict[str, Any]) -> dict[str, Any]:
+    """Return a source with its format told by its first rows, if that is `auto`.
+
+    Raises:
+        UserError: They fit several formats, or none.
+    """
+    if source.get("map"):
+        return source | {"format": "map"}
+    if source["format"] != "auto":
+        return source
+    path = Path(source["path"])
+    fitting = recognise(row.value for row in islice(read_rows(path), LOOKED_AT))
+    if len(fitting) != 1:
+        found = f"the formats {', '.join(fitting)}" if fitting else "no format"
+        raise UserError(
+            f"{path}: its first rows fit {found}, so `format: auto` cannot tell.\n"
+            "  Fix: set `format:`, or name the columns: map: {user: ..., assistant: ...}"
+        )
+    log.info("%s: the rows are in format %s", source["label"], fitting[0])
+    return source | {"format": fitting[0]}
+
+
 def _splits(spec: dict[str, Any], sources: Sequence[SourceRows]) -> list[Split]:
     """Return each source's samples to train on and to hold out; a question is on one side."""
     aside = np.concatenate([heldout_questions(each.questions, spec["heldout"]) for each in sources])
+    texts = np.array([text for each in sources for text in each.texts], np.uint64)
+    repeated = np.ones(len(texts), bool)
+    repeated[np.unique(texts, return_index=True)[1]] = False
     splits = []
     for source, rows in zip(spec["sources"], sources, strict=True):
-        outside = np.isin(np.array(rows.questions, np.uint64), aside)
         numbers = np.arange(rows.samples.start, rows.samples.stop)
-        inside = numbers[~outside]
+        outside = np.isin(np.array(rows.questions, np.uint64), aside)
+        kept = ~repeated[numbers] if spec["deduplicate"] else np.ones(len(numbers), bool)
+        inside = numbers[kept & ~outside]
         chosen = weigh(len(inside), source["weight"])
-        splits.append(Split(inside[chosen], numbers[outside]))
+        duplicates = int(repeated[numbers].sum())
+        splits.append(Split(inside[chosen], numbers[kept & outside], duplicates))
     return splits
 
 
@@ -180,18 +227,24 @@ def _choose(count: int, wanted: int) -> list[int]:
     return sorted(np.random.default_rng(0).permutation(count)[:wanted].tolist())
 
 
-def _packs(numbers: np.ndarray, lengths: np.ndarray, spec: dict[str, Any]) -> list[list[int]]:
-    """Return the samples of each pack."""
-    if not spec["pack"]:
-        return numbers[:, None].tolist()
-    return [numbers[row].tolist() for row in pack(lengths[numbers], spec["max_length"])]
+def _packs(numbers: np.ndarray, sizes: Sizes, spec: dict[str, Any]) -> list[list[Piece]]:
+    """Return the pieces of each pack."""
+    lengths = sizes.lengths[numbers]
+    if spec["pack"] == "xtuner":
+        cut = concatenate_and_cut(lengths, spec["max_length"])
+        return [[(int(numbers[n]), start, stop) for n, start, stop in row] for row in cut]
+    rows = pack(lengths, spec["max_length"]) if spec["pack"] else np.arange(len(numbers))[:, None]
+    return [[(int(numbers[n]), 0, int(lengths[n])) for n in row] for row in rows]
 
 
-def _write(path: Path, packs: list[list[int]], lengths: np.ndarray, supervised: np.ndarray) -> None:
-    def pieces(row: list[int]) -> list[Piece]:
-        return [(number, 0, int(lengths[number])) for number in row]
+def _write(path: Path, packs: list[list[Piece]], sizes: Sizes, samples: Samples) -> None:
+    def weight(piece: Piece) -> float:
+        number, start, stop = piece
+        if stop - start == sizes.lengths[number]:
+            return float(sizes.loss_weight[number])
+        return loss_weight(samples[number].part(start, stop))
 
-    write_packs(path, ((pieces(row), int(supervised[row].sum())) for row in packs))
+    write_packs(path, ((pieces, sum(map(weight, pieces))) for pieces in packs))
 
 
 def _manifest(

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from snaketune.data.packing import Piece
+from snaketune.data.storage import Sizes
 from snaketune.data.template import IGNORE, ChatTemplate, Encoded
 
 SHOWN = 5
@@ -15,9 +17,8 @@ def summarise(
     template: ChatTemplate,
     sources: list[Any],
     splits: list[Any],
-    lengths: np.ndarray,
-    supervised: np.ndarray,
-    packs: list[list[int]],
+    sizes: Sizes,
+    packs: list[list[Piece]],
     shown: list[Encoded],
 ) -> dict[str, Any]:
     """Return the report as plain values; counts are in rows, samples or tokens as named.
@@ -25,21 +26,26 @@ def summarise(
     Args:
         sources: A SourceRows for each source.
         splits: A Split for each source.
-        lengths: Tokens of each sample.
-        supervised: Supervised tokens of each sample.
-        packs: The training samples' numbers.
+        sizes: Of all samples.
+        packs: The pieces of each training pack.
         shown: The samples to decode.
     """
     train = np.concatenate([split.train for split in splits])
     heldout = np.concatenate([split.heldout for split in splits])
+    lengths, supervised = sizes.lengths, sizes.supervised
     tokens = int(lengths[train].sum())
+    packed = sum(stop - start for pieces in packs for _, start, stop in pieces)
     room = len(packs) * spec["max_length"] if spec["pack"] else tokens
     return {
         "template": template.name,
         "max_length": spec["max_length"],
         "sources": [_source(*pair, lengths) for pair in zip(sources, splits, strict=True)],
         "train": _totals(lengths[train], supervised[train])
-        | {"packs": len(packs), "fill_rate": round(tokens / room, 4)},
+        | {
+            "packs": len(packs),
+            "fill_rate": round(packed / room, 4),
+            "tokens_not_packed": tokens - packed,
+        },
         "heldout": _totals(lengths[heldout], supervised[heldout]),
         "samples": [decode(template, sample) for sample in shown],
     }
@@ -98,9 +104,11 @@ def _totals(lengths: np.ndarray, supervised: np.ndarray) -> dict[str, Any]:
 def _source(rows: Any, split: Any, lengths: np.ndarray) -> dict[str, Any]:
     return {
         "source": rows.label,
+        "format": rows.format,
         "rows_read": rows.rows_read,
         "samples_kept": len(rows.samples),
         "samples_heldout": len(split.heldout),
+        "duplicates": split.duplicates,
         "samples_per_epoch": len(split.train),
         "tokens_per_epoch": int(lengths[split.train].sum()),
         "dropped": {
@@ -110,6 +118,7 @@ def _source(rows: Any, split: Any, lengths: np.ndarray) -> dict[str, Any]:
         "truncated": {
             "samples": rows.truncated,
             "tokens_cut": rows.tokens_cut,
+            "answers_cut": rows.answers_cut,
             "first": rows.first_truncated,
         },
     }
@@ -124,10 +133,15 @@ def _source_lines(source: dict[str, Any]) -> list[str]:
     for reason, dropped in source["dropped"].items():
         first = ", ".join(dropped["first"])
         lines.append(f"  dropped {dropped['samples']:,}: {reason} ({first})")
+    if source["duplicates"]:
+        lines.append(f"  {source['duplicates']:,} samples are there more than once")
     cut = source["truncated"]
     if cut["samples"]:
         first = ", ".join(cut["first"])
-        lines.append(f"  cut {cut['samples']:,} samples by {cut['tokens_cut']:,} tokens ({first})")
+        lines.append(
+            f"  cut {cut['samples']:,} samples by {cut['tokens_cut']:,} tokens, "
+            f"{cut['answers_cut']:,} of them within an answer ({first})"
+        )
     return lines
 
 

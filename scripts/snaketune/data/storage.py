@@ -7,24 +7,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from snaketune.data.packing import Piece
 from snaketune.data.template import IGNORE, Encoded, supervised_tokens
 from snaketune.errors import UserError
 from snaketune.files import atomic_file
 
 _TOKENS = pa.list_(pa.int32())
-_SAMPLES = pa.schema([("input_ids", _TOKENS), ("labels", _TOKENS)])
+_WEIGHTS = pa.list_(pa.float32())
+_SAMPLES = pa.schema([("input_ids", _TOKENS), ("labels", _TOKENS), ("weights", _WEIGHTS)])
 _PACKS = pa.schema(
-    [("samples", _TOKENS), ("starts", _TOKENS), ("stops", _TOKENS), ("supervised", pa.int64())]
+    [("samples", _TOKENS), ("starts", _TOKENS), ("stops", _TOKENS), ("loss_weight", pa.float64())]
 )
 _PACKS_IN_BATCH = 10_000
-
-Piece = tuple[int, int, int]
-"""A sample's number, its first token, and the one after its last: usually the whole sample."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +32,13 @@ class Pack:
 
     `input_ids` and `labels` are int32 arrays of the same length; labels are unshifted, and the
     first of each sample is ignored, as no token of its own sample comes before it. `lengths` are
-    the tokens of each sample.
+    the tokens of each sample; `weights` (float32) is None where every label counts the same.
     """
 
     input_ids: np.ndarray
     labels: np.ndarray
     lengths: np.ndarray
+    weights: np.ndarray | None = None
 
 
 class Samples:
@@ -52,8 +52,9 @@ class Samples:
 
     def __getitem__(self, index: int) -> Encoded:
         """Return a sample without copying it."""
-        columns = (self._table.column(name)[index].values for name in _SAMPLES.names)
-        return Encoded(*(column.to_numpy() for column in columns))
+        ids, labels, weights = (self._table.column(name)[index].values for name in _SAMPLES.names)
+        counted = None if weights is None else weights.to_numpy()
+        return Encoded(ids.to_numpy(), labels.to_numpy(), counted)
 
 
 class Packs(Sequence[Pack]):
@@ -70,31 +71,43 @@ class Packs(Sequence[Pack]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"pack {index} of {len(self)}")
         columns = (self._table.column(name)[index].as_py() for name in _PACKS.names[:3])
-        ids, labels = [], []
-        for sample, start, stop in zip(*columns, strict=True):
-            encoded = self._samples[sample]
-            ids.append(encoded.input_ids[start:stop])
-            labels.append(encoded.labels[start:stop].copy())
-            labels[-1][0] = IGNORE
-        lengths = np.array([len(part) for part in ids], np.int32)
-        return Pack(np.concatenate(ids), np.concatenate(labels), lengths)
+        parts = [
+            self._samples[sample].part(start, stop)
+            for sample, start, stop in zip(*columns, strict=True)
+        ]
+        labels = np.concatenate([part.labels for part in parts])
+        lengths = np.array([len(part.input_ids) for part in parts], np.int32)
+        labels[np.cumsum(lengths) - lengths] = IGNORE
+        ids = np.concatenate([part.input_ids for part in parts])
+        return Pack(ids, labels, lengths, _joined_weights(parts))
 
-    def supervised_tokens(self) -> np.ndarray:
-        """Return the number of tokens that carry loss in each pack, int64."""
-        return self._table.column("supervised").to_numpy()
+    def loss_weights(self) -> np.ndarray:
+        """Return the sum of the weights in each pack, float64: usually its supervised tokens."""
+        return self._table.column("loss_weight").to_numpy()
+
+
+class Sizes(NamedTuple):
+    """For each sample its tokens, those that carry loss, and the sum of their weights."""
+
+    lengths: np.ndarray
+    supervised: np.ndarray
+    loss_weight: np.ndarray
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Many samples as flat int32 arrays, quick to hand from process to process.
+    """Many samples as flat arrays, quick to hand from process to process.
 
-    `lengths` and `supervised` are the tokens of each sample, and those that carry loss.
+    `lengths` and `supervised` (int32) are the tokens of each sample, and those that carry loss;
+    `loss_weight` (float64) the sum of their weights.
     """
 
     input_ids: np.ndarray
     labels: np.ndarray
+    weights: np.ndarray | None
     lengths: np.ndarray
     supervised: np.ndarray
+    loss_weight: np.ndarray
 
     @staticmethod
     def of(samples: Sequence[Encoded]) -> "Columns":
@@ -103,39 +116,42 @@ class Columns:
         return Columns(
             np.concatenate([sample.input_ids for sample in samples] or nothing),
             np.concatenate([sample.labels for sample in samples] or nothing),
+            _joined_weights(samples),
             np.array([len(sample.input_ids) for sample in samples], np.int32),
             np.array([supervised_tokens(sample) for sample in samples], np.int32),
+            np.array([loss_weight(sample) for sample in samples], np.float64),
         )
 
 
 class SampleWriter:
-    """Writes samples as they come, and keeps their `lengths` and `supervised` tokens."""
+    """Writes samples as they come, and keeps their sizes."""
 
     def __init__(self, writer: pa.ipc.RecordBatchFileWriter) -> None:
         self._writer = writer
-        self._lengths = [np.zeros(0, np.int32)]
-        self._supervised = [np.zeros(0, np.int32)]
+        self._sizes: dict[str, list[np.ndarray]] = {name: [] for name in Sizes.__annotations__}
         self.count = 0
 
     def write(self, columns: Columns) -> None:
         """Append samples."""
-        offsets = pa.array(np.concatenate([[0], np.cumsum(columns.lengths)]).astype(np.int32))
-        flat = (columns.input_ids, columns.labels)
-        lists = [pa.ListArray.from_arrays(offsets, pa.array(values)) for values in flat]
+        offsets = np.concatenate([[0], np.cumsum(columns.lengths)]).astype(np.int32)
+        lists = [
+            pa.nulls(len(columns.lengths), kind.type)
+            if values is None
+            else pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
+            for kind in _SAMPLES
+            for values in [getattr(columns, kind.name)]
+        ]
         self._writer.write_batch(pa.record_batch(lists, schema=_SAMPLES))
-        self._lengths.append(columns.lengths)
-        self._supervised.append(columns.supervised)
+        for name, arrays in self._sizes.items():
+            arrays.append(getattr(columns, name))
         self.count += len(columns.lengths)
 
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each sample, int64."""
-        return np.concatenate(self._lengths).astype(np.int64)
-
-    @property
-    def supervised(self) -> np.ndarray:
-        """Tokens of each sample that carry loss, int64."""
-        return np.concatenate(self._supervised).astype(np.int64)
+    def sizes(self) -> Sizes:
+        """Return the sizes of all samples so far."""
+        empty = Columns.of([])
+        return Sizes(
+            *(np.concatenate([getattr(empty, name), *each]) for name, each in self._sizes.items())
+        )
 
 
 @contextmanager
@@ -145,18 +161,35 @@ def writing_samples(path: Path) -> Iterator[SampleWriter]:
         yield SampleWriter(writer)
 
 
-def write_packs(path: Path, packs: Iterable[tuple[Sequence[Piece], int]]) -> None:
-    """Write packs, each its pieces and its supervised tokens, atomically."""
+def write_packs(path: Path, packs: Iterable[tuple[Sequence[Piece], float]]) -> None:
+    """Write packs, each its pieces and the sum of its loss weights, atomically."""
     with atomic_file(path) as temporary, pa.ipc.new_file(str(temporary), _PACKS) as writer:
         rows: list[dict[str, Any]] = []
-        for pieces, supervised in packs:
+        for pieces, weight in packs:
             samples, starts, stops = zip(*pieces, strict=True)
             row = {"samples": samples, "starts": starts, "stops": stops}
-            rows.append(row | {"supervised": supervised})
+            rows.append(row | {"loss_weight": weight})
             if len(rows) == _PACKS_IN_BATCH:
                 writer.write_batch(pa.RecordBatch.from_pylist(rows, _PACKS))
                 rows.clear()
         writer.write_batch(pa.RecordBatch.from_pylist(rows, _PACKS))
+
+
+def loss_weight(encoded: Encoded) -> float:
+    """Return the sum of a sample's weights; its first token has none, nothing predicts it."""
+    if encoded.weights is None:
+        return float(supervised_tokens(encoded))
+    return float(encoded.weights[1:].sum(dtype=np.float64))
+
+
+def _joined_weights(samples: Sequence[Encoded]) -> np.ndarray | None:
+    """Return the weights of all samples, float32, or None if every label counts the same."""
+    if all(sample.weights is None for sample in samples):
+        return None
+    ones = ((sample.labels != IGNORE).astype(np.float32) for sample in samples)
+    return np.concatenate(
+        [one if s.weights is None else s.weights for s, one in zip(samples, ones, strict=True)]
+    )
 
 
 def _open(path: Path) -> pa.Table:

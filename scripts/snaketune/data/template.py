@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
@@ -13,29 +13,38 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Encoding, Tokenizer
 
-from snaketune.data.formats import Conversation
+from snaketune.data.formats import Conversation, Message, RowError
+from snaketune.data.named_templates import END_TOKENS, NAMED_TEMPLATES
 from snaketune.errors import UserError
 
 IGNORE = -100
 """The label of a token that carries no loss, as torch's cross entropy has it."""
 
-NAMED_TEMPLATES = {
-    "chatml": "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-}
 
+class Span(NamedTuple):
+    """The first character that is learned, the one after the last, and how much it counts."""
 
-Span = tuple[int, int]
-"""First character, and the one after the last."""
+    begin: int
+    end: int
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A conversation's token ids and labels, both int32 of its length in tokens; unshifted."""
+    """A conversation as tokens.
+
+    `input_ids` and `labels` are int32 of its length; labels are unshifted, IGNORE where nothing
+    is learned. `weights` (float32) is None where every label counts the same.
+    """
 
     input_ids: np.ndarray
     labels: np.ndarray
+    weights: np.ndarray | None = None
+
+    def part(self, start: int, stop: int) -> "Encoded":
+        """Return the tokens from `start` to before `stop`."""
+        weights = None if self.weights is None else self.weights[start:stop]
+        return Encoded(self.input_ids[start:stop], self.labels[start:stop], weights)
 
 
 class ChatTemplate:
@@ -62,6 +71,7 @@ class ChatTemplate:
         self.text = NAMED_TEMPLATES.get(name) or _own_template(folder, self._config)
         self._template = _compiled(self.text, name)
         self._require_end_token()
+        self._shows_calls: bool | None = None
         self._special = {
             token.content
             for token in self.tokenizer.get_added_tokens_decoder().values()
@@ -69,23 +79,28 @@ class ChatTemplate:
         }
         self._learn_turn()
 
-    def render(self, messages: Conversation, add_generation_prompt: bool = False) -> str:
+    def render(
+        self,
+        messages: list[Message],
+        add_generation_prompt: bool = False,
+        tools: list[Any] | None = None,
+    ) -> str:
         """Return the text the model is given for `messages`.
 
         Raises:
-            ValueError: The template refuses them, e.g. because it knows no system message.
+            RowError: The template refuses them, e.g. because it knows no system message.
         """
         try:
             return self._template.render(
                 messages=messages,
-                tools=None,
+                tools=tools,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
                 bos_token=self._token("bos_token"),
                 eos_token=self._token("eos_token"),
             )
         except jinja2.TemplateError as error:
-            raise ValueError(f"template '{self.name}' refuses a conversation: {error}") from error
+            raise RowError(f"template '{self.name}' refuses a conversation: {error}") from error
 
     def tokenise(self, texts: list[str], spans: list[list[Span]]) -> Iterator[Encoded]:
         """Yield ids and labels of each text, tokenised in one batched call.
@@ -97,10 +112,12 @@ class ChatTemplate:
         for encoding, supervised in zip(encodings, spans, strict=True):
             ids = np.array(encoding.ids, np.int32)
             labels = np.full_like(ids, IGNORE)
-            for begin, end in supervised:
+            weights = np.zeros(len(ids), np.float32)
+            for begin, end, weight in supervised:
                 part = slice(_first_token(encoding, begin), _first_token(encoding, end))
-                labels[part] = ids[part]
-            yield Encoded(ids, labels)
+                labels[part], weights[part] = ids[part], weight
+            same = all(span.weight == 1 for span in supervised)
+            yield Encoded(ids, labels, None if same else weights)
 
     def end_token_ids(self) -> list[int]:
         """Return the ids that end an answer: what the template puts after it, and the EOS."""
@@ -114,28 +131,75 @@ class ChatTemplate:
         return sorted({token for token in ids if token is not None})
 
     def _require_end_token(self) -> None:
-        """Refuse ChatML on a tokenizer that knows its marks as text only: answers never end."""
-        if self.name == "chatml" and self.tokenizer.token_to_id("<|im_end|>") is None:
+        """Refuse a template whose end mark is no token of this tokenizer: answers never end."""
+        end = END_TOKENS.get(self.name) or ("" if self.name == "auto" else self._token("eos_token"))
+        if self.name != "auto" and (not end or self.tokenizer.token_to_id(end) is None):
             raise UserError(
-                "template: chatml needs <|im_start|> and <|im_end|> as tokens, and this model's "
-                "tokenizer has neither: the model could never end an answer.\n"
-                "  Fix: use template: auto, or a base model whose tokenizer has them."
+                f"template: {self.name} ends an answer with {end or 'an EOS token'}, and this "
+                "model's tokenizer has no such token: the model could never end an answer.\n"
+                "  Fix: use template: auto, or a base model whose tokenizer has it."
             )
 
-    def render_with_spans(self, messages: Conversation) -> tuple[str, list[Span]]:
+    def render_with_spans(
+        self, conversation: Conversation, loss_on: str = "assistant"
+    ) -> tuple[str, list[Span]]:
         """Return the text, and the character span of each answer with its end token.
 
         A template is taken for fixed text around the contents, learned once for each sequence of
         roles; where a text is not that, answers are found by rendering the turns before them.
 
-        Raises:
-            ValueError: The template refuses the conversation, or hides where its answers are.
-        """
-        text = self.render(messages)
-        spans = self._match(text, messages)
-        return text, self._spans_by_prefix(text, messages) if spans is None else spans
+        Args:
+            loss_on: `assistant` for every answer, `last_turn` for the last, `all` for everything.
 
-    def _match(self, text: str, messages: Conversation) -> list[Span] | None:
+        Raises:
+            RowError: The template refuses the conversation, or hides where its answers are.
+        """
+        messages, tools = self._with_calls_shown(conversation)
+        if messages[0]["role"] == "text":
+            text = messages[0]["content"] + self._token("eos_token")
+            return text, [Span(0, len(text))]
+        text = self.render(messages, tools=tools)
+        if loss_on == "all":
+            return text, [Span(0, len(text))]
+        plain = not tools and not any("tool_calls" in message for message in messages)
+        spans = self._match(text, messages) if plain else None
+        if spans is None:
+            spans = self._spans_by_prefix(text, messages, tools)
+        spans = spans[-1:] if loss_on == "last_turn" else spans
+        return text, [span for span in spans if span.weight]
+
+    def _with_calls_shown(self, conversation: Conversation) -> tuple[list[Message], Any]:
+        """Write calls and tools out as text for a template that leaves them out."""
+        messages, tools = conversation.messages, conversation.tools
+        if not tools and not any("tool_calls" in message for message in messages):
+            return messages, None
+        if self._shows_calls is None:
+            self._shows_calls = self._learn_calls()
+        if self._shows_calls:
+            return messages, tools
+        messages = [_call_as_text(message) for message in messages]
+        if tools:
+            told = "Functions:\n" + json.dumps(tools, ensure_ascii=False)
+            if messages[0]["role"] == "system":
+                told = f"{messages.pop(0)['content']}\n\n{told}"
+            messages.insert(0, {"role": "system", "content": told})
+        return messages, None
+
+    def _learn_calls(self) -> bool:
+        """Return whether the template prints tools and calls; many take no notice of them."""
+        function = {"name": "snaketune_probe", "description": "", "parameters": {}}
+        call = {"type": "function", "function": {"name": "snaketune_call", "arguments": {}}}
+        messages: list[Message] = [
+            {"role": "user", "content": "?"},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+        ]
+        try:
+            text = self.render(messages, tools=[{"type": "function", "function": function}])
+        except RowError:
+            return False
+        return "snaketune_probe" in text and "snaketune_call" in text
+
+    def _match(self, text: str, messages: list[Message]) -> list[Span] | None:
         """Return the spans of the answers in a text of fixed parts and contents, else None."""
         literals = self._literals(tuple(message["role"] for message in messages))
         if literals is None:
@@ -151,7 +215,8 @@ class ChatTemplate:
             position += length
             if message["role"] == "assistant":
                 lead = len(self._lead) if before.endswith(self._lead) else 0
-                spans.append((start - lead, position + _length_of(self._end, after)))
+                end = position + (len(self._end) if after.startswith(self._end) else 0)
+                spans.append(Span(start - lead, end, message.get("weight", 1.0)))
         whole = text.startswith(literals[-1], position)
         return spans if whole and position + len(literals[-1]) == len(text) else None
 
@@ -174,34 +239,32 @@ class ChatTemplate:
         try:
             prompt = self.render([question], add_generation_prompt=True)
             literals = self._literals(("user", "assistant"))
-        except ValueError:
+        except RowError:
             return  # it refuses this; each conversation will tell why
         if literals is None:
             return
         before = literals[0] + _placeholder(0) + literals[1]
         if before.startswith(prompt):
             self._lead = before[len(prompt) :]
-        tail = literals[2]
-        blank = len(tail) - len(tail.lstrip())
-        marks = [mark for mark in self._special if tail.startswith(mark, blank)]
-        self._end = tail[:blank] + max(marks, key=len) if marks else tail
+        marks = "|".join(map(re.escape, sorted(self._special, key=len, reverse=True)))
+        found = re.match(rf"\s*(?:{marks or '(?!)'})+", literals[2])
+        self._end = found[0] if found else literals[2]
 
-    def _spans_by_prefix(self, text: str, messages: Conversation) -> list[Span]:
+    def _spans_by_prefix(self, text: str, messages: list[Message], tools: Any) -> list[Span]:
         spans = []
         for index, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
-            before = self.render(messages[:index], add_generation_prompt=True)
-            after = self.render(messages[: index + 1])
-            if not (text.startswith(after) and after.startswith(before)):
-                raise ValueError(
+            before = self.render(messages[:index], add_generation_prompt=True, tools=tools)
+            after = self.render(messages[: index + 1], tools=tools)
+            mark = self._end.strip()
+            end = after.rfind(mark, len(before)) + len(mark) if mark else len(after)
+            if end <= len(before) or not text.startswith(after[:end]) or after.find(before):
+                raise RowError(
                     f"template '{self.name}' renders earlier turns differently once later ones "
                     "follow, so the answers cannot be told from the prompt"
                 )
-            end = len(after)
-            if self._end and (found := after.rfind(self._end.strip(), len(before))) >= 0:
-                end = found + len(self._end.strip())
-            spans.append((len(before), end))
+            spans.append(Span(len(before), end, message.get("weight", 1.0)))
         return spans
 
     def _token(self, key: str) -> str:
@@ -280,8 +343,13 @@ def _length_in(text: str, position: int, content: str) -> int | None:
     return None
 
 
-def _length_of(end: str, after: str) -> int:
-    return len(end) if after.startswith(end) else 0
+def _call_as_text(message: Message) -> Message:
+    """Return an answer with its calls as JSON after what it says, one on a line."""
+    if "tool_calls" not in message:
+        return message
+    calls = [json.dumps(call["function"], ensure_ascii=False) for call in message["tool_calls"]]
+    content = "\n".join(filter(None, [message["content"], *calls]))
+    return {key: message[key] for key in message if key != "tool_calls"} | {"content": content}
 
 
 def _first_token(encoding: Encoding, position: int) -> int:

@@ -67,14 +67,15 @@ def heldout_loss(model: Any, packs: Packs) -> dict[str, Any]:
 
     Values are None where there are no held-out rows.
     """
-    total, tokens = 0.0, 0
+    total, weight, tokens = 0.0, 0.0, 0
     model.eval()
     with torch.inference_mode():
         for pack in packs:
             batch = flatten([pack]).to(device())
             total += loss_sum(model, batch).item()
+            weight += batch.loss_weight()
             tokens += len(batch.targets)
-    loss = total / tokens if tokens else None
+    loss = total / weight if weight else None
     perplexity = math.exp(loss) if loss is not None else None
     return {"loss": loss, "perplexity": perplexity, "supervised_tokens": tokens}
 

@@ -56,9 +56,14 @@ def data_key(experiment: "Experiment") -> dict[str, Any]:
     """Return what decides the processed data; `evaluate.heldout` does, as it sets rows aside."""
     config = experiment.config
     return {
-        "sources": [source.model_dump(exclude_none=True) for source in experiment.sources],
+        "sources": [
+            source.model_dump(mode="json", exclude_none=True) for source in experiment.sources
+        ],
         "template": config.template,
+        "loss_on": config.loss_on,
         "max_length": config.max_length,
+        "truncation": config.truncation,
+        "deduplicate": config.deduplicate,
         "pack": config.pack,
         "heldout": config.evaluate.heldout,
         "tokenizer": digest(base_key(experiment)),

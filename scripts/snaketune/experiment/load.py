@@ -26,10 +26,12 @@ from snaketune.experiment.document import (
 from snaketune.experiment.explain import explain
 from snaketune.experiment.identity import digest
 from snaketune.experiment.schema import (
+    Columns,
     Configuration,
     Dataset,
     DataSource,
     Expansion,
+    Filter,
     FormatName,
     Model,
     Strict,
@@ -49,6 +51,9 @@ class Source(Strict):
     vars: dict[str, str]
     weight: float
     max_rows: int | None
+    map: Columns | None = None
+    filter: Filter | None = None
+    system: str | None = None
     hub: "HubFile | None" = None
 
 
@@ -190,14 +195,20 @@ class Catalog:
         entry = self.datasets[given.dataset] if given.dataset else Dataset.model_construct()
         merged = entry.model_dump() | given.model_dump(exclude_unset=True)
         merged["vars"] = entry.vars | given.vars
-        if merged["format"] is None:
-            raise ValueError("expected a `format:` (how a row is laid out), found none")
+        if bool(merged["format"]) == bool(merged["map"]):
+            raise ValueError(
+                "expected either a `format:` (how a row is laid out; auto recognises it) or a "
+                f"`map:` of columns, found {'both' if merged['map'] else 'none'}"
+            )
         hub = _hub_file(merged)
         path = f"{hub.folder}/{hub.file}" if hub else self._local(merged["path"])
         return Source(
             label=given.dataset or Path(merged["path"] or merged["file"]).stem,
             path=path,
-            format=merged["format"],
+            format=merged["format"] or "auto",
+            map=merged["map"],
+            filter=merged["filter"],
+            system=merged["system"],
             vars=merged["vars"],
             weight=given.weight,
             max_rows=given.max_rows,

@@ -68,9 +68,9 @@ def resolved_values(experiment: Experiment) -> dict[str, Any]:
         "data_id": data_id(experiment),
         "train_id": train_id(experiment),
         "base": experiment.base.model_dump(),
-        "sources": [source.model_dump() for source in experiment.sources],
+        "sources": [source.model_dump(mode="json") for source in experiment.sources],
         "prompts": experiment.prompts,
-        "config": experiment.config.model_dump(),
+        "config": experiment.config.model_dump(mode="json"),
         "versions": package_versions(),
     }
 

@@ -5,6 +5,7 @@ This is the only place where a default lives. `experiments/schema.json` (for edi
 """
 
 import re
+from datetime import date
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -18,8 +19,59 @@ from pydantic import (
 
 from snaketune.errors import nearest
 
-FormatName = Literal["assistant", "oasst1", "alpaca", "openai", "xtuner"]
-TemplateName = Literal["auto", "chatml"]
+FormatName = Literal[
+    "auto",
+    "alpaca",
+    "arxiv",
+    "assistant",
+    "colors",
+    "dolly",
+    "llava",
+    "moss",
+    "msagent",
+    "oasst1",
+    "oasst1_tree",
+    "oasst1_tree_all",
+    "openai",
+    "openorca",
+    "pair",
+    "preference",
+    "sharegpt",
+    "sql",
+    "text",
+    "xtuner",
+]
+TemplateName = Literal[
+    "auto",
+    "chatml",
+    "default",
+    "zephyr",
+    "internlm_chat",
+    "internlm2_chat",
+    "qwen_chat",
+    "minicpm3",
+    "moss_sft",
+    "llama2_chat",
+    "code_llama_chat",
+    "chatglm2",
+    "chatglm3",
+    "baichuan_chat",
+    "baichuan2_chat",
+    "wizardlm",
+    "vicuna",
+    "wizardcoder",
+    "deepseek_coder",
+    "deepseekcoder",
+    "deepseek_moe",
+    "mistral",
+    "mixtral",
+    "deepseek_v2",
+    "minicpm",
+    "gemma",
+    "cohere_chat",
+    "llama3_chat",
+    "phi3_chat",
+]
 DeepSpeedStage = Literal["none", "zero2"]
 FORMAT_NAMES: tuple[str, ...] = get_args(FormatName)
 
@@ -63,6 +115,21 @@ class Model(Origin):
     license: str = Field("", description="the model's licence")
 
 
+class Columns(Strict):
+    """The columns of a flat table."""
+
+    user: str = Field(description="the column that asks")
+    assistant: str = Field(description="the column that answers")
+    system: str | None = Field(None, description="the column with a system message")
+
+
+class Filter(Strict):
+    """Which rows of an arXiv dump to use."""
+
+    categories: list[str] = Field([], description="any of these, e.g. [cs.AI, cs.CL, cs.CV]")
+    start_date: date | None = Field(None, description="updated on this day or later, YYYY-MM-DD")
+
+
 class Rows(Strict):
     """Where rows are and how they are laid out."""
 
@@ -71,7 +138,14 @@ class Rows(Strict):
     revision: str | None = Field(None, description="what pins a hub source")
     file: str | None = Field(None, description="the file to read inside a hub source")
     sha256: Sha256 | None = Field(None, description="expected SHA-256 of the file")
-    format: FormatName | None = Field(None, description="the shape of its rows")
+    format: FormatName | None = Field(
+        None, description="the shape of its rows; `auto` recognises it or says why not"
+    )
+    map: Columns | None = Field(
+        None, description="in place of `format`, for any flat table: which column says what"
+    )
+    filter: Filter | None = Field(None, description="which rows to use (arxiv)")
+    system: str | None = Field(None, description="a system message for rows that have none")
     vars: dict[str, str] = Field(
         {}, description="values for {{placeholders}} in the rows (assistant: name, author)"
     )
@@ -97,7 +171,7 @@ class DataSource(Rows):
         1.0, gt=0, description="how often each row is seen in an epoch: 0.5 is a seeded half"
     )
     max_rows: Positive | None = Field(
-        None, description="use at most this many conversations, a seeded sample; default: all"
+        None, description="use at most this many rows, a seeded sample; default: all"
     )
 
     @field_validator("dataset")
@@ -179,8 +253,21 @@ class Configuration(Strict):
     template: TemplateName = Field(
         "auto", description="`auto`: the tokenizer's own chat template; or a named one"
     )
+    loss_on: Literal["assistant", "last_turn", "all"] = Field(
+        "assistant", description="what is learned: every answer, the last one, or all text"
+    )
     max_length: int = Field(2048, ge=8, description="tokens in a sample and in a pack")
-    pack: bool = Field(True, description="put several whole samples in one row of max_length")
+    truncation: Literal["right", "left_turns", "drop", "error"] = Field(
+        "right",
+        description="what happens to a longer sample: its end is cut, its oldest turns are left "
+        "out, it is dropped, or the preparation stops",
+    )
+    deduplicate: bool = Field(False, description="use equal conversations once")
+    pack: bool | Literal["xtuner"] = Field(
+        True,
+        description="put several whole samples in one row of max_length; `xtuner` instead cuts "
+        "at exactly max_length, in 32 shards, as XTuner does",
+    )
     train: Train = Train()
     sample: Sample = Sample()
     evaluate: Evaluate = Evaluate()

@@ -22,6 +22,7 @@ class Batch:
         position_ids: (1, tokens) int64, from 0 in each sample.
         predicts: (supervised,) int64, the positions whose next token carries loss.
         targets: (supervised,) int64, those next tokens.
+        weights: (supervised,) float32, how much each counts; None where all count the same.
         lengths: Tokens of each sample.
     """
 
@@ -30,12 +31,18 @@ class Batch:
     predicts: torch.Tensor
     targets: torch.Tensor
     lengths: list[int]
+    weights: torch.Tensor | None = None
 
     def to(self, where: torch.device) -> "Batch":
         """Return the batch on a device."""
         tensors = (self.input_ids, self.position_ids, self.predicts, self.targets)
         ids, positions, predicts, targets = (tensor.to(where) for tensor in tensors)
-        return Batch(ids, positions, predicts, targets, self.lengths)
+        weights = None if self.weights is None else self.weights.to(where)
+        return Batch(ids, positions, predicts, targets, self.lengths, weights)
+
+    def loss_weight(self) -> float:
+        """Return the sum of the weights: the supervised tokens where all count the same."""
+        return len(self.targets) if self.weights is None else self.weights.sum().item()
 
 
 def flatten(packs: Sequence[Pack]) -> Batch:
@@ -50,11 +57,12 @@ def flatten(packs: Sequence[Pack]) -> Batch:
         torch.from_numpy(predicts),
         torch.from_numpy(labels[predicts + 1].astype(np.int64)),
         lengths.tolist(),
+        _weights(packs, predicts),
     )
 
 
 def loss_sum(model: Any, batch: Batch) -> torch.Tensor:
-    """Return the cross entropy summed over a batch's supervised tokens, in fp32.
+    """Return the cross entropy summed over a batch's supervised tokens, weighted, in fp32.
 
     Logits are computed at those positions alone. Samples are kept apart by their lengths where
     our own attention runs, by their position ids elsewhere.
@@ -67,7 +75,20 @@ def loss_sum(model: Any, batch: Batch) -> torch.Tensor:
         use_cache=False,
         **({"segment_lengths": batch.lengths} if apart else {}),
     )
-    return cross_entropy(output.logits[0].float(), batch.targets, reduction="sum")
+    logits = output.logits[0].float()
+    if batch.weights is None:
+        return cross_entropy(logits, batch.targets, reduction="sum")
+    return cross_entropy(logits, batch.targets, reduction="none") @ batch.weights
+
+
+def _weights(packs: Sequence[Pack], predicts: np.ndarray) -> torch.Tensor | None:
+    if all(pack.weights is None for pack in packs):
+        return None
+    weights = [
+        np.ones(len(pack.labels), np.float32) if pack.weights is None else pack.weights
+        for pack in packs
+    ]
+    return torch.from_numpy(np.concatenate(weights)[predicts + 1])
 
 
 def _row(values: np.ndarray) -> torch.Tensor:

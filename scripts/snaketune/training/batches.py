@@ -33,7 +33,7 @@ class Batches:
         self.size = batch_size * processes
         self.per_epoch = -(-len(packs) // self.size)
         self.total = self.per_epoch * epochs
-        self._supervised = packs.supervised_tokens()
+        self._weights = packs.loss_weights()
         self._order = lru_cache(maxsize=2)(self._permutation)
 
     def indices(self, iteration: int) -> np.ndarray:
@@ -44,9 +44,9 @@ class Batches:
     def _permutation(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.packs))
 
-    def supervised_tokens(self, iterations: Sequence[int]) -> int:
-        """Return the tokens that carry loss in some iterations, over all processes."""
-        return int(sum(self._supervised[self.indices(i)].sum() for i in iterations))
+    def loss_weight(self, iterations: Sequence[int]) -> float:
+        """Return the sum of the tokens' loss weights in some iterations, over all processes."""
+        return float(sum(self._weights[self.indices(i)].sum() for i in iterations))
 
     def batch(self, iteration: int) -> Batch:
         """Return this process's part of an iteration."""

@@ -2,7 +2,8 @@
 
 An iteration is one micro-batch; after every `accumulate` of them the weights are updated. The
 loss of an update is the sum over its tokens divided by the supervised tokens in all of its
-micro-batches, so batch 8 × accumulate 1 and batch 1 × accumulate 8 are the same training.
+micro-batches (by the sum of their weights, where data weighs its answers), so batch 8 × accumulate
+1 and batch 1 × accumulate 8 are the same training.
 
 A checkpoint holds the weights after the last update and the random state there. Resuming goes
 back to that update and repeats the iterations since, which gives the same numbers bit for bit
@@ -96,7 +97,7 @@ class Trainer:
         update = self.update_of(iteration)
         last = iteration == update[-1]
         loss = loss_sum(self.model, batch)
-        self.engine.backward(loss / self.batches.supervised_tokens(update), last)
+        self.engine.backward(loss / self.batches.loss_weight(update), last)
         lr = learning_rate(iteration, self.batches.total, self.train.lr, self.train.warmup_ratio)
         grad_norm = self.engine.update(lr) if last else None
         counts = torch.tensor([batch.input_ids.numel(), len(batch.targets)], device=self.where)
@@ -109,7 +110,7 @@ class Trainer:
             "iteration": iteration,
             "epoch": iteration / self.batches.per_epoch,
             "lr": lr,
-            "loss": total_loss / supervised,
+            "loss": total_loss / self.batches.loss_weight([iteration]),
             "update": (iteration - 1) // self.train.accumulate + 1 if last else None,
             "update_loss": self._finish_update(update) if last else None,
             "grad_norm": grad_norm,
@@ -136,7 +137,7 @@ class Trainer:
         )
 
     def _finish_update(self, update: range) -> float:
-        mean = sum(self._update_loss) / self.batches.supervised_tokens(update)
+        mean = sum(self._update_loss) / self.batches.loss_weight(update)
         self._update_loss.clear()
         return mean
 
