@@ -1,3 +1,13 @@
+import csv
+import gzip
+import io
+import json
+import tarfile
+import zipfile
+
+import openpyxl
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 
 from snaketune.data.reading import read_rows
@@ -81,3 +91,122 @@ def test_a_file_that_cannot_be_read_is_told_with_its_line_and_a_fix(tmp_path, co
 def test_a_missing_file_is_told_with_what_its_path_is_relative_to(tmp_path):
     with pytest.raises(UserError, match=r"none.jsonl: No such file(.|\n)*relative to experiments/"):
         values_of(tmp_path / "none.jsonl")
+
+
+ROWS = [{"a": "1", "b": "二"}, {"a": "3", "b": "x,\ny"}, {"a": "5", "b": ""}]
+
+
+def as_lines(rows=ROWS):
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def write_csv(path, delimiter=","):
+    with path.open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.DictWriter(file, ["a", "b"], delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(ROWS)
+
+
+def write_excel(path):
+    book = openpyxl.Workbook()
+    for cells in [("a", "b"), *((row["a"], row["b"]) for row in ROWS)]:
+        book.active.append(cells)
+    book.save(path)
+
+
+def write_arrow(path, new):
+    table = pa.Table.from_pylist(ROWS)
+    with new(str(path), table.schema) as writer:
+        writer.write_table(table)
+
+
+WRITERS = {
+    "rows.jsonl.gz": lambda path: path.write_bytes(gzip.compress(as_lines())),
+    "rows.csv": write_csv,
+    "rows.tsv": lambda path: write_csv(path, "\t"),
+    "rows.xlsx": write_excel,
+    "rows.parquet": lambda path: parquet.write_table(pa.Table.from_pylist(ROWS), path),
+    "rows.arrow": lambda path: write_arrow(path, pa.ipc.new_file),
+    "stream.arrow": lambda path: write_arrow(path, pa.ipc.new_stream),
+    "named-wrongly.json": lambda path: path.write_bytes(gzip.compress(as_lines())),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_tables_and_compressed_files_are_read(tmp_path, name):
+    path = tmp_path / name
+    WRITERS[name](path)
+    assert values_of(path) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("name", "places"),
+    [("rows.csv", [2, 3, 5]), ("rows.xlsx", [2, 3, 4]), ("rows.parquet", [1, 2, 3])],
+)
+def test_a_row_of_a_table_knows_its_place(tmp_path, name, places):
+    path = tmp_path / name
+    WRITERS[name](path)
+    assert [row.place for row in read_rows(path)] == [f"{path}:{place}" for place in places]
+
+
+def test_a_text_file_is_one_row(tmp_path):
+    (tmp_path / "a.txt").write_text("one\ntwo\u2028three\n", encoding="utf-8-sig")
+    assert values_of(tmp_path / "a.txt") == [{"text": "one\ntwo\u2028three\n"}]
+
+
+def test_a_folder_is_read_file_by_file_by_name(tmp_path):
+    for name in ("b.jsonl", "a.jsonl", "sub/c.jsonl", ".hidden", "_SUCCESS"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps({"in": name}))
+    assert [row["in"] for row in values_of(tmp_path)] == ["a.jsonl", "b.jsonl", "sub/c.jsonl"]
+
+
+def test_what_datasets_saved_to_disk_is_read_in_the_order_it_says(tmp_path):
+    for name in ("b", "a"):
+        table = pa.Table.from_pylist([{"in": name}])
+        with pa.ipc.new_stream(str(tmp_path / f"{name}.arrow"), table.schema) as writer:
+            writer.write_table(table)
+    state = {"_data_files": [{"filename": "b.arrow"}, {"filename": "../../a.arrow"}]}
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    (tmp_path / "dataset_info.json").write_text("{}")
+    assert [row["in"] for row in values_of(tmp_path)] == ["b", "a"]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_an_archive_is_read_without_leaving_a_trace_outside(tmp_path, kind):
+    path, inside = tmp_path / "folder" / f"rows.{kind}", "../../escaped.jsonl"
+    path.parent.mkdir()
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(inside, as_lines())
+    else:
+        with tarfile.open(path, "w:gz" if kind == "tar.gz" else "w") as archive:
+            member = tarfile.TarInfo(inside)
+            member.size = len(as_lines())
+            archive.addfile(member, io.BytesIO(as_lines()))
+            link = tarfile.TarInfo("link")
+            link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            archive.addfile(link)
+    assert values_of(path) == ROWS
+    assert [file.name for file in tmp_path.rglob("*")] == ["folder", path.name]
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.parquet", "rows.xlsx", "stream.arrow"])
+def test_a_file_that_was_cut_off_is_told(tmp_path, name):
+    path = tmp_path / name
+    WRITERS[name](path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match=f"cannot read the data file {path}"):
+        values_of(path)
+
+
+def test_a_csv_row_of_another_width_is_told_with_its_line(tmp_path):
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n1,2,3\n")
+    with pytest.raises(UserError, match=r"rows.csv:3: expected 2 cells .* found more"):
+        values_of(tmp_path / "rows.csv")
+
+
+def test_a_csv_that_is_not_utf8_is_told(tmp_path):
+    (tmp_path / "rows.csv").write_bytes("a,b\n1,二\n".encode("gb18030"))
+    with pytest.raises(UserError, match=r"rows.csv:\d: byte 0xb6 is not UTF-8(.|\n)*iconv"):
+        values_of(tmp_path / "rows.csv")

@@ -180,7 +180,7 @@ class Mirror:
 
     def _describe(self, run_id: str) -> None:
         """Send parameters and resolved.yaml."""
-        params = _flatten(self.experiment.config.model_dump())
+        params = _flatten(self.experiment.config.model_dump(mode="json"))
         for start in range(0, len(params), _PARAMS):
             self._client.log_batch(run_id, params=_params(params[start : start + _PARAMS]))
         self._client.log_artifact(run_id, str(self.folder / "resolved.yaml"))
