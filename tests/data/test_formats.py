@@ -1,6 +1,16 @@
 import pytest
 
-from snaketune.data.formats import FORMATS, Conversation, RowError, Unusable, fill, trim
+from snaketune.data.formats import (
+    FORMATS,
+    Conversation,
+    RowError,
+    Unusable,
+    arxiv_filter,
+    fill,
+    mapped,
+    recognise,
+    trim,
+)
 from snaketune.experiment.schema import FORMAT_NAMES
 
 
@@ -12,6 +22,32 @@ def chat(*contents, system=None):
         {"role": roles[index % 2], "content": content} for index, content in enumerate(contents)
     ]
 
+
+def answer_with_call(arguments):
+    call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
+    return {"role": "assistant", "content": "", "tool_calls": [call]}
+
+
+def reply(text, rank, *replies, role="assistant"):
+    return {"role": role, "text": text, "rank": rank, "replies": list(replies)}
+
+
+TREE = {
+    "message_tree_id": "x",
+    "prompt": reply(
+        "Q",
+        None,
+        reply("worse", 1),
+        reply(
+            "best",
+            0,
+            reply("more", 0, reply("end", 0), role="prompter"),
+            reply("other", 1, role="prompter"),
+        ),
+        reply("gone", 2) | {"deleted": True},
+        role="prompter",
+    ),
+}
 
 GOOD = [
     ("assistant", {"question": "Q", "answers": ["A", "B"]}, [chat("Q", "A"), chat("Q", "B")]),
@@ -47,6 +83,170 @@ GOOD = [
         [chat("1", "2", "3", "4", system="S")],
     ),
     ("xtuner", {"conversation": [{"system": "", "input": "Q", "output": "A"}]}, [chat("Q", "A")]),
+    ("alpaca", {"instruction_zh": "问", "input_zh": "", "output_zh": "答"}, [chat("问", "答")]),
+    ("arxiv", {"abstract": " On x.\n", "title": "X"}, [chat("On x.", "X")]),
+    (
+        "colors",
+        {"description": "Sky: A calm blue.", "color": "#6cf"},
+        [chat("A calm blue.", "#6cf")],
+    ),
+    ("colors", {"description": "A calm blue.", "color": "#6cf"}, [chat("A calm blue.", "#6cf")]),
+    ("dolly", {"instruction": "I", "context": "C", "response": "R"}, [chat("I\nC", "R")]),
+    (
+        "openorca",
+        {"system_prompt": "S", "question": "Q", "response": "A"},
+        [chat("Q", "A", system="S")],
+    ),
+    ("openorca", {"system_prompt": "", "question": "Q", "response": "A"}, [chat("Q", "A")]),
+    ("pair", {"question": "Q", "answer": "A"}, [chat("Q", "A")]),
+    ("pair", {"question": "Q", "response": "A"}, [chat("Q", "A")]),
+    ("pair", {"prompt": "Q", "completion": "A"}, [chat("Q", "A")]),
+    ("pair", {"prompt": "Q", "response": "A"}, [chat("Q", "A")]),
+    ("pair", {"input": "Q", "output": "A"}, [chat("Q", "A")]),
+    (
+        "sql",
+        {"context": "CREATE", "question": "Q", "answer": "SELECT"},
+        [chat("CREATE\nQ", "SELECT")],
+    ),
+    ("text", {"text": "All."}, [[{"role": "text", "content": "All."}]]),
+    ("text", "All.", [[{"role": "text", "content": "All."}]]),
+    (
+        "sharegpt",
+        {
+            "conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}],
+            "system": "S",
+        },
+        [chat("Q", "A", system="S")],
+    ),
+    (
+        "sharegpt",
+        {
+            "conversations": [
+                {"from": "human", "value": "Q"},
+                {"from": "function_call", "value": '{"name": "f", "arguments": {"x": 1}}'},
+                {"from": "observation", "value": "2"},
+                {"from": "gpt", "value": "A"},
+            ],
+            "tools": "[]",
+        },
+        [
+            [
+                *chat("Q"),
+                answer_with_call({"x": 1}),
+                {"role": "tool", "content": "2"},
+                *chat("Q", "A")[1:],
+            ]
+        ],
+    ),
+    (
+        "openai",
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "Q"}, "!"]}]},
+        [chat("Q!")],
+    ),
+    (
+        "openai",
+        {
+            "messages": [
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [{"function": {"name": "f", "arguments": '{"x": 1}'}}],
+                }
+            ]
+        },
+        [[answer_with_call({"x": 1})]],
+    ),
+    (
+        "openai",
+        {
+            "messages": [
+                {
+                    "role": "assistant",
+                    "content": "",
+                    "function_call": {"name": "f", "parameters": {"x": 1}},
+                }
+            ]
+        },
+        [[answer_with_call({"x": 1})]],
+    ),
+    *(
+        (
+            "openai",
+            {"conversation": [{"role": "assistant", "content": "A"} | given]},
+            [[{"role": "assistant", "content": "A", "weight": weight}]],
+        )
+        for given, weight in [
+            ({"loss": True}, 1.0),
+            ({"loss": False}, 0.0),
+            ({"loss": "True"}, 1.0),
+            ({"loss": "false"}, 0.0),
+            ({"loss_weight": 0.25}, 0.25),
+            ({"loss": 0}, 0.0),
+        ]
+    ),
+    (
+        "xtuner",
+        {"conversation": [{"input": "Q", "output": "A", "output_with_loss": False}]},
+        [[*chat("Q"), {"role": "assistant", "content": "A", "weight": 0.0}]],
+    ),
+    ("oasst1_tree", TREE, [chat("Q", "best", "more", "end")]),
+    (
+        "oasst1_tree_all",
+        TREE,
+        [chat("Q", "best", "more", "end"), chat("Q", "best", "other"), chat("Q", "worse")],
+    ),
+    (
+        "moss",
+        {
+            "meta_instruction": "S\n",
+            "num_turns": 1,
+            "chat": {
+                "turn_1": {
+                    "Human": "<|Human|>: Q<eoh>\n",
+                    "Inner Thoughts": "<|Inner Thoughts|>: T<eot>\n",
+                    "Commands": '<|Commands|>: Calculate("1+1")<eoc>\n',
+                    "Tool Responses": "<|Results|>:\n2\n<eor>\n",
+                    "MOSS": "<|MOSS|>: A<eom>\n",
+                },
+                "turn_2": {
+                    "Human": "<|Human|>: R<eoh>",
+                    "Commands": "<|Commands|>: None<eoc>",
+                    "MOSS": "B",
+                },
+            },
+        },
+        [
+            [
+                *chat("Q", 'Thought: T\nCommand: Calculate("1+1")', system="S"),
+                {"role": "tool", "content": "2"},
+                *chat("x", "A", "R", "B")[1:],
+            ]
+        ],
+    ),
+    (
+        "msagent",
+        {
+            "conversations": str(
+                [
+                    {"from": "system", "value": "S"},
+                    {"from": "user", "value": "Q"},
+                    {
+                        "from": "assistant",
+                        "value": 'I look. <|startofthink|>```JSON\n{"api_name": "find", "parameters": '
+                        '{"q": "x"}}```<|endofthink|>\n\n<|startofexec|>```JSON\n[1]\n```'
+                        "<|endofexec|>\nIt is 1.",
+                    },
+                ]
+            )
+        },
+        [
+            [
+                *chat("Q", 'Thought: I look.\nAction: find\nAction Input: {"q": "x"}', system="S"),
+                {"role": "tool", "content": "Response: [1]"},
+                {"role": "assistant", "content": "Final Answer: It is 1."},
+            ]
+        ],
+    ),
 ]
 
 BAD = [
@@ -68,6 +268,22 @@ BAD = [
     ("openai", {"messages": {"role": "user"}}, "'messages': expected a list, found dict"),
     ("openai", ["hello"], "expected an object with 'role', found str"),
     ("xtuner", {"conversation": [{"input": "Q"}]}, "'output' is missing"),
+    ("pair", {"q": "Q"}, "question, answer; question, response; prompt, completion"),
+    ("openai", {"messages": [{"role": "assistant", "content": "A", "loss": "no"}]}, "'loss'"),
+    ("openai", {"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "is no text"),
+    ("openai", {"messages": chat("Q"), "tools": "[{"}, "'tools': not valid JSON"),
+    ("sharegpt", {"conversations": [{"from": "function_call", "value": "f(1)"}]}, "not valid JSON"),
+    ("sharegpt", {"conversations": [{"from": "elf", "value": "x"}]}, "found 'elf'"),
+    ("msagent", {"conversations": "__import__('os')"}, "a text that is no list of messages"),
+    ("preference", {"prompt": "Q", "chosen": "A", "rejected": "B"}, "map: {user: prompt"),
+    (
+        "llava",
+        {"image": "a.jpg", "conversations": [{"from": "human", "value": "<image>\nWhat?"}]},
+        "rows with images cannot be trained on yet",
+    ),
+    ("llava", {"image": "a.jpg", "conversations": []}, "found it 0 times"),
+    ("moss", {"meta_instruction": "S", "chat": {"turn_1": {"MOSS": "A"}}}, "'Human' is missing"),
+    ("oasst1_tree", {"prompt": {"role": "robot", "text": "x"}}, "found 'robot'"),
     ("xtuner", {"conversation": ["Q"]}, "expected an object with 'system', found str"),
     ("xtuner", {"conversation": [{"system": 3, "input": "Q", "output": "A"}]}, "'system'"),
 ]
@@ -170,3 +386,56 @@ def test_calls_and_their_results_are_a_dialogue():
 def test_half_a_character_is_no_text():
     with pytest.raises(RowError, match="half a character"):
         trimmed(chat("Q", "\ud83d"))
+
+
+RECOGNISED = {
+    "alpaca": {"instruction": "I", "input": "", "output": "O"},
+    "sql": {"context": "C", "question": "Q", "answer": "A"},
+    "pair": {"question": "Q", "answer": "A"},
+    "openorca": {"system_prompt": "", "question": "Q", "response": "A"},
+    "openai": chat("Q", "A"),
+    "oasst1": {"text": "### Human: Q### Assistant: A"},
+    "text": {"text": "Once upon a time"},
+    "sharegpt": {"conversations": [{"from": "human", "value": "Q"}]},
+    "llava": {"image": "x.jpg", "conversations": [{"from": "human", "value": "<image>"}]},
+    "xtuner": {"conversation": [{"input": "Q", "output": "A"}]},
+    "oasst1_tree": TREE,
+    "preference": {"prompt": "Q", "chosen": "A", "rejected": "B"},
+    "assistant": {"question": "Q", "answers": ["A"]},
+    "arxiv": {"abstract": "A", "title": "T", "categories": "cs.AI"},
+}
+
+
+@pytest.mark.parametrize("name", RECOGNISED)
+def test_a_shape_is_recognised(name):
+    assert recognise([RECOGNISED[name]]) == [name]
+
+
+@pytest.mark.parametrize(
+    ("rows", "fitting"),
+    [
+        ([{"a": "Q", "b": "A"}], []),
+        ([RECOGNISED["alpaca"], RECOGNISED["sharegpt"]], []),
+        ([{"instruction": "I", "output": "O", "response": "R"}], ["alpaca", "dolly"]),
+        ([3], []),
+    ],
+)
+def test_a_shape_in_doubt_is_not(rows, fitting):
+    assert recognise(rows) == fitting
+
+
+def test_any_flat_table_can_be_mapped():
+    parse = mapped({"user": "Frage", "assistant": "Antwort", "system": "Rolle"})
+    row = {"Frage": "Q", "Antwort": "A", "Rolle": "S", "Nr": 3}
+    assert parse(row)[0].messages == chat("Q", "A", system="S")
+    with pytest.raises(RowError, match="'Antwort' is missing; the row has: Frage"):
+        parse({"Frage": "Q"})
+
+
+@pytest.mark.parametrize(
+    ("categories", "start", "kept"),
+    [([], None, True), (["cs.CL"], None, True), (["cs"], None, False), ([], "2020-01-02", False)],
+)
+def test_arxiv_rows_are_chosen_by_category_and_date(categories, start, kept):
+    row = {"categories": "math.CO cs.CL", "update_date": "2020-01-01"}
+    assert arxiv_filter(categories, start)(row) is kept

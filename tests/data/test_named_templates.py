@@ -46,7 +46,8 @@ GOLDEN = {
     "that your responses are socially unbiased and positive in nature.\nS\n<</SYS>>\n [/INST] "
     "[INST] Q [/INST]⟦A</s>⟧\n<s>[INST] R [/INST]⟦B</s>⟧\n",
     "code_llama_chat": "<s>S\n[INST] Q [/INST]⟦A</s>⟧<s>[INST] R [/INST]⟦B</s>⟧",
-    "chatglm2": "<s>S\n[Round 1]\n\n问：Q\n\n答：⟦A</s>⟧\n\n<s>[Round 2]\n\n问：R\n\n答：⟦B</s>⟧\n\n",
+    "chatglm2": "<s>S\n[Round 1]\n\n问：Q\n\n答：⟦A</s>⟧\n\n"
+    "<s>[Round 2]\n\n问：R\n\n答：⟦B</s>⟧\n\n",
     "chatglm3": "<s><|system|>\nS<|user|>\nQ<|assistant|>\n⟦A</s>⟧\n"
     "<s><|user|>\nR<|assistant|>\n⟦B</s>⟧\n",
     "baichuan_chat": "<s>S\n<reserved_102>Q<reserved_103>⟦A</s>⟧\n"

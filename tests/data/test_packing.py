@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaketune.data.packing import pack
+from snaketune.data.packing import concatenate_and_cut, pack
 
 MAX_LENGTH = 12
 lengths_of_samples = st.lists(st.integers(1, MAX_LENGTH), max_size=60)
@@ -58,3 +58,27 @@ def test_many_samples_pack_as_the_slow_reference_does():
 )
 def test_these_samples_give_these_rows(lengths, rows):
     assert pack(lengths, MAX_LENGTH) == rows
+
+
+def test_the_courses_768_iterations():
+    rows = concatenate_and_cut([41] * 10_001, 1024)
+    assert 2 * len(rows) == 768
+    assert {sum(stop - start for _, start, stop in row) for row in rows} == {1024}
+    packed = len(rows) * 1024
+    assert 10_001 * 41 - packed == 16_825  # tokens dropped at the ends of 32 shards
+
+
+@pytest.mark.parametrize(("tokens", "dropped"), [(40, 6_824), (42, 26_826)])
+def test_rows_a_token_longer_or_shorter_give_768_too(tokens, dropped):
+    rows = concatenate_and_cut([tokens] * 10_001, 1024)
+    assert (2 * len(rows), 10_001 * tokens - len(rows) * 1024) == (768, dropped)
+
+
+@given(lengths_of_samples, st.integers(1, 4), st.integers(1, 20))
+def test_cutting_loses_only_the_ends_of_shards_and_invents_nothing(lengths, shards, batch):
+    rows = concatenate_and_cut(lengths, MAX_LENGTH, shards, batch)
+    tokens = [(n, t) for row in rows for n, start, stop in row for t in range(start, stop)]
+    assert len(set(tokens)) == len(tokens)
+    assert all(t < lengths[n] for n, t in tokens)
+    assert sum(lengths) - len(tokens) <= shards * (MAX_LENGTH - 1)
+    assert all(sum(stop - start for _, start, stop in row) <= MAX_LENGTH for row in rows)

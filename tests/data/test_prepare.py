@@ -283,3 +283,120 @@ def test_tokens_per_epoch_add_up_to_the_tokens_in_the_packs(run, source, tmp_pat
     assert stored == report["train"]["tokens"]
     supervised = chain(*(pack.labels != -100 for pack in Packs(tmp_path / "out/train.arrow")))
     assert sum(map(bool, supervised)) == report["train"]["supervised_tokens"]
+
+
+MANY = [{"instruction": f"{n}?", "output": "word " * (n % 9 + 1)} for n in range(2600)]
+
+
+def test_any_number_of_workers_gives_the_same_bytes(run, source, tmp_path):
+    for workers in (1, 2, 3):
+        run(source(MANY, weight=1.5), output=str(workers), workers=workers, heldout=0.1)
+    for name in (*FILES, "report.json", "data.json"):
+        one, two, three = ((tmp_path / str(n) / name).read_bytes() for n in (1, 2, 3))
+        assert one == two == three
+
+
+def test_a_mistake_in_a_worker_is_told_as_in_one_process(run, source):
+    rows = [*MANY, {"instruction": 3, "output": "x"}]
+    with pytest.raises(UserError, match=r"1 of the first 2601 rows(.|\n)*rows.jsonl:2601: "):
+        run(source(rows), workers=2)
+
+
+def test_a_longer_sample_may_be_dropped(run, source, tokenizer):
+    [told] = run(source(ROWS), max_length=60, truncation="drop")["sources"]
+    long = sum(length(tokenizer, row) > 60 for row in ROWS)
+    assert told["dropped"]["longer than max_length = 60"]["samples"] == long > 0
+    assert told["truncated"]["samples"] == 0
+
+
+def test_a_longer_sample_may_stop_the_preparation(run, source):
+    with pytest.raises(UserError, match=r"rows.jsonl:\d+: \d+ tokens, and max_length is 60"):
+        run(source(ROWS), max_length=60, truncation="error")
+
+
+def test_the_oldest_turns_may_be_left_out(run, source, tokenizer, tmp_path):
+    turns = [
+        {"role": role, "content": f"{role} {n} " + "word " * 10}
+        for n in range(8)
+        for role in ("user", "assistant")
+    ]
+    system = {"role": "system", "content": "Be brief."}
+    report = run(
+        source([{"messages": [system, *turns]}], format="openai"),
+        max_length=100,
+        truncation="left_turns",
+    )
+    [ids] = samples_of(tmp_path / "out/train.arrow")
+    rest = [
+        tokenizer.apply_chat_template([system, *turns[first:]], return_dict=False)
+        for first in range(0, 16, 2)
+    ]
+    assert ids == next(ids for ids in rest if len(ids) <= 100)
+    assert report["sources"][0]["truncated"]["tokens_cut"] == len(rest[0]) - len(ids)
+    assert report["sources"][0]["truncated"]["answers_cut"] == 1
+
+
+def test_pre_training_text_is_learned_whole_and_split_not_cut(run, source, tokenizer, tmp_path):
+    text = "Once there was a story. " * 60
+    report = run(source([{"text": text}], format="text"), max_length=64, pack=False)
+    samples = samples_of(tmp_path / "out/train.arrow")
+    whole = tokenizer(text + "<|endoftext|>", add_special_tokens=False)["input_ids"]
+    assert [token for ids in samples for token in ids] == whole
+    assert report["train"]["supervised_tokens"] == len(whole) - len(samples)
+    assert report["sources"][0]["truncated"]["samples"] == 0
+
+
+def test_duplicates_are_counted_and_may_be_left_out(run, source, tmp_path):
+    sources = source([*ROWS[:10], *ROWS[:4]]), source(ROWS[8:12], "more")
+    counted = run(*sources)
+    assert [told["duplicates"] for told in counted["sources"]] == [4, 2]
+    assert counted["train"]["samples"] == 18
+    assert run(*sources, deduplicate=True, output="once")["train"]["samples"] == 12
+
+
+def test_xtuners_packing_tells_what_it_drops(run, source, tmp_path):
+    rows = [{"instruction": f"{n:03}?", "output": "word " * 20} for n in range(640)]
+    report = run(source(rows), pack="xtuner", max_length=128)
+    packs = Packs(tmp_path / "out/train.arrow")
+    assert {len(pack.input_ids) for pack in packs} == {128}
+    dropped = report["train"]["tokens"] - 128 * len(packs)
+    assert report["train"]["tokens_not_packed"] == dropped > 0
+    weights = [(pack.labels != -100).sum() for pack in packs]
+    assert packs.loss_weights().tolist() == weights
+
+
+def test_the_weights_of_answers_are_stored(run, source, tmp_path):
+    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
+    half = {"messages": [turns[0], turns[1] | {"loss_weight": 0.5}]}
+    run(source([half, {"messages": turns}], format="openai"), pack=False)
+    first, second = Packs(tmp_path / "out/train.arrow")
+    assert set(first.weights.tolist()) == {0.0, 0.5}
+    assert set(second.weights.tolist()) == {0.0, 1.0}
+    learned = (first.labels != -100).sum()
+    assert Packs(tmp_path / "out/train.arrow").loss_weights().tolist() == [learned / 2, learned]
+
+
+def test_a_format_is_recognised_and_told(run, source):
+    assert run(source(ROWS, format="auto"))["sources"][0]["format"] == "alpaca"
+    with pytest.raises(UserError, match=r"fit no format(.|\n)*map: \{user"):
+        run(source([{"x": "1"}], format="auto"))
+    unsure = {"instruction": "I", "output": "O", "response": "R"}
+    with pytest.raises(UserError, match="fit the formats alpaca, dolly"):
+        run(source([unsure], format="auto"))
+
+
+def test_columns_are_mapped_and_a_system_text_is_added(run, source):
+    rows = [{"q": "Who?", "a": "Me."}]
+    given = source(rows, format="auto", map={"user": "q", "assistant": "a"}, system="Be brief.")
+    report = run(given)
+    assert report["sources"][0]["format"] == "map"
+    assert report["samples"][0].startswith("<|im_start|>system\nBe brief.<|im_end|>")
+
+
+def test_arxiv_rows_are_filtered_and_counted(run, source):
+    row = {"abstract": "On x.", "title": "X", "update_date": "2021-01-01"}
+    rows = [row | {"categories": "cs.AI"}, row | {"categories": "math.CO"}]
+    wanted = {"categories": ["cs.AI"], "start_date": "2020-01-01"}
+    [told] = run(source(rows, format="arxiv", filter=wanted))["sources"]
+    assert told["samples_kept"] == 1
+    assert told["dropped"]["left out by `filter`"]["samples"] == 1

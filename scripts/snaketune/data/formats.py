@@ -258,6 +258,7 @@ PAIRS = (
 )
 
 _IMPLIED = {
+    "alpaca": {"pair"},
     "sql": {"pair"},
     "openorca": {"pair"},
     "oasst1": {"text"},
