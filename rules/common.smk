@@ -5,8 +5,6 @@ import re
 import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
-
 from snaketune.experiment import base_id, data_id, load_studies, train_id
 from snaketune.experiment.identity import (
     EXPORT_VERSION,
@@ -14,6 +12,7 @@ from snaketune.experiment.identity import (
     canonical,
     data_key,
     evaluate_key,
+    report_key,
     train_key,
 )
 from snaketune.experiment.targets import explain_unknown
@@ -69,7 +68,7 @@ def refuse_unknown_targets():
     for target in filter(re.compile(r"(\./)*experiments/").match, sys.argv[1:]):
         message = explain_unknown(target, STUDIES)
         if message:
-            raise WorkflowError(message)
+            sys.exit(f"Error: {message}")
 
 
 refuse_unknown_targets()

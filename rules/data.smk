@@ -12,7 +12,6 @@ rule prepare_data:
         "store/data/{data_id}/train.arrow",
         "store/data/{data_id}/heldout.arrow",
         "store/data/{data_id}/report.json",
-        "store/data/{data_id}/report.txt",
     log:
         "logs/data/{data_id}.log",
     conda:
@@ -33,14 +32,21 @@ localrules:
 
 rule data_report:
     input:
-        processed("report.{extension}"),
+        script=ancient("scripts/data_report.py"),
+        data=processed("data.json"),
+        report=ancient(processed("report.json")),
     output:
-        "experiments/{experiment}/data/report.{extension}",
+        "experiments/{experiment}/data/report.html",
+        "experiments/{experiment}/data/report.json",
+        "experiments/{experiment}/data/report.txt",
     log:
-        "logs/{experiment}/data_report.{extension}.log",
-    wildcard_constraints:
-        extension="json|txt",
+        "logs/{experiment}/data_report.log",
     conda:
         "../envs/cpu.yaml"
+    params:
+        train=lambda wildcards: canonical(report_key(experiment(wildcards))),
+        data=subpath(input.data, parent=True),
+        folder="experiments/{experiment}/data",
     shell:
-        "cp {input} {output} 2> {log}"
+        "python {input.script} --config {wildcards.experiment} --data {params.data} "
+        "--output {params.folder} --log {log}"

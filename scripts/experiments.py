@@ -13,17 +13,11 @@ from rich.text import Text
 
 from snaketune import cli
 from snaketune.errors import UserError
-from snaketune.experiment import Studies, load_studies
+from snaketune.experiment import Experiment, Studies, data_id, load_studies, train_id
 from snaketune.experiment.targets import TARGETS
+from snaketune.files import read_json, read_jsonl
 
-STAGES = {
-    "data": "data/report.txt",
-    "trained": "checkpoints/train.json",
-    "adapter": "adapter",
-    "merged": "merged",
-    "evaluated": "eval/report.html",
-}
-"""A column's name and the target that shows the stage is done."""
+STAGES = ("data", "trained", "adapter", "merged", "evaluated")
 
 _BESIDE_NAME = 65
 """Characters that the columns beside the name need, with 20 for the description."""
@@ -63,9 +57,7 @@ def show(studies: Studies) -> None:
     description = Column("description", overflow="fold")
     table = Table(name, *STAGES, description, box=None, header_style="bold")
     for each, experiment in studies.experiments.items():
-        folder = Path("experiments") / each
-        done = ["yes" if (folder / target).exists() else "-" for target in STAGES.values()]
-        table.add_row(each, *done, Text(experiment.config.description))
+        table.add_row(each, *states(experiment), Text(experiment.config.description))
     cli.console.print(table, width=max(cli.console.width, longest + _BESIDE_NAME))
     for problem in studies.problems + studies.absent:
         cli.console.print(f"{problem}", style="red", markup=False)
@@ -73,6 +65,32 @@ def show(studies: Studies) -> None:
     cli.console.print(f"\nBuild a target, e.g.  snakemake experiments/{first}/merged")
     for target, meaning in TARGETS.items():
         cli.console.print(f"  experiments/NAME/{target:<22} {meaning}")
+
+
+def states(experiment: Experiment) -> list[str]:
+    """Return for each stage `yes`, `-`, `old` if made with other settings, or how far it is."""
+    folder, now = Path("experiments") / experiment.name, train_id(experiment)
+    checkpoints = folder / "checkpoints"
+    rows = read_jsonl(checkpoints / "metrics.jsonl")
+    trained = state(checkpoints / "train.json", now)
+    if trained == "-" and rows:
+        trained = f"at {rows[-1]['iteration']}"
+    data = Path("store/data") / data_id(experiment) / "data.json"
+    made = [state(folder / kind / "snaketune.json", now) for kind in ("adapter", "merged")]
+    return [
+        "yes" if data.exists() else "-",
+        trained,
+        *made,
+        state(folder / "eval/report.json", now),
+    ]
+
+
+def state(file: Path, now: str) -> str:
+    """Return `yes` if a file tells this train_id, `old` if another, `-` if it is not there."""
+    if not file.exists():
+        return "-"
+    told = read_json(file)
+    return "yes" if now in (told.get("train_id"), told.get("ids", {}).get("train")) else "old"
 
 
 if __name__ == "__main__":

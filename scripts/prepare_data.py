@@ -2,8 +2,8 @@
 
 python scripts/prepare_data.py --spec JSON --base store/models/ID --output store/data/ID
 
-The spec holds the keys that decide the processed data (`identity.data_key`): sources, template,
-max_length, pack, heldout. `snakemake experiments/X/data/report.txt` calls this with the right one.
+The spec holds the keys that decide the processed data (`identity.data_key`).
+`snakemake experiments/X/data/report.html` calls this with the right one.
 """
 
 import json

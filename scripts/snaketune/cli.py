@@ -45,7 +45,7 @@ def open_log(path: Path | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     terminal = os.fdopen(os.dup(2), "w", buffering=1)
     console.file = terminal
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     if leads:
         os.ftruncate(descriptor, 0)
     for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
@@ -57,6 +57,13 @@ def open_log(path: Path | None) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     root.addHandler(handler)
     logging.getLogger().addHandler(handler)  # warnings of other libraries: to the log alone
+
+
+def also_log_to(path: Path) -> None:
+    """Append everything that is told from now on to another file as well."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logging.getLogger("snaketune").addHandler(handler)
 
 
 def close_log() -> None:

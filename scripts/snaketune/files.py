@@ -65,6 +65,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
+                file.chmod(0o644)  # some writers leave what only its owner may read
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
         shutil.rmtree(path, ignore_errors=True)

@@ -60,8 +60,9 @@ def write_rows(path: Path, count: int) -> Path:
 
 def run_stage(rows: Path, base: Path, output: Path, workers: int) -> None:
     source = {"label": "rows", "path": str(rows), "format": "alpaca", "vars": {}, "weight": 1.0}
-    spec = {"sources": [source], "template": "auto", "max_length": 2048, "pack": True}
-    prepare(spec | {"heldout": 0.1}, base, output, workers)
+    spec = {"sources": [source], "template": "auto", "loss_on": "assistant", "heldout": 0.1}
+    spec |= {"max_length": 2048, "truncation": "right", "deduplicate": False, "pack": True}
+    prepare(spec, base, output, workers)
 
 
 def bare_call(rows: Path, base: Path) -> float:

@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from snaketune.evaluation.report import by_prompt, html, mib, minutes
+from snaketune.evaluation.report import by_prompt, html
+from snaketune.pages import mib, minutes
 
 EVIL = "<script>alert('x')</script> & [b]"
 

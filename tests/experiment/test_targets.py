@@ -45,7 +45,7 @@ def test_what_is_no_experiment_is_left_to_snakemake(studies, target):
         ("experiments/b/merged", ["until these mistakes", "b.yaml:3: foo: unknown key"]),
         (
             "experiments/c/merged",
-            ["c.yaml:2: data[1]:", "data/row.jsonl does not exist. Did you mean", "rows.jsonl'?"],
+            ["c.yaml:2: data[1]:", "data/row.jsonl does not exist;", "Did you mean 'rows.jsonl'?"],
         ),
     ],
 )

@@ -100,7 +100,7 @@ def test_parameters_are_the_whole_configuration_by_dotted_key(client, finished):
 def test_more_parameters_than_a_request_takes_are_sent_in_several(client, finished, monkeypatch):
     many = {f"key{number}": number for number in range(250)}
     experiment = read_resolved(finished.resolved)
-    other = dataclasses.replace(experiment, config=SimpleNamespace(model_dump=lambda: many))
+    other = dataclasses.replace(experiment, config=SimpleNamespace(model_dump=lambda mode: many))
     note = finished.output / "mlflow.json"
     before = note.read_text()
     note.unlink()

@@ -16,7 +16,7 @@ from snaketune.data.encoding import Chunk, Encoder, Settings
 from snaketune.data.formats import FORMATS, recognise
 from snaketune.data.packing import Piece, concatenate_and_cut, pack
 from snaketune.data.reading import Row, read_rows
-from snaketune.data.report import SHOWN, report_text, summarise
+from snaketune.data.report import SHOWN, summarise
 from snaketune.data.storage import (
     Samples,
     SampleWriter,
@@ -27,7 +27,7 @@ from snaketune.data.storage import (
 )
 from snaketune.data.template import ChatTemplate
 from snaketune.errors import UserError
-from snaketune.files import read_json, sha256, write_json, write_text
+from snaketune.files import read_json, sha256, write_json
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +97,8 @@ def prepare(spec: dict[str, Any], base: Path, output: Path, workers: int = 1) ->
         spec: `identity.data_key`: sources, template, loss_on, max_length, truncation,
             deduplicate, pack, heldout.
         base: The base model's folder, for its tokenizer and chat template.
-        output: The folder that gets samples.arrow, train.arrow, heldout.arrow, report.json,
-            report.txt and, last, data.json.
+        output: The folder that gets samples.arrow, train.arrow, heldout.arrow, report.json and,
+            last, data.json.
         workers: Processes; the files are the same whatever their number.
 
     Returns:
@@ -124,10 +124,10 @@ def prepare(spec: dict[str, Any], base: Path, output: Path, workers: int = 1) ->
     samples = Samples(output / "samples.arrow")
     _write(output / "train.arrow", packs, sizes, samples)
     _write(output / "heldout.arrow", _packs(heldout, sizes, spec), sizes, samples)
-    shown = [samples[number] for number in train[:2].tolist()]
-    report = summarise(spec, template, sources, splits, sizes, packs, shown)
+    shown = [samples[number] for number in train[:SHOWN].tolist()]
+    special = {name: samples.occurrences(i) for name, i in template.boundary_tokens().items()}
+    report = summarise(spec, template, sources, splits, sizes, packs, shown, special)
     write_json(output / "report.json", report)
-    write_text(output / "report.txt", report_text(report))
     write_json(output / "data.json", _manifest(output, template, spec, report))
     return report
 

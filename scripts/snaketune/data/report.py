@@ -1,5 +1,6 @@
-"""The data report: what was read, dropped, cut, and how it packs, as JSON and as text."""
+"""The data report: what was read, dropped, cut, and how it packs: JSON, text and a page."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,8 @@ import numpy as np
 from snaketune.data.packing import Piece
 from snaketune.data.storage import Sizes
 from snaketune.data.template import IGNORE, ChatTemplate, Encoded
+from snaketune.experiment.schema import Train
+from snaketune.pages import LINE, plot, render
 
 SHOWN = 5
 """How many places of the same mistake or reason are listed."""
@@ -20,6 +23,7 @@ def summarise(
     sizes: Sizes,
     packs: list[list[Piece]],
     shown: list[Encoded],
+    special: dict[str, int],
 ) -> dict[str, Any]:
     """Return the report as plain values; counts are in rows, samples or tokens as named.
 
@@ -29,6 +33,7 @@ def summarise(
         sizes: Of all samples.
         packs: The pieces of each training pack.
         shown: The samples to decode.
+        special: How often the tokens that begin and end texts are in all samples.
     """
     train = np.concatenate([split.train for split in splits])
     heldout = np.concatenate([split.heldout for split in splits])
@@ -38,7 +43,7 @@ def summarise(
     room = len(packs) * spec["max_length"] if spec["pack"] else tokens
     return {
         "template": template.name,
-        "max_length": spec["max_length"],
+        **{key: spec[key] for key in ("max_length", "loss_on", "truncation", "pack")},
         "sources": [_source(*pair, lengths) for pair in zip(sources, splits, strict=True)],
         "train": _totals(lengths[train], supervised[train])
         | {
@@ -46,6 +51,8 @@ def summarise(
             "fill_rate": round(packed / room, 4),
             "tokens_not_packed": tokens - packed,
         },
+        "histogram": _histogram(lengths[train]),
+        "special_tokens": special,
         "heldout": _totals(lengths[heldout], supervised[heldout]),
         "samples": [decode(template, sample) for sample in shown],
     }
@@ -79,6 +86,9 @@ def report_text(report: dict[str, Any]) -> str:
         f"filled to {train['fill_rate']:.0%}",
         f"held out: {heldout['samples']:,} samples, {heldout['tokens']:,} tokens "
         f"({heldout['supervised_tokens']:,} supervised)",
+        f"training: {report['training']['iterations']:,} iterations, "
+        f"{report['training']['updates']:,} updates, "
+        f"{report['training']['checkpoints']:,} checkpoints",
         f"lengths:  {_quantiles(train['length_quantiles'])}",
         "",
         "What the model learns from stands between ⟦ and ⟧:",
@@ -86,6 +96,59 @@ def report_text(report: dict[str, Any]) -> str:
     for sample in report["samples"]:
         lines += ["", sample.rstrip()]
     return "\n".join(lines) + "\n"
+
+
+def with_training(report: dict[str, Any], train: Train) -> dict[str, Any]:
+    """Return the report with what this data and these settings will come to, on one device."""
+    iterations = -(-report["train"]["packs"] // train.batch_size) * train.epochs
+    training = {
+        "iterations": iterations,
+        "updates": -(-iterations // train.accumulate),
+        "checkpoints": -(-iterations // train.save_every),
+    }
+    return report | {"training": training}
+
+
+def report_html(name: str, report: dict[str, Any]) -> str:
+    """Return the report as a page."""
+    edges, heights = report["histogram"]["edges"], report["histogram"]["samples"]
+    histogram = plot(
+        "lengths",
+        "tokens",
+        "samples",
+        lambda axes: axes.stairs(heights, edges, fill=True, color=LINE),
+    )
+    samples = [
+        [(text, bool(number % 2)) for number, text in enumerate(re.split("[⟦⟧]", sample))]
+        for sample in report["samples"]
+    ]
+    losses = [loss for source in report["sources"] for loss in _losses(source)]
+    return render(
+        "data/report.html.jinja",
+        name,
+        report=report,
+        histogram=histogram,
+        samples=samples,
+        losses=losses,
+    )
+
+
+def _losses(source: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
+    """Return (source, what was lost, first places) of all that was dropped or cut."""
+    name, cut = source["source"], source["truncated"]
+    losses = [
+        (name, f"{dropped['samples']:,} dropped: {reason}", dropped["first"])
+        for reason, dropped in source["dropped"].items()
+    ]
+    if cut["samples"]:
+        what = f"{cut['samples']:,} cut by {cut['tokens_cut']:,} tokens, "
+        losses.append((name, f"{what}{cut['answers_cut']:,} within an answer", cut["first"]))
+    return losses
+
+
+def _histogram(lengths: np.ndarray) -> dict[str, list[float]]:
+    samples, edges = np.histogram(lengths, bins=min(40, max(1, len(np.unique(lengths)))))
+    return {"edges": [round(edge, 2) for edge in edges.tolist()], "samples": samples.tolist()}
 
 
 def _totals(lengths: np.ndarray, supervised: np.ndarray) -> dict[str, Any]:
@@ -130,19 +193,9 @@ def _source_lines(source: dict[str, Any]) -> list[str]:
         f"{source['samples_kept']:,} samples kept ({source['samples_heldout']:,} held out), "
         f"{source['samples_per_epoch']:,} in an epoch"
     ]
-    for reason, dropped in source["dropped"].items():
-        first = ", ".join(dropped["first"])
-        lines.append(f"  dropped {dropped['samples']:,}: {reason} ({first})")
     if source["duplicates"]:
         lines.append(f"  {source['duplicates']:,} samples are there more than once")
-    cut = source["truncated"]
-    if cut["samples"]:
-        first = ", ".join(cut["first"])
-        lines.append(
-            f"  cut {cut['samples']:,} samples by {cut['tokens_cut']:,} tokens, "
-            f"{cut['answers_cut']:,} of them within an answer ({first})"
-        )
-    return lines
+    return lines + [f"  {what} ({', '.join(first)})" for _, what, first in _losses(source)]
 
 
 def _quantiles(quantiles: dict[str, float]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as compute
 
 from snaketune.data.packing import Piece
 from snaketune.data.template import IGNORE, Encoded, supervised_tokens
@@ -55,6 +56,11 @@ class Samples:
         ids, labels, weights = (self._table.column(name)[index].values for name in _SAMPLES.names)
         counted = None if weights is None else weights.to_numpy()
         return Encoded(ids.to_numpy(), labels.to_numpy(), counted)
+
+    def occurrences(self, token: int) -> int:
+        """Return how often a token is in all samples."""
+        ids = compute.list_flatten(self._table.column("input_ids"))
+        return compute.sum(compute.equal(ids, token)).as_py() or 0
 
 
 class Packs(Sequence[Pack]):

@@ -130,6 +130,12 @@ class ChatTemplate:
         ids = [self.tokenizer.token_to_id(name) for name in names]
         return sorted({token for token in ids if token is not None})
 
+    def boundary_tokens(self) -> dict[str, int]:
+        """Return the tokens that begin a text or end an answer, with their ids."""
+        names = [self._token("bos_token"), *map(self.tokenizer.id_to_token, self.end_token_ids())]
+        ids = {name: self.tokenizer.token_to_id(name) for name in names if name}
+        return {name: token for name, token in ids.items() if token is not None}
+
     def _require_end_token(self) -> None:
         """Refuse a template whose end mark is no token of this tokenizer: answers never end."""
         end = END_TOKENS.get(self.name) or ("" if self.name == "auto" else self._token("eos_token"))

@@ -7,7 +7,7 @@ from pydantic_core import ErrorDetails
 
 from snaketune.errors import nearest
 from snaketune.experiment.document import Document, KeyPath, Problem
-from snaketune.experiment.schema import XTUNER_NAMES, Train
+from snaketune.experiment.schema import XTUNER_NAMES, Configuration, Expansion, Train
 
 _PLAINER = {
     "model_type": "a mapping (`key: value`)",
@@ -55,7 +55,8 @@ def _is_union_branch(part: str | int) -> bool:
 def _message(details: ErrorDetails, path: KeyPath, model: type[BaseModel]) -> str:
     kind, text = details["type"], details["msg"]
     if kind == "extra_forbidden":
-        return _unknown_key(str(path[-1]), _fields_at(model, path[:-1]))
+        more = list(Expansion.model_fields) if model is Configuration and len(path) == 1 else []
+        return _unknown_key(str(path[-1]), _fields_at(model, path[:-1]) + more)
     if kind == "missing":
         return "this required key is missing"
     if kind == "value_error":

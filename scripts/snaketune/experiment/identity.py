@@ -100,3 +100,10 @@ def evaluate_key(experiment: "Experiment") -> dict[str, Any]:
         "prompts": experiment.prompts,
         "version": EVALUATE_VERSION,
     }
+
+
+def report_key(experiment: "Experiment") -> dict[str, Any]:
+    """Return what the data report tells besides the data: how long training will be."""
+    return experiment.config.train.model_dump(
+        include={"epochs", "batch_size", "accumulate", "save_every"}
+    )

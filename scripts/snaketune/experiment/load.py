@@ -363,8 +363,10 @@ def _absent(base: Model, sources: list[Source], document: Document) -> Iterator[
         named.append((("model",), "model", base.source))
     for path, key, name in named:
         if not Path(name).exists():
-            hint = nearest(name, map(str, Path(name).parent.glob("*")))
-            yield Problem(document.place(path), f"{name} does not exist.{hint}", key)
+            beside = (other.name for other in Path(name).parent.glob("*") if other.suffix)
+            hint = nearest(Path(name).name, beside)
+            message = f"{name} does not exist; paths are relative to experiments/.{hint}"
+            yield Problem(document.place(path), message, key)
 
 
 def _validated(

@@ -8,7 +8,7 @@ from snaketune.experiment.load import NOT_STUDIES, Studies
 
 TARGETS = {
     "resolved.yaml": "the full configuration with every default and the ids",
-    "data/report.txt": "what was read, dropped and cut, and what the model learns from",
+    "data/report.html": "what was read, dropped and cut, and what the model learns from",
     "data/report.json": "the same for programs",
     "checkpoints/last.pth": "training",
     "adapter": "the adapter in PEFT format",
@@ -18,7 +18,7 @@ TARGETS = {
 }
 """Below experiments/X/, and what each is."""
 
-_ALSO_MADE = {"checkpoints/train.json"}
+_ALSO_MADE = {"checkpoints/train.json", "data/report.txt"}
 _AT_ITERATION = re.compile(r"iter_[1-9]\d*/(adapter|merged)")
 
 
@@ -46,7 +46,7 @@ def explain_unknown(target: str, studies: Studies) -> str | None:
         )
     if file in TARGETS or file in _ALSO_MADE or _AT_ITERATION.fullmatch(file):
         return None
-    known = ", ".join(TARGETS)
+    known = ", ".join([*TARGETS, "iter_N/adapter", "iter_N/merged"])
     if not file:
         return f"name a target of {target}, e.g. {target.rstrip('/')}/merged. Known: {known}"
     return f"an experiment has no target '{file}'.{nearest(file, TARGETS)} Known: {known}"

@@ -34,7 +34,7 @@ def export_adapter(checkpoint: Path, base: Path, output: Path) -> None:
     config = lora_config(Method.model_validate(about["method"]))
     config.inference_mode = True
     hub = str(provenance["source"]).startswith("hf:")
-    config.base_model_name_or_path = provenance["source"][3:] if hub else str(base)
+    config.base_model_name_or_path = provenance["source"][3:] if hub else str(base.resolve())
     config.revision = provenance["revision"] if hub else None
     with atomic_folder(output) as folder:
         save_file(state["adapter"], folder / "adapter_model.safetensors", {"format": "pt"})

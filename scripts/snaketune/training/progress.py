@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from snaketune.cli import console
 
@@ -33,7 +33,6 @@ class Meter:
             TextColumn("training"),
             BarColumn(),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
             TextColumn("{task.fields[status]}"),
             console=console,
             disable=not console.is_terminal,
@@ -53,7 +52,8 @@ class Meter:
         self.done = row["iteration"]
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
-        status = f"loss {row['loss']:.3f}  {row['tokens_per_second']:.0f} tokens/s  "
+        eta = timedelta(seconds=round(self.eta()))
+        status = f"eta {eta}  loss {row['loss']:.3f}  {row['tokens_per_second']:.0f} tokens/s  "
         status += f"{row['peak_memory_bytes'] / 2**20:.0f} MiB"
         self._bar.update(self._task, completed=self.done, status=status)
         if self.done % self.every == 0 or self.done == self.total:

@@ -6,6 +6,7 @@ checkpoints/
     iter_N.pth       the newest `keep` checkpoints
     metrics.jsonl    one line an iteration
     samples.jsonl    one line an answer
+    train.log        what was told, over all interruptions
     last.pth         the newest of a finished run (a second name, not a second copy)
     train.json       the figures of a finished run; written last
     superseded/ID/   the same files of runs with other settings; they come back if the id does
@@ -59,6 +60,8 @@ class RunFolder:
         for file in (self.metrics, self.samples):
             kept = [row for row in read_jsonl(file) if row["iteration"] <= reached]
             write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+        if state:
+            log.info("going on from iteration %d", reached)
         return state
 
     def checkpoints(self) -> dict[int, Path]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
+from snaketune.cli import also_log_to
 from snaketune.data.storage import Packs
 from snaketune.errors import UserError
 from snaketune.experiment.resolved import Resolved, package_versions, to_yaml
@@ -82,6 +83,7 @@ def train(experiment: Resolved, base: Path, data: Path, output: Path) -> None:
         folder = RunFolder(output, _identity(experiment, base, data), experiment.config.train.keep)
         state = folder.open() if leads else None
         if leads:
+            also_log_to(output / "train.log")
             write_text(output / "resolved.yaml", to_yaml(experiment.values))
         processes.wait()
         if not leads:
@@ -174,13 +176,12 @@ def _announce(experiment: Resolved, batches: Batches, model: PeftModel) -> None:
     updates = -(-batches.total // train.accumulate)
     trainable, total = model.get_nb_trainable_parameters()
     log.info(
-        "%s: %d packs, %d iterations, %d updates, %d process(es), DeepSpeed %s, "
-        "%s of %s parameters trained",
+        "%s: %d packs, %d iterations, %d updates, %s, DeepSpeed %s, %s of %s parameters trained",
         experiment.name,
         len(batches.packs),
         batches.total,
         updates,
-        processes.count(),
+        "1 process" if processes.count() == 1 else f"{processes.count()} processes",
         train.deepspeed,
         f"{trainable:,}",
         f"{total:,}",

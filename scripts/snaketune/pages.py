@@ -1,0 +1,71 @@
+"""HTML pages: one file each that opens offline, in light and dark, on paper and on phones.
+
+Plots are matplotlib SVGs, as MLflow already brings matplotlib, and they need no script.
+"""
+
+from collections.abc import Callable
+from io import StringIO
+from typing import Any
+
+import jinja2
+import matplotlib
+
+matplotlib.use("svg")
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+
+_TEXT, LINE = "#010203", "#010204"
+"""Stand-ins in an SVG for colours that the page's style sheet decides."""
+
+
+def render(template: str, title: str, **values: Any) -> str:
+    """Return a page made of a template of this package, e.g. `evaluation/report.html.jinja`."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("snaketune", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(minutes=minutes, mib=mib, count=count)
+    return environment.get_template(template).render(title=title, **values)
+
+
+def plot(name: str, xlabel: str, ylabel: str, draw: Callable[[Axes], object]) -> str:
+    """Return an SVG of what `draw` puts on the axes, in LINE's colour.
+
+    Args:
+        name: Makes the SVG's ids; the same figures give the same bytes.
+    """
+    style: Any = {f"{part}.color": _TEXT for part in ("text", "xtick", "ytick")}
+    style |= {"axes.edgecolor": _TEXT, "axes.labelcolor": _TEXT, "svg.fonttype": "none"}
+    style["svg.hashsalt"] = name
+    with pyplot.rc_context(style):
+        figure, axes = pyplot.subplots(figsize=(4.8, 2.6), layout="constrained")
+        draw(axes)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, color=_TEXT)
+        axes.margins(x=0.02)
+        text = StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+        pyplot.close(figure)
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :].replace(_TEXT, "currentColor")
+    return svg.replace(LINE, "var(--line)")
+
+
+def minutes(seconds: float) -> str:
+    """Return a duration as `1 min 42 s`."""
+    whole = round(seconds)
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
+def mib(size: float) -> str:
+    """Return bytes as MiB."""
+    return f"{size / 2**20:,.0f} MiB"
+
+
+def count(number: int) -> str:
+    """Return a number with commas."""
+    return f"{number:,}"
