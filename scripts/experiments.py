@@ -42,7 +42,10 @@ def check(studies: Studies) -> None:
     Raises:
         UserError: With every mistake in every file.
     """
-    problems = studies.problems + studies.absent
+    problems = studies.problems + [each for each in studies.absent if not each.to_get]
+    for each in studies.absent:
+        if each.to_get:
+            cli.console.print(f"{each}", markup=False)
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems)
         count = len(problems)
@@ -60,7 +63,8 @@ def show(studies: Studies) -> None:
         table.add_row(each, *states(experiment), Text(experiment.config.description))
     cli.console.print(table, width=max(cli.console.width, longest + _BESIDE_NAME))
     for problem in studies.problems + studies.absent:
-        cli.console.print(f"{problem}", style="red", markup=False)
+        style = "yellow" if problem.to_get else "red"
+        cli.console.print(f"{problem}", style=style, markup=False)
     first = next(iter(studies.experiments), "NAME")
     cli.console.print(f"\nBuild a target, e.g.  snakemake experiments/{first}/merged")
     for target, meaning in TARGETS.items():

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from snaketune.data.prepare import FILES, chosen_rows, heldout_questions, weigh
+from snaketune.data.report import report_html, report_text, with_training
 from snaketune.data.storage import Packs
 from snaketune.errors import UserError
+from snaketune.experiment.schema import Train
 
 ROWS = [
     {"instruction": f"Question {n}?", "output": f"Answer {n}. " + "word " * n} for n in range(40)
@@ -103,7 +105,32 @@ def test_a_sample_is_shown_with_what_is_learned_between_brackets(run, source, tm
     report = run(source([{"instruction": "天气？", "output": "晴。"}]))
     expected = "<|im_start|>user\n天气？<|im_end|>\n<|im_start|>assistant\n⟦晴。<|im_end|>⟧\n"
     assert report["samples"] == [expected]
-    assert expected in (tmp_path / "out/report.txt").read_text(encoding="utf-8")
+    told = with_training(report, Train())
+    assert expected.rstrip() in report_text(told)
+    learned = "<mark>晴。&lt;|im_end|&gt;</mark>"
+    assert f"&lt;|im_start|&gt;assistant\n{learned}" in report_html("x", told)
+
+
+def test_the_page_tells_what_training_will_come_to(run, source):
+    train = Train(epochs=3, batch_size=2, accumulate=4, save_every=10)
+    told = with_training(run(source(ROWS), pack=False), train)
+    assert told["training"] == {"iterations": 60, "updates": 15, "checkpoints": 6}
+    assert "60 iterations" in report_html("x", told)
+
+
+def test_what_was_left_out_is_on_the_page_with_its_places(run, source, tmp_path):
+    rows = [*ROWS, {"instruction": "Why?", "output": " "}, {"instruction": "<b>", "output": "x"}]
+    told = with_training(run(source(rows), max_length=60), Train())
+    page = report_html("x", told)
+    assert f"<td>1 dropped: a blank answer</td><td>{tmp_path}/rows.jsonl:41</td>" in page
+    assert "<b>" not in page
+    assert "within an answer" in page
+    assert "src=" not in page and 'href="http' not in page  # it opens offline
+
+
+def test_the_tokens_that_end_answers_are_counted(run, source):
+    report = run(source(ROWS))
+    assert report["special_tokens"] == {"<|endoftext|>": 0, "<|im_end|>": 80}
 
 
 def test_the_report_is_written_as_it_is_returned(run, source, tmp_path):
@@ -164,7 +191,7 @@ def test_preparing_twice_gives_the_same_bytes(run, source, tmp_path):
     sources = [source(ROWS, weight=1.5), source(ROWS[:20], "more", max_rows=7)]
     for output in ("one", "two"):
         run(*sources, output=output, heldout=0.2)
-    for name in (*FILES, "report.json", "report.txt", "data.json"):
+    for name in (*FILES, "report.json", "data.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 

@@ -22,8 +22,18 @@ def test_the_catalogs_name_the_embedded_model_and_both_bundled_sets(experiments)
 
 
 def test_every_local_data_set_of_the_catalog_is_there(experiments):
-    local = [entry.path for entry in Catalog(experiments).datasets.values() if entry.path]
-    assert [path for path in local if not (experiments / path).is_file()] == []
+    entries = [entry for entry in Catalog(experiments).datasets.values() if entry.path]
+    absent = [entry for entry in entries if not (experiments / entry.path).is_file()]
+    assert all(entry.homepage for entry in absent)
+
+
+def test_a_file_to_get_is_told_with_its_page_and_is_no_mistake(load):
+    entry = "mine: {path: data/x.csv, format: pair, homepage: 'https://x.org'}"
+    [problem] = load(
+        {"catalog/datasets.yaml": entry, "a.yaml": "model: {source: .}\ndata: [{dataset: mine}]"}
+    ).absent
+    assert problem.to_get
+    assert "Get it from https://x.org and put it there" in problem.message
 
 
 @pytest.mark.parametrize("name", ["lora", "qlora"])

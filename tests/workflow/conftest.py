@@ -82,6 +82,6 @@ def make_project(tmp_path_factory, repository):
 def built(make_project):
     """A project whose experiment study_none is built to its end."""
     project = make_project()
-    ends = ("eval/report.html", "data/report.txt", "resolved.yaml")
+    ends = ("eval/report.html", "data/report.html", "resolved.yaml")
     project.snakemake(*(f"experiments/study_none/{end}" for end in ends))
     return project

@@ -6,7 +6,7 @@ import re
 import pytest
 from ruamel.yaml import YAML
 
-ENDS = ("eval/report.html", "data/report.txt", "resolved.yaml")
+ENDS = ("eval/report.html", "data/report.html", "resolved.yaml")
 TARGETS = [f"experiments/study_none/{end}" for end in ENDS]
 NOTHING = set()
 RESOLVE = {"resolve"}
@@ -31,7 +31,7 @@ CHANGES = {
         EVALUATE,
     ),
     "sample prompt": ("[Say 3]", "[Say 9]", RESOLVE),
-    "save_every": ("save_every: 4", "save_every: 5", RESOLVE),
+    "save_every": ("save_every: 4", "save_every: 5", RESOLVE | {"data_report"}),
     "log_every": ("epochs: 2,", "epochs: 2, log_every: 1,", RESOLVE),
     "description": ("max_length", "description: new words\nmax_length", RESOLVE),
     "default written out": ("epochs: 2,", "epochs: 2, weight_decay: 0,", NOTHING),

@@ -1,9 +1,11 @@
 """The data report: what was read, dropped, cut, and how it packs: JSON, text and a page."""
 
 import re
+from functools import partial
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from snaketune.data.packing import Piece
 from snaketune.data.storage import Sizes
@@ -112,12 +114,8 @@ def with_training(report: dict[str, Any], train: Train) -> dict[str, Any]:
 def report_html(name: str, report: dict[str, Any]) -> str:
     """Return the report as a page."""
     edges, heights = report["histogram"]["edges"], report["histogram"]["samples"]
-    histogram = plot(
-        "lengths",
-        "tokens",
-        "samples",
-        lambda axes: axes.stairs(heights, edges, fill=True, color=LINE),
-    )
+    bars = partial(Axes.stairs, values=heights, edges=edges, fill=True, color=LINE)
+    histogram = plot("lengths", "tokens", "samples", bars)
     samples = [
         [(text, bool(number % 2)) for number, text in enumerate(re.split("[⟦⟧]", sample))]
         for sample in report["samples"]

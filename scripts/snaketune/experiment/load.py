@@ -17,7 +17,6 @@ from snaketune.errors import nearest
 from snaketune.experiment.document import (
     Document,
     DocumentError,
-    KeyPath,
     Place,
     Problem,
     merge,
@@ -346,27 +345,40 @@ def _build(
             problems.append(Problem(place, str(error), f"data[{index}]"))
     if len(problems) > found:
         return None
-    absent = tuple(_absent(base, sources, document))
+    absent = tuple(_absent(config, base, sources, catalog, document))
     return Experiment(
         name, file.stem, variant, file, config, base_name, base, tuple(sources), absent
     )
 
 
-def _absent(base: Model, sources: list[Source], document: Document) -> Iterator[Problem]:
+def _absent(
+    config: Configuration,
+    base: Model,
+    sources: list[Source],
+    catalog: Catalog,
+    document: Document,
+) -> Iterator[Problem]:
     """Yield a problem for each local file or folder that is not there (yet)."""
-    named: list[tuple[KeyPath, str, str]] = [
-        (("data", index), f"data[{index}]", source.path)
-        for index, source in enumerate(sources)
-        if not source.hub
-    ]
-    if ":" not in base.source:
-        named.append((("model",), "model", base.source))
-    for path, key, name in named:
-        if not Path(name).exists():
-            beside = (other.name for other in Path(name).parent.glob("*") if other.suffix)
-            hint = nearest(Path(name).name, beside)
-            message = f"{name} does not exist; paths are relative to experiments/.{hint}"
-            yield Problem(document.place(path), message, key)
+    for index, (given, source) in enumerate(zip(config.data, sources, strict=True)):
+        if source.hub or Path(source.path).exists():
+            continue
+        entry = catalog.datasets[given.dataset] if given.dataset else None
+        place, key = document.place(("data", index)), f"data[{index}]"
+        if entry and entry.homepage:
+            message = (
+                f"{source.path} is not here yet. Get it from {entry.homepage} and put it there"
+            )
+            yield Problem(place, message, key, to_get=True)
+        else:
+            yield Problem(place, _does_not_exist(source.path), key)
+    if ":" not in base.source and not Path(base.source).exists():
+        yield Problem(document.place(("model",)), _does_not_exist(base.source), "model")
+
+
+def _does_not_exist(name: str) -> str:
+    beside = (other.name for other in Path(name).parent.glob("*") if other.suffix)
+    hint = nearest(Path(name).name, beside)
+    return f"{name} does not exist; paths are relative to experiments/.{hint}"
 
 
 def _validated(

@@ -154,6 +154,9 @@ class Rows(Strict):
 class Dataset(Rows):
     """A data set: an entry of catalog/datasets.yaml."""
 
+    homepage: str | None = Field(
+        None, description="where to get the file at `path`, if it is not ours to ship"
+    )
     description: str = Field("", description="one line for people")
     license: str = Field("", description="the data's licence")
 
