@@ -12,8 +12,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from snaketune import cli
+from snaketune.data.prepare import first_mistakes
 from snaketune.errors import UserError
 from snaketune.experiment import Experiment, Studies, data_id, load_studies, train_id
+from snaketune.experiment.identity import canonical
 from snaketune.experiment.targets import TARGETS
 from snaketune.files import read_json, read_jsonl
 
@@ -42,7 +44,9 @@ def check(studies: Studies) -> None:
     Raises:
         UserError: With every mistake in every file.
     """
-    problems = studies.problems + [each for each in studies.absent if not each.to_get]
+    problems: list[object] = [*studies.problems]
+    problems += [each for each in studies.absent if not each.to_get]
+    problems += mistakes_in_rows(studies)
     for each in studies.absent:
         if each.to_get:
             cli.console.print(f"{each}", markup=False)
@@ -51,6 +55,17 @@ def check(studies: Studies) -> None:
         count = len(problems)
         raise UserError(f"{count} mistake{'s' * (count > 1)} in experiments/:\n{listed}")
     cli.console.print(f"{len(studies.experiments)} experiments, no mistakes.")
+
+
+def mistakes_in_rows(studies: Studies) -> list[str]:
+    """Return what is wrong with the first rows of each local data file, each told once."""
+    sources = {
+        canonical(source.model_dump(mode="json")): source.model_dump(mode="json")
+        for experiment in studies.experiments.values()
+        for source in experiment.sources
+        if Path(source.path).exists()
+    }
+    return list(dict.fromkeys(m for source in sources.values() for m in first_mistakes(source)))
 
 
 def show(studies: Studies) -> None:

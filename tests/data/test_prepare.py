@@ -1,5 +1,10 @@
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from itertools import chain
 
@@ -8,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from snaketune.data.prepare import FILES, chosen_rows, heldout_questions, weigh
+from data.conftest import SPEC
+from snaketune.data.prepare import FILES, chosen_rows, first_mistakes, heldout_questions, weigh
 from snaketune.data.report import report_html, report_text, with_training
 from snaketune.data.storage import Packs
 from snaketune.errors import UserError
@@ -164,7 +170,6 @@ def test_rows_of_another_shape_are_counted_and_the_first_five_listed(run, source
 
 
 def test_a_template_that_refuses_a_row_is_told_with_its_place(source, bases, tmp_path):
-    from data.conftest import SPEC
     from snaketune.data.prepare import prepare
 
     (base := tmp_path / "base").mkdir()
@@ -379,6 +384,36 @@ def test_duplicates_are_counted_and_may_be_left_out(run, source, tmp_path):
     assert [told["duplicates"] for told in counted["sources"]] == [4, 2]
     assert counted["train"]["samples"] == 18
     assert run(*sources, deduplicate=True, output="once")["train"]["samples"] == 12
+
+
+def test_a_quick_look_finds_what_is_wrong_with_the_first_rows(source):
+    assert first_mistakes(source(ROWS)) == []
+    [told] = first_mistakes(source([ROWS[0], {"instruction": 3}], "bad"))
+    assert "bad.jsonl:2: 'instruction': expected a string, found int" in told
+    [told] = first_mistakes(source([{"x": 1}], "none", format="auto"))
+    assert "fit no format" in told
+
+
+def test_a_kill_at_any_moment_costs_nothing_but_time(run, source, bases, repository, tmp_path):
+    spec = SPEC | {"sources": [source(MANY * 3)]}
+    run(*spec["sources"], output="undisturbed")
+    program = [sys.executable, str(repository / "scripts/prepare_data.py"), "--workers", "2"]
+    program += ["--base", str(bases["chatml"]), "--output", str(tmp_path / "killed")]
+    program += ["--spec", json.dumps(spec)]
+    for seconds in (0.5, 1.0, 1.5, 2.0):
+        process = subprocess.Popen(program, start_new_session=True, stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run(program, check=True, capture_output=True)
+    for name in (*FILES, "report.json", "data.json"):
+        one, two = ((tmp_path / folder / name) for folder in ("undisturbed", "killed"))
+        assert one.read_bytes() == two.read_bytes()
+    assert {file.name for file in (tmp_path / "killed").iterdir()} == {
+        *FILES,
+        "report.json",
+        "data.json",
+    }
 
 
 def test_xtuners_packing_tells_what_it_drops(run, source, tmp_path):

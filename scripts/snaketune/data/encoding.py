@@ -101,6 +101,13 @@ def encode_rows(
     return chunk
 
 
+def conversations(source: dict[str, Any], rows: Sequence[Row]) -> Chunk:
+    """Read some rows without making samples of them: what is wrong with them, and what is left."""
+    chunk = Chunk(len(rows))
+    deque(_conversations(chunk, source, rows), maxlen=0)
+    return chunk
+
+
 def _conversations(
     chunk: Chunk, source: dict[str, Any], rows: Sequence[Row]
 ) -> Iterator[tuple[Conversation, str]]:

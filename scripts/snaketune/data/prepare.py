@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from snaketune.data.encoding import Chunk, Encoder, Settings
+from snaketune.data.encoding import Chunk, Encoder, Settings, conversations
 from snaketune.data.formats import FORMATS, recognise
 from snaketune.data.packing import Piece, concatenate_and_cut, pack
 from snaketune.data.reading import Row, read_rows
@@ -140,6 +140,16 @@ def chosen_rows(source: dict[str, Any]) -> Iterator[Row]:
     count = sum(1 for _ in read_rows(path))
     keep = set(_choose(count, limit))
     return (row for index, row in enumerate(read_rows(path)) if index in keep)
+
+
+def first_mistakes(source: dict[str, Any]) -> list[str]:
+    """Return what is wrong with the first rows of a source, without a tokenizer: a quick look."""
+    try:
+        source = _recognised(source)
+        found = conversations(source, list(islice(read_rows(Path(source["path"])), LOOKED_AT)))
+    except UserError as error:
+        return [str(error).splitlines()[0]]
+    return found.mistakes
 
 
 def heldout_questions(questions: Sequence[int] | np.ndarray, share: float) -> np.ndarray:
