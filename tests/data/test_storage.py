@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from snaketune.data.storage import Columns, Packs, write_packs, writing_samples
+from snaketune.data.storage import Columns, Packs, PackTable, write_packs, writing_samples
 from snaketune.data.template import Encoded
 from snaketune.errors import UserError
 
@@ -24,7 +24,7 @@ def write_samples(folder, *chunks):
 def packs(tmp_path):
     write_samples(tmp_path, SAMPLES[:1], [], SAMPLES[1:])
     whole = [[(2, 0, 4), (0, 0, 3)], [(1, 0, 2)]]
-    write_packs(tmp_path / "train.arrow", zip(whole, [3, 1], strict=True))
+    write_packs(tmp_path / "train.arrow", PackTable.of(whole), np.array([2, 1, 1]))
     return Packs(tmp_path / "train.arrow")
 
 
@@ -36,7 +36,8 @@ def test_samples_are_counted_as_they_are_written(tmp_path):
 
 def test_a_part_of_a_sample_is_a_piece_whose_first_token_is_not_learned(tmp_path):
     write_samples(tmp_path, SAMPLES)
-    write_packs(tmp_path / "train.arrow", [([(2, 1, 4), (0, 0, 2)], 1)])
+    pieces = PackTable.of([[(2, 1, 4), (0, 0, 2)]])
+    write_packs(tmp_path / "train.arrow", pieces, np.array([1, 0]))
     [pack] = Packs(tmp_path / "train.arrow")
     assert pack.input_ids.tolist() == [11, 12, 13, 5, 6]
     assert pack.labels.tolist() == [-100, -100, 13, -100, -100]
@@ -72,7 +73,7 @@ def test_packs_are_a_sequence(packs):
 
 def test_no_packs_is_an_empty_file(tmp_path):
     write_samples(tmp_path)
-    write_packs(tmp_path / "empty.arrow", [])
+    write_packs(tmp_path / "empty.arrow", PackTable.of([]), np.zeros(0))
     packs = Packs(tmp_path / "empty.arrow")
     assert (len(packs), list(packs), packs.loss_weights().tolist()) == (0, [], [])
 

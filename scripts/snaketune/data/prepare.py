@@ -14,10 +14,11 @@ import numpy as np
 
 from snaketune.data.encoding import Chunk, Encoder, Settings, conversations
 from snaketune.data.formats import FORMATS, recognise
-from snaketune.data.packing import Piece, concatenate_and_cut, pack
+from snaketune.data.packing import concatenate_and_cut, pack
 from snaketune.data.reading import Row, read_rows
 from snaketune.data.report import SHOWN, summarise
 from snaketune.data.storage import (
+    PackTable,
     Samples,
     SampleWriter,
     Sizes,
@@ -46,16 +47,16 @@ class SourceRows:
 
     Attributes:
         samples: Their numbers in samples.arrow.
-        questions: For each sample a digest of what is asked first, uint64.
-        texts: For each sample a digest of its tokens, uint64.
+        questions: For each sample a digest of what is asked first, uint64, chunk by chunk.
+        texts: For each sample a digest of its tokens, likewise.
         dropped: For each reason how often, and the first places.
     """
 
     label: str
     format: str
     samples: range = range(0)
-    questions: list[int] = field(default_factory=list)
-    texts: list[int] = field(default_factory=list)
+    questions: list[np.ndarray] = field(default_factory=list)
+    texts: list[np.ndarray] = field(default_factory=list)
     rows_read: int = 0
     dropped: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
     truncated: int = 0
@@ -66,8 +67,8 @@ class SourceRows:
     def add(self, chunk: Chunk) -> None:
         """Take note of a chunk."""
         self.rows_read += chunk.rows
-        self.questions += chunk.questions
-        self.texts += chunk.texts
+        self.questions.append(np.array(chunk.questions, np.uint64))
+        self.texts.append(np.array(chunk.texts, np.uint64))
         for reason, place in chunk.dropped:
             count, places = self.dropped.get(reason, (0, []))
             self.dropped[reason] = count + 1, [*places, place][:SHOWN]
@@ -114,7 +115,8 @@ def prepare(spec: dict[str, Any], base: Path, output: Path, workers: int = 1) ->
         writing_samples(output / "samples.arrow") as writer,
     ):
         template = encoder.template
-        sources = [_encode(encoder, writer, source) for source in spec["sources"]]
+        special = dict.fromkeys(template.boundary_tokens(), 0)
+        sources = [_encode(encoder, writer, source, special) for source in spec["sources"]]
         sizes = writer.sizes()
     splits = _splits(spec, sources)
     train = np.concatenate([split.train for split in splits])
@@ -125,7 +127,6 @@ def prepare(spec: dict[str, Any], base: Path, output: Path, workers: int = 1) ->
     _write(output / "train.arrow", packs, sizes, samples)
     _write(output / "heldout.arrow", _packs(heldout, sizes, spec), sizes, samples)
     shown = [samples[number] for number in train[:SHOWN].tolist()]
-    special = {name: samples.occurrences(i) for name, i in template.boundary_tokens().items()}
     report = summarise(spec, template, sources, splits, sizes, packs, shown, special)
     write_json(output / "report.json", report)
     write_json(output / "data.json", _manifest(output, template, spec, report))
@@ -169,8 +170,10 @@ def weigh(count: int, weight: float) -> list[int]:
     return list(range(count)) * int(whole) + _choose(count, round(part * count))
 
 
-def _encode(encoder: Encoder, writer: SampleWriter, source: dict[str, Any]) -> SourceRows:
-    """Write a source's samples.
+def _encode(
+    encoder: Encoder, writer: SampleWriter, source: dict[str, Any], special: dict[str, int]
+) -> SourceRows:
+    """Write a source's samples, and count the special tokens in them.
 
     Raises:
         UserError: Rows of the wrong shape; the first few are listed with file, line and reason.
@@ -183,6 +186,8 @@ def _encode(encoder: Encoder, writer: SampleWriter, source: dict[str, Any]) -> S
         if chunk.mistakes:
             raise UserError(_wrong_shape(source, chunk.mistakes, result.rows_read))
         writer.write(chunk.samples)
+        for name, token in encoder.template.boundary_tokens().items():
+            special[name] += int(np.count_nonzero(chunk.samples.input_ids == token))
         if time.monotonic() - told > SECONDS_BETWEEN:
             told = time.monotonic()
             rate = result.rows_read / (told - started)
@@ -216,14 +221,15 @@ def _recognised(source: dict[str, Any]) -> dict[str, Any]:
 
 def _splits(spec: dict[str, Any], sources: Sequence[SourceRows]) -> list[Split]:
     """Return each source's samples to train on and to hold out; a question is on one side."""
-    aside = np.concatenate([heldout_questions(each.questions, spec["heldout"]) for each in sources])
-    texts = np.array([text for each in sources for text in each.texts], np.uint64)
+    questions = [np.concatenate(each.questions) for each in sources]
+    aside = np.concatenate([heldout_questions(each, spec["heldout"]) for each in questions])
+    texts = np.concatenate([text for each in sources for text in each.texts])
     repeated = np.ones(len(texts), bool)
     repeated[np.unique(texts, return_index=True)[1]] = False
     splits = []
-    for source, rows in zip(spec["sources"], sources, strict=True):
+    for source, rows, asked in zip(spec["sources"], sources, questions, strict=True):
         numbers = np.arange(rows.samples.start, rows.samples.stop)
-        outside = np.isin(np.array(rows.questions, np.uint64), aside)
+        outside = np.isin(asked, aside)
         kept = ~repeated[numbers] if spec["deduplicate"] else np.ones(len(numbers), bool)
         inside = numbers[kept & ~outside]
         chosen = weigh(len(inside), source["weight"])
@@ -237,24 +243,24 @@ def _choose(count: int, wanted: int) -> list[int]:
     return sorted(np.random.default_rng(0).permutation(count)[:wanted].tolist())
 
 
-def _packs(numbers: np.ndarray, sizes: Sizes, spec: dict[str, Any]) -> list[list[Piece]]:
-    """Return the pieces of each pack."""
+def _packs(numbers: np.ndarray, sizes: Sizes, spec: dict[str, Any]) -> PackTable:
+    """Return the packs of some samples."""
     lengths = sizes.lengths[numbers]
     if spec["pack"] == "xtuner":
-        cut = concatenate_and_cut(lengths, spec["max_length"])
-        return [[(int(numbers[n]), start, stop) for n, start, stop in row] for row in cut]
-    rows = pack(lengths, spec["max_length"]) if spec["pack"] else np.arange(len(numbers))[:, None]
-    return [[(int(numbers[n]), 0, int(lengths[n])) for n in row] for row in rows]
+        rows = concatenate_and_cut(lengths, spec["max_length"])
+        return PackTable.of([[(int(numbers[n]), *part) for n, *part in row] for row in rows])
+    whole = (
+        pack(lengths, spec["max_length"]) if spec["pack"] else [[n] for n in range(len(lengths))]
+    )
+    return PackTable.of_whole(whole, numbers, lengths)
 
 
-def _write(path: Path, packs: list[list[Piece]], sizes: Sizes, samples: Samples) -> None:
-    def weight(piece: Piece) -> float:
-        number, start, stop = piece
-        if stop - start == sizes.lengths[number]:
-            return float(sizes.loss_weight[number])
-        return loss_weight(samples[number].part(start, stop))
-
-    write_packs(path, ((pieces, sum(map(weight, pieces))) for pieces in packs))
+def _write(path: Path, packs: PackTable, sizes: Sizes, samples: Samples) -> None:
+    weights = sizes.loss_weight[packs.samples]
+    for index in np.flatnonzero(packs.stops - packs.starts < sizes.lengths[packs.samples]):
+        number, start, stop = (int(values[index]) for values in packs[:3])
+        weights[index] = loss_weight(samples[number].part(start, stop))
+    write_packs(path, packs, weights)
 
 
 def _manifest(

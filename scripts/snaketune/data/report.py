@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from snaketune.data.packing import Piece
-from snaketune.data.storage import Sizes
+from snaketune.data.storage import PackTable, Sizes
 from snaketune.data.template import IGNORE, ChatTemplate, Encoded
 from snaketune.experiment.schema import Train
 from snaketune.pages import LINE, plot, render
@@ -23,7 +22,7 @@ def summarise(
     sources: list[Any],
     splits: list[Any],
     sizes: Sizes,
-    packs: list[list[Piece]],
+    packs: PackTable,
     shown: list[Encoded],
     special: dict[str, int],
 ) -> dict[str, Any]:
@@ -33,7 +32,7 @@ def summarise(
         sources: A SourceRows for each source.
         splits: A Split for each source.
         sizes: Of all samples.
-        packs: The pieces of each training pack.
+        packs: The training packs.
         shown: The samples to decode.
         special: How often the tokens that begin and end texts are in all samples.
     """
@@ -41,15 +40,15 @@ def summarise(
     heldout = np.concatenate([split.heldout for split in splits])
     lengths, supervised = sizes.lengths, sizes.supervised
     tokens = int(lengths[train].sum())
-    packed = sum(stop - start for pieces in packs for _, start, stop in pieces)
-    room = len(packs) * spec["max_length"] if spec["pack"] else tokens
+    packed = int((packs.stops - packs.starts).sum())
+    room = packs.size() * spec["max_length"] if spec["pack"] else tokens
     return {
         "template": template.name,
         **{key: spec[key] for key in ("max_length", "loss_on", "truncation", "pack")},
         "sources": [_source(*pair, lengths) for pair in zip(sources, splits, strict=True)],
         "train": _totals(lengths[train], supervised[train])
         | {
-            "packs": len(packs),
+            "packs": packs.size(),
             "fill_rate": round(packed / room, 4),
             "tokens_not_packed": tokens - packed,
         },

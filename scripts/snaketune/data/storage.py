@@ -3,15 +3,15 @@
 Both are Arrow IPC files, memory-mapped when read: opening takes no time, however large they are.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as compute
 
 from snaketune.data.packing import Piece
 from snaketune.data.template import IGNORE, Encoded, supervised_tokens
@@ -24,7 +24,6 @@ _SAMPLES = pa.schema([("input_ids", _TOKENS), ("labels", _TOKENS), ("weights", _
 _PACKS = pa.schema(
     [("samples", _TOKENS), ("starts", _TOKENS), ("stops", _TOKENS), ("loss_weight", pa.float64())]
 )
-_PACKS_IN_BATCH = 10_000
 
 
 @dataclass(frozen=True)
@@ -56,11 +55,6 @@ class Samples:
         ids, labels, weights = (self._table.column(name)[index].values for name in _SAMPLES.names)
         counted = None if weights is None else weights.to_numpy()
         return Encoded(ids.to_numpy(), labels.to_numpy(), counted)
-
-    def occurrences(self, token: int) -> int:
-        """Return how often a token is in all samples."""
-        ids = compute.list_flatten(self._table.column("input_ids"))
-        return compute.sum(compute.equal(ids, token)).as_py() or 0
 
 
 class Packs(Sequence[Pack]):
@@ -167,18 +161,54 @@ def writing_samples(path: Path) -> Iterator[SampleWriter]:
         yield SampleWriter(writer)
 
 
-def write_packs(path: Path, packs: Iterable[tuple[Sequence[Piece], float]]) -> None:
-    """Write packs, each its pieces and the sum of its loss weights, atomically."""
+class PackTable(NamedTuple):
+    """Packs as flat int32 arrays: the pieces of all, and where each pack's begin in them.
+
+    `offsets` has one more than there are packs.
+    """
+
+    samples: np.ndarray
+    starts: np.ndarray
+    stops: np.ndarray
+    offsets: np.ndarray
+
+    @staticmethod
+    def of(rows: Sequence[Sequence[Piece]]) -> "PackTable":
+        """Return the table of some rows of pieces."""
+        pieces = np.array([piece for row in rows for piece in row], np.int32).reshape(-1, 3)
+        return PackTable(*pieces.T, _offsets(rows))
+
+    @staticmethod
+    def of_whole(
+        rows: Sequence[Sequence[int]], numbers: np.ndarray, lengths: np.ndarray
+    ) -> "PackTable":
+        """Return the table of rows of whole samples: indices into `numbers` and `lengths`."""
+        flat = np.fromiter(chain.from_iterable(rows), np.int64)
+        starts = np.zeros(len(flat), np.int32)
+        samples, stops = (values[flat].astype(np.int32) for values in (numbers, lengths))
+        return PackTable(samples, starts, stops, _offsets(rows))
+
+    def size(self) -> int:
+        """Return the number of packs."""
+        return len(self.offsets) - 1
+
+
+def _offsets(rows: Sequence[Sequence[Any]]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int32)
+
+
+def write_packs(path: Path, packs: PackTable, piece_weights: np.ndarray) -> None:
+    """Write packs atomically.
+
+    Args:
+        piece_weights: The sum of the loss weights in each piece.
+    """
+    sums = np.concatenate([[0.0], np.cumsum(piece_weights)])[packs.offsets]
+    offsets = pa.array(packs.offsets)
+    lists = [pa.ListArray.from_arrays(offsets, pa.array(values)) for values in packs[:3]]
+    batch = pa.record_batch([*lists, pa.array(np.diff(sums))], schema=_PACKS)
     with atomic_file(path) as temporary, pa.ipc.new_file(str(temporary), _PACKS) as writer:
-        rows: list[dict[str, Any]] = []
-        for pieces, weight in packs:
-            samples, starts, stops = zip(*pieces, strict=True)
-            row = {"samples": samples, "starts": starts, "stops": stops}
-            rows.append(row | {"loss_weight": weight})
-            if len(rows) == _PACKS_IN_BATCH:
-                writer.write_batch(pa.RecordBatch.from_pylist(rows, _PACKS))
-                rows.clear()
-        writer.write_batch(pa.RecordBatch.from_pylist(rows, _PACKS))
+        writer.write_batch(batch)
 
 
 def loss_weight(encoded: Encoded) -> float:
