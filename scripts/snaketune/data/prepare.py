@@ -248,11 +248,10 @@ def _packs(numbers: np.ndarray, sizes: Sizes, spec: dict[str, Any]) -> PackTable
     lengths = sizes.lengths[numbers]
     if spec["pack"] == "xtuner":
         rows = concatenate_and_cut(lengths, spec["max_length"])
-        return PackTable.of([[(int(numbers[n]), *part) for n, *part in row] for row in rows])
-    whole = (
-        pack(lengths, spec["max_length"]) if spec["pack"] else [[n] for n in range(len(lengths))]
-    )
-    return PackTable.of_whole(whole, numbers, lengths)
+        return PackTable.of([[(int(numbers[n]), a, b) for n, a, b in row] for row in rows])
+    if spec["pack"]:
+        return PackTable.of_whole(pack(lengths, spec["max_length"]), numbers, lengths)
+    return PackTable.of_whole([[index] for index in range(len(numbers))], numbers, lengths)
 
 
 def _write(path: Path, packs: PackTable, sizes: Sizes, samples: Samples) -> None:

@@ -176,7 +176,8 @@ class PackTable(NamedTuple):
     def of(rows: Sequence[Sequence[Piece]]) -> "PackTable":
         """Return the table of some rows of pieces."""
         pieces = np.array([piece for row in rows for piece in row], np.int32).reshape(-1, 3)
-        return PackTable(*pieces.T, _offsets(rows))
+        samples, starts, stops = pieces.T
+        return PackTable(samples, starts, stops, _offsets(rows))
 
     @staticmethod
     def of_whole(
