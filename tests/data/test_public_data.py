@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from snaketune.data.formats import FORMATS, fill, trim
+from snaketune.data.formats import FORMATS, RowError, Unusable, fill, recognise, trim
 from snaketune.data.reading import read_rows
 from snaketune.errors import UserError
 
@@ -79,3 +79,71 @@ def test_a_git_lfs_pointer_is_told():
 def test_a_conversation_in_another_layout_is_told_with_what_it_has():
     with pytest.raises(ValueError, match="'messages' is missing; the row has: conversations"):
         load("nasty/conversation.missingturns.json", "openai")
+
+
+def parsed(file, kind):
+    """Return what became of each row: `used`, or why not."""
+    found = []
+    for row in read_rows(SHARED / file):
+        try:
+            [trim(each) for each in FORMATS[kind](row.value)]
+            found.append("used")
+        except (RowError, Unusable) as error:
+            found.append(str(error))
+    return found
+
+
+def test_results_without_a_call_are_found_in_two_rows_of_glaive():
+    zh = parsed("toolcall/glaive_toolcall_zh_demo.json", "sharegpt")
+    assert [index for index, what in enumerate(zh) if what != "used"] == [197, 293]
+    assert {zh[197], zh[293]} == {"a tool's result without a call"}
+    assert set(parsed("toolcall/glaive_toolcall_en_demo.json", "sharegpt")) == {"used"}
+
+
+def test_every_conversation_of_moss_is_used():
+    files = [*(SHARED / "moss").rglob("*.json")]
+    assert len(files) == 48
+    assert {what for file in files for what in parsed(file, "moss")} == {"used"}
+
+
+def test_rows_with_pictures_are_checked_and_refused():
+    assert all(
+        "cannot be trained on yet" in what for what in parsed("llava/unique_data.json", "llava")
+    )
+
+
+def test_trees_give_their_best_path_and_all_paths():
+    assert set(parsed("oasst1/en_100_tree.jsonl", "oasst1_tree")) == {"used"}
+    assert set(parsed("oasst1/en_100_tree.jsonl", "oasst1_tree_all")) == {"used"}
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("alpaca/alpaca_zh_demo.json", "alpaca"),
+        ("math/gsm8k_test.jsonl", "pair"),
+        ("sharegpt/dummy_conversation.json", "sharegpt"),
+        ("openai/openai_sft.jsonl", "openai"),
+        ("pretrain/c4_demo.jsonl", "text"),
+        ("oasst1/en_100_tree.jsonl", "oasst1_tree"),
+        ("oasst1/openassistant_best_replies_eval.jsonl", "oasst1"),
+        ("toolcall/glaive_toolcall_en_demo.json", "sharegpt"),
+        ("nasty/pretty_printed_array.jsonl", "xtuner"),
+    ],
+)
+def test_shapes_are_recognised(file, kind):
+    rows = [row.value for _, row in zip(range(20), read_rows(SHARED / file), strict=False)]
+    assert recognise(rows) == [kind]
+
+
+def test_the_blank_answer_is_found():
+    assert parsed("nasty/conversation.missingturns.json", "sharegpt") == ["a blank answer"]
+
+
+def test_the_questions_of_medqa_are_on_one_side_each(run):
+    excel = SHARED / "medqa/MedInfo2019-QA-Medications.xlsx"
+    given = {"label": "medqa", "path": str(excel), "format": "auto", "vars": {}, "weight": 1.0}
+    columns = {"map": {"user": "Question", "assistant": "Answer"}}
+    report = run(given | columns, max_length=512, heldout=0.3)
+    assert report["sources"][0]["rows_read"] == 690
+    assert report["train"]["samples"] + report["heldout"]["samples"] == 690
