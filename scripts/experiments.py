@@ -12,7 +12,6 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from snaketune import cli
-from snaketune.data.prepare import first_mistakes
 from snaketune.errors import UserError
 from snaketune.experiment import Experiment, Studies, data_id, load_studies, train_id
 from snaketune.experiment.identity import canonical
@@ -59,12 +58,15 @@ def check(studies: Studies) -> None:
 
 def mistakes_in_rows(studies: Studies) -> list[str]:
     """Return what is wrong with the first rows of each local data file, each told once."""
-    sources = {
-        canonical(source.model_dump(mode="json")): source.model_dump(mode="json")
+    from snaketune.data.prepare import first_mistakes  # listing the experiments needs none of it
+
+    dumps = (
+        source.model_dump(mode="json")
         for experiment in studies.experiments.values()
         for source in experiment.sources
         if Path(source.path).exists()
-    }
+    )
+    sources = {canonical(dump): dump for dump in dumps}
     return list(dict.fromkeys(m for source in sources.values() for m in first_mistakes(source)))
 
 
@@ -90,9 +92,8 @@ def states(experiment: Experiment) -> list[str]:
     """Return for each stage `yes`, `-`, `old` if made with other settings, or how far it is."""
     folder, now = Path("experiments") / experiment.name, train_id(experiment)
     checkpoints = folder / "checkpoints"
-    rows = read_jsonl(checkpoints / "metrics.jsonl")
     trained = state(checkpoints / "train.json", now)
-    if trained == "-" and rows:
+    if trained == "-" and (rows := read_jsonl(checkpoints / "metrics.jsonl")):
         trained = f"at {rows[-1]['iteration']}"
     data = Path("store/data") / data_id(experiment) / "data.json"
     made = [state(folder / kind / "snaketune.json", now) for kind in ("adapter", "merged")]

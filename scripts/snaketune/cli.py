@@ -53,10 +53,8 @@ def open_log(path: Path | None) -> None:
         os.dup2(descriptor, number)
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     faulthandler.enable()
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    root.addHandler(handler)
-    logging.getLogger().addHandler(handler)  # warnings of other libraries: to the log alone
+    also_log_to(path)
+    logging.getLogger().addHandler(root.handlers[-1])  # other libraries' warnings: the log alone
 
 
 def also_log_to(path: Path) -> None:

@@ -17,6 +17,9 @@ from snaketune.errors import UserError
 
 log = logging.getLogger(__name__)
 
+LFS_POINTER = b"version https://git-lfs"
+"""What a file begins with that Git LFS put in another's place."""
+
 
 class Busy(UserError):
     """Another process holds the lock."""

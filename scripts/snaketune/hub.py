@@ -34,7 +34,7 @@ from huggingface_hub.errors import (
 
 from snaketune.errors import UserError, nearest
 from snaketune.experiment.identity import digest
-from snaketune.files import atomic_folder, require_free_space, sha256, write_json
+from snaketune.files import LFS_POINTER, atomic_folder, require_free_space, sha256, write_json
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,6 @@ _REQUIREMENT = re.compile(r"(\w[\w.-]*)==(\w[\w.!+-]*)", re.ASCII)
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _BESIDE_WEIGHTS = (".json", ".jinja", ".txt", "tokenizer.model")
 _TOKENIZERS = ({"tokenizer.json"}, {"tokenizer.model"}, {"vocab.json", "merges.txt"}, {"vocab.txt"})
-_LFS_POINTER = b"version https://git-lfs"
 _MIB = 2**20
 
 
@@ -558,8 +557,8 @@ def _download_one(repository: Repository, name: str, listed: Listed, folder: Pat
 
 def _refuse_lfs_pointer(path: Path, source: str) -> None:
     with path.open("rb") as file:
-        head = file.read(len(_LFS_POINTER))
-    if head == _LFS_POINTER:
+        head = file.read(len(LFS_POINTER))
+    if head == LFS_POINTER:
         raise UserError(
             f"{path.name} of {source} is a Git LFS pointer; the file itself was not fetched.\n"
             "  Fix: run `git lfs pull` in that folder, or download the file from the hub."

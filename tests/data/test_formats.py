@@ -383,6 +383,11 @@ def test_calls_and_their_results_are_a_dialogue():
     assert trimmed(messages) == messages
 
 
+def test_a_question_that_reads_like_a_call_is_a_question():
+    messages = chat("Explain:\nAction: find", "It names a tool.")
+    assert trimmed(messages) == messages
+
+
 def test_half_a_character_is_no_text():
     with pytest.raises(RowError, match="half a character"):
         trimmed(chat("Q", "\ud83d"))

@@ -455,6 +455,13 @@ def test_columns_are_mapped_and_a_system_text_is_added(run, source):
     assert report["samples"][0].startswith("<|im_start|>system\nBe brief.<|im_end|>")
 
 
+def test_a_row_without_messages_is_counted_where_a_system_text_is_added(run, source):
+    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
+    rows = [{"messages": []}, {"messages": turns}]
+    [told] = run(source(rows, format="openai", system="Be brief."))["sources"]
+    assert told["dropped"]["no answer to learn from"]["samples"] == 1
+
+
 def test_arxiv_rows_are_filtered_and_counted(run, source):
     row = {"abstract": "On x.", "title": "X", "update_date": "2021-01-01"}
     rows = [row | {"categories": "cs.AI"}, row | {"categories": "math.CO"}]

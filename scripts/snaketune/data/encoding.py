@@ -27,6 +27,7 @@ from snaketune.data.formats import (
     fill,
     mapped,
     trim,
+    with_system,
 )
 from snaketune.data.reading import Row
 from snaketune.data.storage import Columns
@@ -37,7 +38,6 @@ CHUNK = 500
 
 FEW = 4 * CHUNK
 """Rows that are sooner encoded here than processes are started."""
-
 
 LOOKAHEAD = 3
 """Chunks for each worker that are read before the first of them is needed."""
@@ -118,7 +118,10 @@ def _conversations(
             if not keep(row.value):
                 chunk.dropped.append(("left out by `filter`", row.place))
                 continue
-            found = [_with_source(each, source) for each in parse(row.value)]
+            found = [
+                fill(with_system(each, source.get("system") or ""), source["vars"])
+                for each in parse(row.value)
+            ]
         except RowError as error:
             chunk.mistakes.append(f"{row.place}: {error}")
             continue
@@ -142,13 +145,6 @@ def filter_of(source: dict[str, Any]) -> Callable[[Any], bool]:
     if not wanted:
         return lambda row: True
     return arxiv_filter(wanted["categories"], wanted.get("start_date"))
-
-
-def _with_source(conversation: Conversation, source: dict[str, Any]) -> Conversation:
-    """Add the source's system text and values."""
-    if source.get("system") and conversation.messages[0]["role"] == "user":
-        conversation.messages.insert(0, {"role": "system", "content": source["system"]})
-    return fill(conversation, source["vars"])
 
 
 def _fitted(

@@ -167,7 +167,7 @@ def openai(row: Any) -> list[Conversation]:
 def openorca(row: Any) -> list[Conversation]:
     """Read `{"system_prompt": str, "question": str, "response": str}`."""
     turn = _turn(_text(row, "question"), _text(row, "response"))
-    return [_with_system(turn, _text(row, "system_prompt"))]
+    return [with_system(turn, _text(row, "system_prompt"))]
 
 
 def pair(row: Any) -> list[Conversation]:
@@ -200,7 +200,7 @@ def sharegpt(row: Any) -> list[Conversation]:
         else:
             messages.append(_message(_role(role), value))
     conversation = Conversation(messages, _parsed(row.get("tools") or None, "tools"))
-    return [_with_system(conversation, _optional(row, "system"))]
+    return [with_system(conversation, _optional(row, "system"))]
 
 
 def sql(row: Any) -> list[Conversation]:
@@ -299,7 +299,7 @@ def mapped(columns: dict[str, str]) -> Parse:
     def parse(row: Any) -> list[Conversation]:
         turn = _turn(_text(row, columns["user"]), _text(row, columns["assistant"]))
         system = _optional(row, columns["system"]) if "system" in columns else ""
-        return [_with_system(turn, system)]
+        return [with_system(turn, system)]
 
     return parse
 
@@ -328,6 +328,13 @@ def arxiv_filter(categories: list[str], start_date: str | None) -> Callable[[Any
         return not start or date.fromisoformat(_text(row, "update_date")) >= start
 
     return keep
+
+
+def with_system(conversation: Conversation, system: str) -> Conversation:
+    """Put a system message, if any text is given, before a question that begins a conversation."""
+    if system and conversation.messages[:1] and conversation.messages[0]["role"] == "user":
+        conversation.messages.insert(0, _message("system", system))
+    return conversation
 
 
 def fill(conversation: Conversation, values: dict[str, str]) -> Conversation:
@@ -385,7 +392,8 @@ def _require_dialogue(messages: list[Message]) -> None:
         calls = message.get("tool_calls")
         if role in ("assistant", "text") and not calls and not message["content"].strip():
             raise Unusable("a blank answer")
-        before = "call" if calls or _is_react(message["content"]) else role
+        asks_tool = role == "assistant" and (calls or _is_react(message["content"]))
+        before = "call" if asks_tool else role
 
 
 def _is_react(content: str) -> bool:
@@ -435,12 +443,6 @@ def _message(role: str, content: str) -> Message:
 
 def _turn(question: str, answer: str) -> Conversation:
     return Conversation([_message("user", question), _message("assistant", answer)])
-
-
-def _with_system(conversation: Conversation, system: str) -> Conversation:
-    if system and conversation.messages[:1] and conversation.messages[0]["role"] != "system":
-        conversation.messages.insert(0, _message("system", system))
-    return conversation
 
 
 def _openai_message(item: Any) -> Message:

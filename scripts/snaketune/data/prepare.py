@@ -180,13 +180,14 @@ def _encode(
     """
     source = _recognised(source)
     result, first = SourceRows(source["label"], source["format"]), writer.count
+    tokens = encoder.template.boundary_tokens()
     started = told = time.monotonic()
     for chunk in encoder.chunks(source, chosen_rows(source)):
         result.add(chunk)
         if chunk.mistakes:
             raise UserError(_wrong_shape(source, chunk.mistakes, result.rows_read))
         writer.write(chunk.samples)
-        for name, token in encoder.template.boundary_tokens().items():
+        for name, token in tokens.items():
             special[name] += int(np.count_nonzero(chunk.samples.input_ids == token))
         if time.monotonic() - told > SECONDS_BETWEEN:
             told = time.monotonic()
@@ -267,10 +268,7 @@ def _manifest(
 ) -> dict[str, Any]:
     """Return what later stages need to know; its digests tell whether the data changed."""
     return {
-        "files": {
-            name: sha256(output / name)
-            for name in ("samples.arrow", "train.arrow", "heldout.arrow")
-        },
+        "files": {name: sha256(output / name) for name in FILES},
         "max_length": spec["max_length"],
         "pack": spec["pack"],
         "template": {

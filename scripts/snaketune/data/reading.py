@@ -21,9 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from snaketune.errors import UserError
-from snaketune.files import read_json
+from snaketune.files import LFS_POINTER, read_json
 
-LFS_MARK = b"version https://git-lfs.github.com/spec/"
 _BOM = b"\xef\xbb\xbf"
 _ARROW_STREAM = b"\xff\xff\xff\xff"
 
@@ -100,7 +99,7 @@ def _read_stream(file: IO[bytes], name: str) -> Iterator[Row]:
     """Read one file, whatever it is; `name` is what places begin with."""
     head = file.read(512)
     file.seek(0)
-    if head.startswith(LFS_MARK):
+    if head.startswith(LFS_POINTER):
         raise UserError(
             f"{name} is a Git LFS pointer, not the data itself.\n"
             "  Fix: run `git lfs pull` in the repository it came from, then copy it again."

@@ -138,7 +138,7 @@ class ChatTemplate:
 
     def _require_end_token(self) -> None:
         """Refuse a template whose end mark is no token of this tokenizer: answers never end."""
-        end = END_TOKENS.get(self.name) or ("" if self.name == "auto" else self._token("eos_token"))
+        end = END_TOKENS.get(self.name) or self._token("eos_token")
         if self.name != "auto" and (not end or self.tokenizer.token_to_id(end) is None):
             raise UserError(
                 f"template: {self.name} ends an answer with {end or 'an EOS token'}, and this "
