@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from snaketune import cli
-from snaketune.data.report import report_html, report_text, with_training
+from snaketune.data.report_page import report_html, report_text, with_training
 from snaketune.experiment.resolved import load_resolved
 from snaketune.files import read_json, write_json, write_text
 

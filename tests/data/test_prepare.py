@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from data.conftest import SPEC
 from snaketune.data.prepare import FILES, chosen_rows, first_mistakes, heldout_questions, weigh
-from snaketune.data.report import report_html, report_text, with_training
+from snaketune.data.report_page import report_html, report_text, with_training
 from snaketune.data.storage import Packs
 from snaketune.errors import UserError
 from snaketune.experiment.schema import Train
