@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from data.conftest import SPEC
+from snaketune.data.packing import concatenate_and_cut
 from snaketune.data.prepare import FILES, chosen_rows, first_mistakes, heldout_questions, weigh
 from snaketune.data.report_page import report_html, report_text, with_training
-from snaketune.data.storage import Packs
+from snaketune.data.storage import Packs, Samples
 from snaketune.errors import UserError
 from snaketune.experiment.schema import Train
 
@@ -425,6 +426,24 @@ def test_xtuners_packing_tells_what_it_drops(run, source, tmp_path):
     assert report["train"]["tokens_not_packed"] == dropped > 0
     weights = [(pack.labels != -100).sum() for pack in packs]
     assert packs.loss_weights().tolist() == weights
+
+
+def test_a_cut_pack_without_anything_to_learn_is_left_out(run, source, tmp_path):
+    long = "why " * 42
+    early = [("user", "Q"), ("assistant", "A"), ("user", long), ("assistant", long)]
+    late = [("user", long + long), ("assistant", "A")]
+    rows = []
+    for number in range(192):
+        turns = [{"role": role, "content": said} for role, said in (early, late)[number % 2]]
+        turns[-1]["loss"] = number % 2 == 1
+        rows.append({"messages": turns})
+    report = run(source(rows, format="openai"), pack="xtuner", max_length=256)
+    packs = Packs(tmp_path / "out/train.arrow")
+    samples = Samples(tmp_path / "out/samples.arrow")
+    lengths = [len(samples[number].input_ids) for number in range(len(samples))]
+    assert len(packs) < len(concatenate_and_cut(lengths, 256))
+    assert packs.loss_weights().min() > 0
+    assert report["train"]["tokens_not_packed"] == sum(lengths) - 256 * len(packs)
 
 
 def test_the_weights_of_answers_are_stored(run, source, tmp_path):

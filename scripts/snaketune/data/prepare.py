@@ -122,10 +122,10 @@ def prepare(spec: dict[str, Any], base: Path, output: Path, workers: int = 1) ->
     train = np.concatenate([split.train for split in splits])
     heldout = np.concatenate([split.heldout for split in splits])
     _require_supervision(train, sources, spec["max_length"])
-    packs = _packs(train, sizes, spec)
     samples = Samples(output / "samples.arrow")
+    packs = _packs(train, sizes, samples, spec)
     _write(output / "train.arrow", packs, sizes, samples)
-    _write(output / "heldout.arrow", _packs(heldout, sizes, spec), sizes, samples)
+    _write(output / "heldout.arrow", _packs(heldout, sizes, samples, spec), sizes, samples)
     shown = [samples[number] for number in train[:SHOWN].tolist()]
     report = summarise(spec, template, sources, splits, sizes, packs, shown, special)
     write_json(output / "report.json", report)
@@ -244,12 +244,15 @@ def _choose(count: int, wanted: int) -> list[int]:
     return sorted(np.random.default_rng(0).permutation(count)[:wanted].tolist())
 
 
-def _packs(numbers: np.ndarray, sizes: Sizes, spec: dict[str, Any]) -> PackTable:
-    """Return the packs of some samples."""
+def _packs(numbers: np.ndarray, sizes: Sizes, samples: Samples, spec: dict[str, Any]) -> PackTable:
+    """Return the packs of some samples; a cut one may hold nothing to learn, and is left out."""
     lengths = sizes.lengths[numbers]
     if spec["pack"] == "xtuner":
         rows = concatenate_and_cut(lengths, spec["max_length"])
-        return PackTable.of([[(int(numbers[n]), a, b) for n, a, b in row] for row in rows])
+        pieces = ([(int(numbers[n]), a, b) for n, a, b in row] for row in rows)
+        return PackTable.of(
+            [row for row in pieces if any(loss_weight(samples[n].part(a, b)) for n, a, b in row)]
+        )
     if spec["pack"]:
         return PackTable.of_whole(pack(lengths, spec["max_length"]), numbers, lengths)
     return PackTable.of_whole([[index] for index in range(len(numbers))], numbers, lengths)
