@@ -16,6 +16,7 @@ from snaketune.experiment.identity import (
     train_key,
 )
 from snaketune.experiment.targets import explain_unknown
+from snaketune.files import data_files
 
 # Rules call `python`; it must be the one that runs Snakemake, activated or not.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.getenv("PATH", "")]))
@@ -55,7 +56,8 @@ def local_model_files(wildcards):
 def source_files(wildcards):
     """Return the files that processed data is read from; provenance stands for hub files."""
     sources = DATA[wildcards.data_id].sources
-    return [f"{s.hub.folder}/provenance.json" if s.hub else s.path for s in sources]
+    local = [file for s in sources if not s.hub for file in data_files(Path(s.path))]
+    return [f"{s.hub.folder}/provenance.json" for s in sources if s.hub] + list(map(str, local))
 
 
 def processed(name):

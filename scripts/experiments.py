@@ -16,7 +16,7 @@ from snaketune.errors import UserError
 from snaketune.experiment import Experiment, Studies, data_id, load_studies, train_id
 from snaketune.experiment.identity import canonical
 from snaketune.experiment.targets import TARGETS
-from snaketune.files import read_json, read_jsonl
+from snaketune.files import data_files, read_json, read_jsonl
 
 STAGES = ("data", "trained", "adapter", "merged", "evaluated")
 
@@ -64,7 +64,7 @@ def mistakes_in_rows(studies: Studies) -> list[str]:
         source.model_dump(mode="json")
         for experiment in studies.experiments.values()
         for source in experiment.sources
-        if Path(source.path).exists()
+        if any(map(Path.exists, data_files(Path(source.path))))
     )
     sources = {canonical(dump): dump for dump in dumps}
     return list(dict.fromkeys(m for source in sources.values() for m in first_mistakes(source)))

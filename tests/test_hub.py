@@ -367,6 +367,17 @@ def test_a_mirrored_data_set(mirror: Path, tmp_path: Path, place: str) -> None:
     assert (tmp_path / "rows/data/rows.jsonl").read_text() == "{}\n"
 
 
+def test_a_pattern_takes_the_matching_files_of_one_folder(mirror: Path, tmp_path: Path) -> None:
+    for name in ("data/train-1.jsonl", "data/train-2.jsonl", "data/test-1.jsonl", "train-3.jsonl"):
+        written(mirror / "hf/org/rows" / name, "{}\n")
+    spec = {"source": "hf:org/rows", "revision": COMMIT, "file": "data/train-*.jsonl"}
+    hub.fetch_file(spec, tmp_path / "rows")
+    assert names(tmp_path / "rows/data") == {"train-1.jsonl", "train-2.jsonl"}
+    assert names(tmp_path / "rows") == {"data", "provenance.json"}
+    with pytest.raises(UserError, match="one file"):
+        hub.fetch_file(spec | {"sha256": "0" * 64}, tmp_path / "rows")
+
+
 def test_another_sha256_of_a_data_file_keeps_nothing(mirror: Path, tmp_path: Path) -> None:
     found = digest(written(mirror / "hf/org/rows/rows.jsonl", "{}\n"))
     spec = {"source": "hf:org/rows", "revision": COMMIT, "file": "rows.jsonl", "sha256": "0" * 64}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from snaketune.errors import Interrupted, UserError
@@ -68,6 +69,18 @@ def close_log() -> None:
     """Give stdout and stderr back to the terminal, for a program that takes this one's place."""
     for number in (1, 2):
         os.dup2(console.file.fileno(), number)
+
+
+def progress_bar(title: str) -> Progress:
+    """Return a bar with done and total, and a `status` for its task; none if nobody watches."""
+    return Progress(
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[status]}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
 
 
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:

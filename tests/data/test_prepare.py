@@ -1,5 +1,6 @@
 import hashlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from transformers import AutoTokenizer
 
 from data.conftest import SPEC
 from snaketune.data.packing import concatenate_and_cut
-from snaketune.data.prepare import FILES, chosen_rows, first_mistakes, heldout_questions, weigh
+from snaketune.data.prepare import FILES, chosen_rows, first_mistakes, heldout_groups, weigh
 from snaketune.data.report_page import report_html, report_text, with_training
 from snaketune.data.storage import Packs, Samples
 from snaketune.errors import UserError
@@ -234,20 +235,54 @@ def test_a_question_of_several_sources_is_on_one_side_alone(run, source, tokeniz
     assert train | aside == {row["instruction"] + "<|im_end|>" for row in ROWS}
 
 
+def test_rows_of_a_group_are_on_one_side_whatever_they_ask(run, source, tokenizer, tmp_path):
+    rows = [row | {"user": n % 8} for n, row in enumerate(ROWS)]
+    run(source(rows, group="user"), heldout=0.25)
+    aside = questions_of(tmp_path / "out/heldout.arrow", tokenizer)
+    users = {int(question.split()[1].split("?")[0]) % 8 for question in aside}
+    assert (len(users), len(aside)) == (2, 10)
+
+
+def test_a_missing_group_column_is_told_with_its_line(run, source, tmp_path):
+    with pytest.raises(UserError, match=f"{tmp_path}/rows.jsonl:1: 'user' is missing"):
+        run(source(ROWS, group="user"))
+
+
+def test_a_long_preparation_tells_how_far_it_is(run, source, monkeypatch, caplog):
+    monkeypatch.setattr("snaketune.data.progress.SECONDS_BETWEEN", 0)
+    monkeypatch.setattr(logging.getLogger("snaketune"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    run(source(MANY))
+    told = [record.message for record in caplog.records if " of 2600 rows" in record.message]
+    assert told[0].startswith("rows: 500 of 2600 rows  eta 0:0")
+    assert told[-1].startswith("rows: 2600 of 2600 rows  eta 0:00:00")
+
+
+def test_the_system_message_of_all_sources_travels_with_the_template(run, source, tmp_path):
+    def told(*sources):
+        run(*sources)
+        return json.loads((tmp_path / "out/data.json").read_text())["template"]["system"]
+
+    one, same = source(ROWS, system="Be brief."), source(ROWS, "more", system="Be brief.")
+    assert told(one, same) == "Be brief."
+    assert told(one, source(ROWS, "more", system="Be long.")) == ""
+    assert told(one, source(ROWS, "more")) == told(source(ROWS)) == ""
+
+
 some_questions = st.lists(st.integers(0, 6).map(lambda n: n * 2**60 + 7))
 
 
 @given(some_questions, st.floats(0.001, 0.99), st.randoms())
 def test_what_is_held_out_does_not_depend_on_the_order_of_rows(questions, share, order):
     turned = order.sample(questions, len(questions))
-    held_out = heldout_questions(turned, share)
-    assert held_out.tolist() == heldout_questions(questions, share).tolist()
+    held_out = heldout_groups(turned, share)
+    assert held_out.tolist() == heldout_groups(questions, share).tolist()
     assert set(held_out.tolist()) <= set(questions)
 
 
 @given(some_questions, st.floats(0.001, 0.99))
 def test_a_share_holds_out_one_question_at_least_and_leaves_one(questions, share):
-    aside = len(heldout_questions(questions, share))
+    aside = len(heldout_groups(questions, share))
     distinct = len(set(questions))
     assert (1 <= aside < distinct) if distinct > 1 else aside == 0
 
@@ -285,7 +320,7 @@ def test_a_weight_counts_training_samples_and_not_the_held_out(run, source):
 
 def test_max_rows_is_the_same_sample_every_time_and_not_the_first_rows(source):
     one, two = (
-        [row.value["instruction"] for row in chosen_rows(source(ROWS, max_rows=10))] for _ in "ab"
+        [row.value["instruction"] for row in chosen_rows(source(ROWS, max_rows=10))[1]] for _ in "ab"
     )
     assert one == two
     chosen = one
@@ -297,7 +332,9 @@ def test_max_rows_is_the_same_sample_every_time_and_not_the_first_rows(source):
 
 @pytest.mark.parametrize("limit", [40, 41, None])
 def test_max_rows_above_the_rows_takes_all_in_order(source, limit):
-    rows = list(chosen_rows(source(ROWS, max_rows=limit)))
+    count, rows = chosen_rows(source(ROWS, max_rows=limit))
+    rows = list(rows)
+    assert count == len(rows)
     assert [row.value for row in rows] == ROWS
     assert [row.place for row in rows] == [f"{source(ROWS)['path']}:{n}" for n in range(1, 41)]
 

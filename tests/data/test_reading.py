@@ -155,10 +155,20 @@ def test_a_text_file_is_one_row(tmp_path):
 
 
 def test_a_folder_is_read_file_by_file_by_name(tmp_path):
-    for name in ("b.jsonl", "a.jsonl", "sub/c.jsonl", ".hidden", "_SUCCESS"):
+    about = (".hidden", "_SUCCESS", "README.md", "LICENSE", "DATA_LICENSE")
+    for name in ("b.jsonl", "a.jsonl", "sub/c.jsonl", *about):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(json.dumps({"in": name}))
     assert [row["in"] for row in values_of(tmp_path)] == ["a.jsonl", "b.jsonl", "sub/c.jsonl"]
+
+
+def test_a_pattern_names_several_files(tmp_path):
+    for name in ("b-2.jsonl", "b-1.jsonl", "c-1.jsonl", "b-[3].jsonl"):
+        (tmp_path / name).write_text(json.dumps({"in": name}))
+    assert [row["in"] for row in values_of(tmp_path / "b-?.jsonl")] == ["b-1.jsonl", "b-2.jsonl"]
+    assert [row["in"] for row in values_of(tmp_path / "b-[3].jsonl")] == ["b-[3].jsonl"]
+    with pytest.raises(UserError, match=r"x-\*.jsonl: No such file"):
+        values_of(tmp_path / "x-*.jsonl")
 
 
 def test_what_datasets_saved_to_disk_is_read_in_the_order_it_says(tmp_path):

@@ -11,6 +11,7 @@ from snaketune.models.load import load_model, load_tokenizer
 
 PROMPTS = ["Say 3", "A much longer question, so that the others are padded: what is it?", "?"]
 END = 2
+UNTIL = {"end_token_ids": [END], "system": ""}
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +24,10 @@ def tokenizer(base):
     return load_tokenizer(base)
 
 
-def greedy(base, tokenizer, prompt, new_tokens) -> list[int]:
+def greedy(base, tokenizer, prompt, new_tokens, before="") -> list[int]:
     """Return the tokens of one answer: no batch, no padding, no cache."""
     plain = AutoModelForCausalLM.from_pretrained(base, attn_implementation="eager").eval()
-    text = f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
+    text = f"{before}<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
     ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
     start = ids.shape[1]
     for _ in range(new_tokens):
@@ -36,7 +37,7 @@ def greedy(base, tokenizer, prompt, new_tokens) -> list[int]:
 
 
 def test_a_batch_answers_as_a_greedy_loop_does_one_by_one(base, model, tokenizer):
-    found = answer(model, tokenizer, PROMPTS, 12, [END])
+    found = answer(model, tokenizer, PROMPTS, 12, UNTIL)
     expected = [greedy(base, tokenizer, prompt, 12) for prompt in PROMPTS]
     assert not any(END in tokens for tokens in expected)
     assert found == [tokenizer.decode(tokens) for tokens in expected]
@@ -48,12 +49,20 @@ def test_an_answer_ends_at_its_end_token_and_the_others_go_on(base, model, token
     end = whole[0][4]
     cut = [tokens[: tokens.index(end) + 1] if end in tokens else tokens for tokens in whole]
     assert len({len(tokens) for tokens in cut}) > 1
-    found = answer(model, tokenizer, PROMPTS, 12, [END, end])
+    found = answer(model, tokenizer, PROMPTS, 12, {"end_token_ids": [END, end]})
     assert found == [tokenizer.decode(tokens) for tokens in cut]
 
 
+def test_a_system_message_begins_every_conversation(base, model, tokenizer):
+    found = answer(model, tokenizer, PROMPTS, 12, UNTIL | {"system": "Be brief."})
+    before = "<|im_start|>system\nBe brief.<|im_end|>\n"
+    expected = [greedy(base, tokenizer, prompt, 12, before) for prompt in PROMPTS]
+    assert found == [tokenizer.decode(tokens) for tokens in expected]
+    assert found != answer(model, tokenizer, PROMPTS, 12, UNTIL)
+
+
 def test_no_prompts_are_no_answers(model, tokenizer):
-    assert answer(model, tokenizer, [], 12, [END]) == []
+    assert answer(model, tokenizer, [], 12, UNTIL) == []
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -61,8 +70,8 @@ def test_leaves_training_mode_and_random_state_as_they_were(base, tokenizer, tra
     network = load_model(base, torch.float32, torch.device("cpu"))
     adapted = attach(network, Method(name="lora", r=4, dropout=0.5), seed=0).train(training)
     before = torch.get_rng_state()
-    told = answer(adapted, tokenizer, PROMPTS, 4, [END])
-    assert told == answer(adapted, tokenizer, PROMPTS, 4, [END])
+    told = answer(adapted, tokenizer, PROMPTS, 4, UNTIL)
+    assert told == answer(adapted, tokenizer, PROMPTS, 4, UNTIL)
     assert torch.equal(torch.get_rng_state(), before)
     assert {module.training for module in adapted.modules()} == {training}
 
@@ -70,6 +79,6 @@ def test_leaves_training_mode_and_random_state_as_they_were(base, tokenizer, tra
 def test_leaves_the_gradient_flowing(base, tokenizer):
     network = load_model(base, torch.float32, torch.device("cpu"))
     adapted = attach(network, Method(name="lora", r=4, dropout=0.0), seed=0)
-    answer(adapted, tokenizer, PROMPTS, 4, [END])
+    answer(adapted, tokenizer, PROMPTS, 4, UNTIL)
     adapted(torch.arange(9)[None], labels=torch.arange(9)[None]).loss.backward()
     assert all(p.grad is not None for p in adapted.parameters() if p.requires_grad)

@@ -24,6 +24,7 @@ from snaketune.data.formats import (
     RowError,
     Unusable,
     arxiv_filter,
+    column,
     fill,
     mapped,
     trim,
@@ -50,7 +51,7 @@ class Chunk:
     Attributes:
         rows: How many were read.
         samples: The samples made of them.
-        questions: For each sample a digest of what is asked first, uint64.
+        groups: For each sample a digest of what it is held out with, uint64.
         texts: For each sample a digest of its tokens, uint64.
         dropped: (reason, place) of each conversation that is not used.
         cut: (place, tokens lost, supervised tokens lost) of each sample that was too long.
@@ -59,7 +60,7 @@ class Chunk:
 
     rows: int
     samples: Columns = field(default_factory=lambda: Columns.of([]))
-    questions: list[int] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
     texts: list[int] = field(default_factory=list)
     dropped: list[tuple[str, str]] = field(default_factory=list)
     cut: list[tuple[str, int, int]] = field(default_factory=list)
@@ -82,20 +83,21 @@ def encode_rows(
     """Read, template, tokenise and cut some rows of a source."""
     chunk = Chunk(len(rows))
     said, texts, spans = [], [], []
-    for conversation, place in _conversations(chunk, source, rows):
+    for conversation, place, group in _conversations(chunk, source, rows):
         try:
             text, supervised = template.render_with_spans(conversation, settings.loss_on)
         except RowError as error:
             chunk.mistakes.append(f"{place}: {error}")
             continue
-        said.append((conversation, place))
+        said.append((conversation, place, group))
         texts.append(text)
         spans.append(supervised)
     samples = []
-    for whole, (conversation, place) in zip(template.tokenise(texts, spans), said, strict=True):
+    encoded = template.tokenise(texts, spans)
+    for whole, (conversation, place, group) in zip(encoded, said, strict=True):
         for sample in _fitted(chunk, template, settings, conversation, whole, place):
             samples.append(sample)
-            chunk.questions.append(_digest(_question(conversation).encode()))
+            chunk.groups.append(_digest(group.encode()))
             chunk.texts.append(_digest(sample.input_ids.tobytes()))
     chunk.samples = Columns.of(samples)
     return chunk
@@ -110,8 +112,8 @@ def conversations(source: dict[str, Any], rows: Sequence[Row]) -> Chunk:
 
 def _conversations(
     chunk: Chunk, source: dict[str, Any], rows: Sequence[Row]
-) -> Iterator[tuple[Conversation, str]]:
-    """Yield the usable conversations and their places; note the rest."""
+) -> Iterator[tuple[Conversation, str, str]]:
+    """Yield the usable conversations, their places and groups; note the rest."""
     parse, keep = parser_of(source), filter_of(source)
     for row in rows:
         try:
@@ -127,7 +129,8 @@ def _conversations(
             continue
         for conversation in found:
             try:
-                yield trim(conversation), row.place
+                trimmed = trim(conversation)
+                yield trimmed, row.place, _group(source, row.value, trimmed)
             except Unusable as error:
                 chunk.dropped.append((str(error), row.place))
             except RowError as error:
@@ -201,7 +204,10 @@ def _last_turns(
     return None
 
 
-def _question(conversation: Conversation) -> str:
+def _group(source: dict[str, Any], row: Any, conversation: Conversation) -> str:
+    """Return what a row is held out with: the value of a column, or what is asked first."""
+    if source.get("group"):
+        return str(column(row, source["group"]))
     return next(m["content"] for m in conversation.messages if m["role"] in ("user", "text"))
 
 

@@ -549,6 +549,11 @@ def _role(name: str) -> str:
     return _ROLES[name]
 
 
+def column(row: Any, key: str) -> Any:
+    """Return what a row has under a key, of any type."""
+    return _field(row, key, object)
+
+
 def _text(row: Any, key: str) -> str:
     return _field(row, key, str)
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import numpy as np
 from snaketune.data.encoding import Chunk, Encoder, Settings, conversations
 from snaketune.data.formats import FORMATS, recognise
 from snaketune.data.packing import concatenate_and_cut, pack
+from snaketune.data.progress import watching
 from snaketune.data.reading import Row, read_rows
 from snaketune.data.report import SHOWN, summarise
 from snaketune.data.storage import (
@@ -37,9 +37,6 @@ FILES = ("samples.arrow", "train.arrow", "heldout.arrow")
 LOOKED_AT = 20
 """Rows that `format: auto` looks at."""
 
-SECONDS_BETWEEN = 10
-"""How often a long preparation says how far it is."""
-
 
 @dataclass
 class SourceRows:
@@ -47,7 +44,7 @@ class SourceRows:
 
     Attributes:
         samples: Their numbers in samples.arrow.
-        questions: For each sample a digest of what is asked first, uint64, chunk by chunk.
+        groups: For each sample a digest of what it is held out with, uint64, chunk by chunk.
         texts: For each sample a digest of its tokens, likewise.
         dropped: For each reason how often, and the first places.
     """
@@ -55,7 +52,7 @@ class SourceRows:
     label: str
     format: str
     samples: range = range(0)
-    questions: list[np.ndarray] = field(default_factory=list)
+    groups: list[np.ndarray] = field(default_factory=list)
     texts: list[np.ndarray] = field(default_factory=list)
     rows_read: int = 0
     dropped: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
@@ -67,7 +64,7 @@ class SourceRows:
     def add(self, chunk: Chunk) -> None:
         """Take note of a chunk."""
         self.rows_read += chunk.rows
-        self.questions.append(np.array(chunk.questions, np.uint64))
+        self.groups.append(np.array(chunk.groups, np.uint64))
         self.texts.append(np.array(chunk.texts, np.uint64))
         for reason, place in chunk.dropped:
             count, places = self.dropped.get(reason, (0, []))
@@ -133,14 +130,17 @@ def prepare(spec: dict[str, Any], base: Path, output: Path, workers: int = 1) ->
     return report
 
 
-def chosen_rows(source: dict[str, Any]) -> Iterator[Row]:
-    """Yield a source's rows, or a seeded sample of them if it has more than `max_rows`."""
+def chosen_rows(source: dict[str, Any]) -> tuple[int, Iterator[Row]]:
+    """Return a source's rows, or a seeded sample if it has more than `max_rows`, and their count.
+
+    Counting reads the source once more, which costs little beside the tokenizer's work.
+    """
     path, limit = Path(source["path"]), source.get("max_rows")
-    if limit is None:
-        return read_rows(path)
     count = sum(1 for _ in read_rows(path))
+    if limit is None or limit >= count:
+        return count, read_rows(path)
     keep = set(_choose(count, limit))
-    return (row for index, row in enumerate(read_rows(path)) if index in keep)
+    return limit, (row for index, row in enumerate(read_rows(path)) if index in keep)
 
 
 def first_mistakes(source: dict[str, Any]) -> list[str]:
@@ -153,13 +153,13 @@ def first_mistakes(source: dict[str, Any]) -> list[str]:
     return found.mistakes
 
 
-def heldout_questions(questions: Sequence[int] | np.ndarray, share: float) -> np.ndarray:
-    """Return the digests of the questions to keep out of training, whatever the rows' order.
+def heldout_groups(groups: Sequence[int] | np.ndarray, share: float) -> np.ndarray:
+    """Return the digests of the groups to keep out of training, whatever the rows' order.
 
-    Whole questions are chosen, so that no answer to one leaks into training. The choice follows
+    Whole groups are chosen, so that no answer to a question leaks into training. The choice follows
     the digests: it needs no seed.
     """
-    distinct = np.unique(np.asarray(questions, np.uint64))
+    distinct = np.unique(np.asarray(groups, np.uint64))
     count = min(max(1, round(share * len(distinct))), len(distinct) - 1) if share else 0
     return distinct[: max(count, 0)]
 
@@ -181,18 +181,16 @@ def _encode(
     source = _recognised(source)
     result, first = SourceRows(source["label"], source["format"]), writer.count
     tokens = encoder.template.boundary_tokens()
-    started = told = time.monotonic()
-    for chunk in encoder.chunks(source, chosen_rows(source)):
-        result.add(chunk)
-        if chunk.mistakes:
-            raise UserError(_wrong_shape(source, chunk.mistakes, result.rows_read))
-        writer.write(chunk.samples)
-        for name, token in tokens.items():
-            special[name] += int(np.count_nonzero(chunk.samples.input_ids == token))
-        if time.monotonic() - told > SECONDS_BETWEEN:
-            told = time.monotonic()
-            rate = result.rows_read / (told - started)
-            log.info("%s: %d rows, %.0f rows/s", result.label, result.rows_read, rate)
+    count, rows = chosen_rows(source)
+    with watching(result.label, count) as tell:
+        for chunk in encoder.chunks(source, rows):
+            result.add(chunk)
+            if chunk.mistakes:
+                raise UserError(_wrong_shape(source, chunk.mistakes, result.rows_read))
+            writer.write(chunk.samples)
+            for name, token in tokens.items():
+                special[name] += int(np.count_nonzero(chunk.samples.input_ids == token))
+            tell(result.rows_read)
     result.samples = range(first, writer.count)
     log.info("%s: %d rows read, %d kept", result.label, result.rows_read, len(result.samples))
     return result
@@ -221,16 +219,16 @@ def _recognised(source: dict[str, Any]) -> dict[str, Any]:
 
 
 def _splits(spec: dict[str, Any], sources: Sequence[SourceRows]) -> list[Split]:
-    """Return each source's samples to train on and to hold out; a question is on one side."""
-    questions = [np.concatenate(each.questions) for each in sources]
-    aside = np.concatenate([heldout_questions(each, spec["heldout"]) for each in questions])
+    """Return each source's samples to train on and to hold out; a group is on one side."""
+    groups = [np.concatenate(each.groups) for each in sources]
+    aside = np.concatenate([heldout_groups(each, spec["heldout"]) for each in groups])
     texts = np.concatenate([text for each in sources for text in each.texts])
     repeated = np.ones(len(texts), bool)
     repeated[np.unique(texts, return_index=True)[1]] = False
     splits = []
-    for source, rows, asked in zip(spec["sources"], sources, questions, strict=True):
+    for source, rows, grouped in zip(spec["sources"], sources, groups, strict=True):
         numbers = np.arange(rows.samples.start, rows.samples.stop)
-        outside = np.isin(asked, aside)
+        outside = np.isin(grouped, aside)
         kept = ~repeated[numbers] if spec["deduplicate"] else np.ones(len(numbers), bool)
         inside = numbers[kept & ~outside]
         chosen = weigh(len(inside), source["weight"])
@@ -279,10 +277,17 @@ def _manifest(
             "text": template.text,
             "sha256": hashlib.sha256(template.text.encode()).hexdigest(),
             "end_token_ids": template.end_token_ids(),
+            "system": _common_system(spec["sources"]),
         },
         "train": report["train"],
         "heldout": report["heldout"],
     }
+
+
+def _common_system(sources: Sequence[dict[str, Any]]) -> str:
+    """Return the system message that all sources are given, "" if they differ or have none."""
+    given = {source.get("system") or "" for source in sources}
+    return given.pop() if len(given) == 1 else ""
 
 
 def _wrong_shape(source: dict[str, Any], mistakes: list[str], total: int) -> str:

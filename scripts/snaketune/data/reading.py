@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from snaketune.errors import UserError
-from snaketune.files import LFS_POINTER, read_json
+from snaketune.files import LFS_POINTER, data_files
 
 _BOM = b"\xef\xbb\xbf"
 _ARROW_STREAM = b"\xff\xff\xff\xff"
@@ -55,13 +55,13 @@ class Row:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Yield all rows of a file, or of all files in a folder, by name.
+    """Yield all rows of a file, of all in a folder, or of those a pattern matches, by name.
 
     Raises:
         UserError: Missing, empty, a Git LFS pointer, not UTF-8, damaged or not JSON.
     """
     empty = True
-    for row in _read(path):
+    for row in chain.from_iterable(map(_read, data_files(path))):
         empty = False
         yield row
     if empty:
@@ -70,9 +70,6 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 def _read(path: Path) -> Iterator[Row]:
     try:
-        if path.is_dir():
-            yield from _read_folder(path)
-            return
         with path.open("rb") as file:
             yield from _read_stream(file, str(path))
     except (OSError, EOFError, pa.ArrowInvalid, tarfile.TarError, zipfile.BadZipFile) as error:
@@ -81,18 +78,6 @@ def _read(path: Path) -> Iterator[Row]:
             "  Fix: paths under `data:` are relative to experiments/; correct the path, or put "
             "the whole file there."
         ) from error
-
-
-def _read_folder(folder: Path) -> Iterator[Row]:
-    """Read a folder of files, or one that `datasets` wrote with save_to_disk."""
-    state = folder / "state.json"
-    if state.exists():
-        names = [Path(part["filename"]).name for part in read_json(state)["_data_files"]]
-        files = [folder / name for name in names]
-    else:
-        files = sorted(file for file in folder.rglob("*") if file.is_file())
-        files = [file for file in files if file.name[0] not in "._"]
-    return chain.from_iterable(map(_read, files))
 
 
 def _read_stream(file: IO[bytes], name: str) -> Iterator[Row]:

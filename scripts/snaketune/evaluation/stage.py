@@ -87,10 +87,10 @@ def _measure(
     log.info("evaluating %s in %s (%s)", folder, dtype, reason)
     model = load_model(folder, dtype, device())
     tokenizer = load_tokenizer(folder, template["text"])
-    limit, ends = experiment.config.evaluate.max_new_tokens, template["end_token_ids"]
+    limit = experiment.config.evaluate.max_new_tokens
     return {
         "heldout": heldout_loss(model, heldout),
-        "answers": answer(model, tokenizer, experiment.prompts, limit, ends),
+        "answers": answer(model, tokenizer, experiment.prompts, limit, template),
     }
 
 

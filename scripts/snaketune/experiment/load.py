@@ -36,6 +36,7 @@ from snaketune.experiment.schema import (
     Strict,
     require_pin,
 )
+from snaketune.files import data_files
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 NOT_STUDIES = {"catalog", "data", "defaults"}
@@ -52,12 +53,13 @@ class Source(Strict):
     max_rows: int | None
     map: Columns | None = None
     filter: Filter | None = None
+    group: str | None = None
     system: str | None = None
     hub: "HubFile | None" = None
 
 
 class HubFile(Strict):
-    """One file of a data set on a hub."""
+    """One file of a data set on a hub, or those a pattern matches."""
 
     source: str
     revision: str
@@ -207,6 +209,7 @@ class Catalog:
             format=merged["format"] or "auto",
             map=merged["map"],
             filter=merged["filter"],
+            group=merged["group"],
             system=merged["system"],
             vars=merged["vars"],
             weight=given.weight,
@@ -360,7 +363,7 @@ def _absent(
 ) -> Iterator[Problem]:
     """Yield a problem for each local file or folder that is not there (yet)."""
     for index, (given, source) in enumerate(zip(config.data, sources, strict=True)):
-        if source.hub or Path(source.path).exists():
+        if source.hub or any(map(Path.exists, data_files(Path(source.path)))):
             continue
         entry = catalog.datasets[given.dataset] if given.dataset else None
         place, key = document.place(("data", index)), f"data[{index}]"

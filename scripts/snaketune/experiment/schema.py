@@ -133,10 +133,14 @@ class Filter(Strict):
 class Rows(Strict):
     """Where rows are and how they are laid out."""
 
-    path: str | None = Field(None, description="a local file, relative to experiments/")
+    path: str | None = Field(
+        None, description="a local file, folder or pattern (x/*.jsonl), relative to experiments/"
+    )
     source: str | None = Field(None, description="`hf:ORG/NAME` or `modelscope:ORG/NAME`")
     revision: str | None = Field(None, description="what pins a hub source")
-    file: str | None = Field(None, description="the file to read inside a hub source")
+    file: str | None = Field(
+        None, description="the file to read inside a hub source, or several: data/train-*.parquet"
+    )
     sha256: Sha256 | None = Field(None, description="expected SHA-256 of the file")
     format: FormatName | None = Field(
         None, description="the shape of its rows; `auto` recognises it or says why not"
@@ -145,6 +149,11 @@ class Rows(Strict):
         None, description="in place of `format`, for any flat table: which column says what"
     )
     filter: Filter | None = Field(None, description="which rows to use (arxiv)")
+    group: str | None = Field(
+        None,
+        description="column whose equal values stay together when rows are held out; default: "
+        "what is asked first",
+    )
     system: str | None = Field(None, description="a system message for rows that have none")
     vars: dict[str, str] = Field(
         {}, description="values for {{placeholders}} in the rows (assistant: name, author)"

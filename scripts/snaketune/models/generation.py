@@ -12,19 +12,22 @@ def answer(
     tokenizer: Any,
     prompts: Sequence[str],
     max_new_tokens: int,
-    end_token_ids: list[int],
+    template: dict[str, Any],
 ) -> list[str]:
     """Return the model's greedy answer to each user message, in one padded batch.
 
     Args:
         model: A causal language model, or a PEFT model around one.
         tokenizer: With the chat template in force, padding on the left.
-        end_token_ids: What ends an answer.
+        template: What data.json tells of it: `end_token_ids` end an answer, a `system` message, if
+            there is one, begins each conversation.
     """
     if not prompts:
         return []
+    system = template.get("system")
+    begin = [{"role": "system", "content": system}] if system else []
     inputs = tokenizer.apply_chat_template(
-        [[{"role": "user", "content": prompt}] for prompt in prompts],
+        [[*begin, {"role": "user", "content": prompt}] for prompt in prompts],
         add_generation_prompt=True,
         padding=True,
         return_tensors="pt",
@@ -33,7 +36,7 @@ def answer(
     greedy = GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
-        eos_token_id=end_token_ids,
+        eos_token_id=template["end_token_ids"],
         pad_token_id=tokenizer.pad_token_id,
     )
     was_training = model.training

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from snaketune.cli import console
+from snaketune.cli import progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +28,7 @@ class Meter:
         self.metrics, self.total, self.done, self.every = metrics, total, done, every
         self._started, self._first = time.monotonic(), done
         self._file = metrics.open("a", encoding="utf-8")
-        self._bar = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self._bar = progress_bar("training")
         self._task = self._bar.add_task("", total=total, completed=done, status="")
 
     def __enter__(self) -> "Meter":

@@ -162,8 +162,7 @@ def _batches(experiment: Resolved, data: Path) -> Batches:
 def _answers(model: PeftModel, base: Path, template: dict[str, Any], experiment: Resolved) -> Any:
     sample = experiment.config.sample
     tokenizer = load_tokenizer(base, template["text"])
-    ends = template["end_token_ids"]
-    return partial(answer, model, tokenizer, sample.prompts, sample.max_new_tokens, ends)
+    return partial(answer, model, tokenizer, sample.prompts, sample.max_new_tokens, template)
 
 
 def _checkpoint_bytes(model: PeftModel) -> int:

@@ -1,0 +1,109 @@
+"""No token is lost or invented on the way from rows to samples, whatever does not fit."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from snaketune.data.encoding import Settings, encode_rows
+from snaketune.data.reading import Row
+from snaketune.data.template import IGNORE, ChatTemplate
+
+SOURCE = {"format": "openai", "vars": {}}
+ANSWER_ENDS = "<|im_end|>"
+
+words = st.integers(1, 12).map(lambda count: " ".join(["tea"] * count))
+turn = st.tuples(words, words).map(
+    lambda said: [
+        {"role": "user", "content": f"user {said[0]}"},
+        {"role": "assistant", "content": f"answer {said[1]}"},
+    ]
+)
+system = st.sampled_from([[], [{"role": "system", "content": "Be kind."}]])
+conversation = st.tuples(system, st.lists(turn, min_size=1, max_size=4)).map(
+    lambda parts: [*parts[0], *sum(parts[1], [])]
+)
+
+
+@pytest.fixture(scope="module")
+def template(bases):
+    return ChatTemplate(bases["chatml"], "auto")
+
+
+@pytest.fixture(scope="module")
+def reference(bases):
+    tokenizer = AutoTokenizer.from_pretrained(bases["chatml"])
+    return lambda messages: tokenizer.apply_chat_template(messages, return_dict=False)
+
+
+@given(
+    st.lists(conversation, max_size=6),
+    st.integers(8, 80),
+    st.sampled_from(["right", "left_turns", "drop"]),
+    st.sampled_from(["assistant", "last_turn"]),
+)
+def test_every_row_is_kept_cut_or_dropped_and_counted(
+    template, reference, conversations, max_length, truncation, loss_on
+):
+    settings = Settings("auto", max_length, loss_on, truncation)
+    rows = [Row(messages, f"x:{n}") for n, messages in enumerate(conversations)]
+    chunk = encode_rows(template, settings, SOURCE, rows)
+    dropped = {place: reason for reason, place in chunk.dropped}
+    cut = {place: tokens for place, tokens, _ in chunk.cut}
+    kept = split(chunk.samples)
+    for row in rows:
+        whole = reference(row.value)
+        if row.place in dropped:
+            assert len(whole) > max_length
+            assert row.place not in cut
+            continue
+        ids, labels = next(kept)
+        assert len(ids) + cut.get(row.place, 0) == len(whole)
+        assert (len(ids) < len(whole)) == (row.place in cut)
+        assert ids in beginnings(reference, row.value, max_length, truncation)
+        assert 0 < sum(label != IGNORE for label in labels)
+        assert all(label in (IGNORE, token) for label, token in zip(labels, ids, strict=True))
+    assert next(kept, None) is None
+
+
+@given(conversation, st.integers(8, 200), st.sampled_from(["right", "left_turns"]))
+def test_no_label_is_outside_an_answer(template, conversation, max_length, truncation):
+    settings = Settings("auto", max_length, "assistant", truncation)
+    chunk = encode_rows(template, settings, SOURCE, [Row(conversation, "x:1")])
+    answers = [m["content"] + ANSWER_ENDS for m in conversation if m["role"] == "assistant"]
+    for ids, labels in split(chunk.samples):
+        *whole, last = learned_texts(template.tokenizer, ids, labels)
+        expected = answers[len(answers) - len(whole) - 1 :] if truncation == "left_turns" else answers
+        assert whole == expected[: len(whole)]
+        assert any(answer.startswith(last) for answer in answers)
+
+
+def split(samples):
+    """Yield each sample's ids and labels as lists."""
+    start = 0
+    for length in samples.lengths.tolist():
+        stop = start + length
+        yield samples.input_ids[start:stop].tolist(), samples.labels[start:stop].tolist()
+        start = stop
+
+
+def beginnings(reference, messages, max_length, truncation):
+    """Return what may be left: the beginning of the whole, or of its last turns."""
+    texts = [reference(messages)]
+    if truncation == "left_turns":
+        head = [m for m in messages if m["role"] == "system"]
+        asked = [n for n, message in enumerate(messages) if message["role"] == "user"]
+        texts += [reference(head + messages[n:]) for n in asked[1:]]
+    return [ids[:max_length] for ids in texts]
+
+
+def learned_texts(tokenizer, ids, labels):
+    """Return the texts of the runs of labels."""
+    texts, run = [], []
+    for token, label in zip([*ids, None], [*labels, IGNORE], strict=True):
+        if label != IGNORE:
+            run.append(token)
+        elif run:
+            texts.append(tokenizer.decode(run, skip_special_tokens=False))
+            run = []
+    return texts
