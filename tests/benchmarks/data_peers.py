@@ -4,7 +4,8 @@ python tests/benchmarks/data_peers.py BASE --trl PYTHON --llamafactory PYTHON [-
 
 The peers live in environments of their own: PYTHON is the interpreter of one with `trl`, or with
 `llamafactory`, installed. All template, tokenise, mask and pack the same alpaca-shaped rows at
-2,048 tokens in the same number of processes, one after the other; imports are not counted.
+2,048 tokens, one after the other: the peers once in as many processes as we use, and once in one,
+which is their default. Imports are not counted.
 """
 
 import argparse
@@ -32,10 +33,10 @@ def main() -> None:
         print(f"{'snaketune':<13} {ours:8.2f} s  {args.rows / ours:8.0f} rows/s")
         for name in ("trl", "llamafactory"):
             python = getattr(args, name)
-            if python:
-                seconds, packs = run_peer(name, python, args.base, rows, args.workers)
+            for workers in [args.workers, 1] if python else []:
+                seconds, packs = run_peer(name, python, args.base, rows, workers)
                 rate = f"{args.rows / seconds:8.0f} rows/s  {seconds / ours:5.1f} times our time"
-                print(f"{name:<13} {seconds:8.2f} s  {rate}  ({packs} packs)")
+                print(f"{name:<13} {seconds:8.2f} s  {rate}  ({packs} packs, {workers} processes)")
 
 
 def run_peer(name: str, python: str, base: Path, rows: Path, workers: int) -> tuple[float, int]:

@@ -73,7 +73,9 @@ def test_no_label_is_outside_an_answer(template, conversation, max_length, trunc
     answers = [m["content"] + ANSWER_ENDS for m in conversation if m["role"] == "assistant"]
     for ids, labels in split(chunk.samples):
         *whole, last = learned_texts(template.tokenizer, ids, labels)
-        expected = answers[len(answers) - len(whole) - 1 :] if truncation == "left_turns" else answers
+        expected = (
+            answers[len(answers) - len(whole) - 1 :] if truncation == "left_turns" else answers
+        )
         assert whole == expected[: len(whole)]
         assert any(answer.startswith(last) for answer in answers)
 

@@ -320,7 +320,8 @@ def test_a_weight_counts_training_samples_and_not_the_held_out(run, source):
 
 def test_max_rows_is_the_same_sample_every_time_and_not_the_first_rows(source):
     one, two = (
-        [row.value["instruction"] for row in chosen_rows(source(ROWS, max_rows=10))[1]] for _ in "ab"
+        [row.value["instruction"] for row in chosen_rows(source(ROWS, max_rows=10))[1]]
+        for _ in "ab"
     )
     assert one == two
     chosen = one

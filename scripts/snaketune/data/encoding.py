@@ -116,13 +116,14 @@ def _conversations(
     """Yield the usable conversations, their places and groups; note the rest."""
     parse, keep = parser_of(source), filter_of(source)
     for row in rows:
+        value = row.value
         try:
-            if not keep(row.value):
+            if not keep(value):
                 chunk.dropped.append(("left out by `filter`", row.place))
                 continue
             found = [
                 fill(with_system(each, source.get("system") or ""), source["vars"])
-                for each in parse(row.value)
+                for each in parse(value)
             ]
         except RowError as error:
             chunk.mistakes.append(f"{row.place}: {error}")
@@ -130,7 +131,7 @@ def _conversations(
         for conversation in found:
             try:
                 trimmed = trim(conversation)
-                yield trimmed, row.place, _group(source, row.value, trimmed)
+                yield trimmed, row.place, _group(source, value, trimmed)
             except Unusable as error:
                 chunk.dropped.append((str(error), row.place))
             except RowError as error:

@@ -113,13 +113,20 @@ class Columns:
     def of(samples: Sequence[Encoded]) -> "Columns":
         """Put samples one after the other."""
         nothing = [np.zeros(0, np.int32)]
+        labels = np.concatenate([sample.labels for sample in samples] or nothing)
+        lengths = np.array([len(sample.input_ids) for sample in samples], np.int32)
+        weights = _joined_weights(samples)
+        firsts = np.cumsum(lengths) - lengths
+        counted = labels != IGNORE
+        counted[firsts] = False
+        weighed = counted if weights is None else weights * counted
         return Columns(
             np.concatenate([sample.input_ids for sample in samples] or nothing),
-            np.concatenate([sample.labels for sample in samples] or nothing),
-            _joined_weights(samples),
-            np.array([len(sample.input_ids) for sample in samples], np.int32),
-            np.array([supervised_tokens(sample) for sample in samples], np.int32),
-            np.array([loss_weight(sample) for sample in samples], np.float64),
+            labels,
+            weights,
+            lengths,
+            np.add.reduceat(counted, firsts, dtype=np.int32),
+            np.add.reduceat(weighed, firsts, dtype=np.float64),
         )
 
 

@@ -112,12 +112,14 @@ class ChatTemplate:
         for encoding, supervised in zip(encodings, spans, strict=True):
             ids = np.array(encoding.ids, np.int32)
             labels = np.full_like(ids, IGNORE)
-            weights = np.zeros(len(ids), np.float32)
+            same = all(span.weight == 1 for span in supervised)
+            weights = None if same else np.zeros(len(ids), np.float32)
             for begin, end, weight in supervised:
                 part = slice(_first_token(encoding, begin), _first_token(encoding, end))
-                labels[part], weights[part] = ids[part], weight
-            same = all(span.weight == 1 for span in supervised)
-            yield Encoded(ids, labels, None if same else weights)
+                labels[part] = ids[part]
+                if weights is not None:
+                    weights[part] = weight
+            yield Encoded(ids, labels, weights)
 
     def end_token_ids(self) -> list[int]:
         """Return the ids that end an answer: what the template puts after it, and the EOS."""
