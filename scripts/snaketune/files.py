@@ -45,7 +45,7 @@ def data_files(path: Path) -> list[Path]:
             return [path / Path(part["filename"]).name for part in read_json(state)["_data_files"]]
         files = [file for file in path.rglob("*") if file.is_file()]
         return sorted(file for file in files if not _ABOUT_DATA.match(file.name))
-    found = [] if path.exists() else map(Path, glob.glob(str(path)))
+    found = [] if path.exists() else map(Path, glob.glob(str(path)))  # noqa: PTH207 (absolute ones too)
     return sorted(file for file in found if not _ABOUT_DATA.match(file.name)) or [path]
 
 

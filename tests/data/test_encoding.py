@@ -1,5 +1,7 @@
 """No token is lost or invented on the way from rows to samples, whatever does not fit."""
 
+from itertools import chain
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +23,7 @@ turn = st.tuples(words, words).map(
 )
 system = st.sampled_from([[], [{"role": "system", "content": "Be kind."}]])
 conversation = st.tuples(system, st.lists(turn, min_size=1, max_size=4)).map(
-    lambda parts: [*parts[0], *sum(parts[1], [])]
+    lambda parts: [*parts[0], *chain(*parts[1])]
 )
 
 
@@ -61,7 +63,7 @@ def test_every_row_is_kept_cut_or_dropped_and_counted(
         assert len(ids) + cut.get(row.place, 0) == len(whole)
         assert (len(ids) < len(whole)) == (row.place in cut)
         assert ids in beginnings(reference, row.value, max_length, truncation)
-        assert 0 < sum(label != IGNORE for label in labels)
+        assert any(label != IGNORE for label in labels)
         assert all(label in (IGNORE, token) for label, token in zip(labels, ids, strict=True))
     assert next(kept, None) is None
 
@@ -73,10 +75,8 @@ def test_no_label_is_outside_an_answer(template, conversation, max_length, trunc
     answers = [m["content"] + ANSWER_ENDS for m in conversation if m["role"] == "assistant"]
     for ids, labels in split(chunk.samples):
         *whole, last = learned_texts(template.tokenizer, ids, labels)
-        expected = (
-            answers[len(answers) - len(whole) - 1 :] if truncation == "left_turns" else answers
-        )
-        assert whole == expected[: len(whole)]
+        first = len(answers) - len(whole) - 1 if truncation == "left_turns" else 0
+        assert whole == answers[first:][: len(whole)]
         assert any(answer.startswith(last) for answer in answers)
 
 

@@ -319,16 +319,15 @@ def test_a_weight_counts_training_samples_and_not_the_held_out(run, source):
 
 
 def test_max_rows_is_the_same_sample_every_time_and_not_the_first_rows(source):
-    one, two = (
-        [row.value["instruction"] for row in chosen_rows(source(ROWS, max_rows=10))[1]]
-        for _ in "ab"
-    )
+    def chosen():
+        return [row.value["instruction"] for row in chosen_rows(source(ROWS, max_rows=10))[1]]
+
+    one, two = chosen(), chosen()
     assert one == two
-    chosen = one
     asked_in_order = [row["instruction"] for row in ROWS]
-    assert len(set(chosen)) == 10
-    assert chosen != asked_in_order[:10]
-    assert chosen == sorted(chosen, key=asked_in_order.index)
+    assert len(set(one)) == 10
+    assert one != asked_in_order[:10]
+    assert one == sorted(one, key=asked_in_order.index)
 
 
 @pytest.mark.parametrize("limit", [40, 41, None])
