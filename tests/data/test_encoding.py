@@ -75,9 +75,11 @@ def test_no_label_is_outside_an_answer(template, conversation, max_length, trunc
     answers = [m["content"] + ANSWER_ENDS for m in conversation if m["role"] == "assistant"]
     for ids, labels in split(chunk.samples):
         *whole, last = learned_texts(template.tokenizer, ids, labels)
-        first = len(answers) - len(whole) - 1 if truncation == "left_turns" else 0
-        assert whole == answers[first:][: len(whole)]
-        assert any(answer.startswith(last) for answer in answers)
+        following = [answers[n : n + len(whole) + 1] for n in range(len(answers) - len(whole))]
+        assert any(
+            whole == given[:-1] and given[-1].startswith(last)
+            for given in (following if truncation == "left_turns" else following[:1])
+        )
 
 
 def split(samples):

@@ -68,6 +68,7 @@ CHANGES = {
     "data.3.map.system": ("system", DATA),
     "data.3.filter.categories": (["y"], DATA),
     "data.3.filter.start_date": ("2021-01-01", DATA),
+    "data.3.group": ("author", DATA),
     "data.3.system": ("Be brief.", DATA),
     "template": ("chatml", DATA),
     "loss_on": ("last_turn", DATA),
