@@ -109,6 +109,16 @@ def test_a_row_without_an_answer_is_dropped_with_its_line(run, source, tmp_path)
     assert told["dropped"] == {"a blank answer": reason}
 
 
+def test_what_nobody_answers_is_left_out_and_counted(run, source, tmp_path):
+    asked = {"role": "user", "content": "Why?"}
+    answered = [asked, {"role": "assistant", "content": "So."}]
+    report = run(source([answered, [*answered, asked], answered], format="openai"))
+    [told] = report["sources"]
+    assert told["unanswered"] == {"samples": 1, "first": [f"{tmp_path}/rows.jsonl:2"]}
+    assert told["samples_kept"] == 3
+    assert "1 ended after their last answer" in report_text(with_training(report, Train()))
+
+
 def test_a_sample_is_shown_with_what_is_learned_between_brackets(run, source, tmp_path):
     report = run(source([{"instruction": "天气？", "output": "晴。"}]))
     expected = "<|im_start|>user\n天气？<|im_end|>\n<|im_start|>assistant\n⟦晴。<|im_end|>⟧\n"

@@ -55,6 +55,7 @@ class Chunk:
         texts: For each sample a digest of its tokens, uint64.
         dropped: (reason, place) of each conversation that is not used.
         cut: (place, tokens lost, supervised tokens lost) of each sample that was too long.
+        unanswered: The place of each conversation that goes on after its last answer.
         mistakes: `file:line: reason` of each row of another shape.
     """
 
@@ -64,6 +65,7 @@ class Chunk:
     texts: list[int] = field(default_factory=list)
     dropped: list[tuple[str, str]] = field(default_factory=list)
     cut: list[tuple[str, int, int]] = field(default_factory=list)
+    unanswered: list[str] = field(default_factory=list)
     mistakes: list[str] = field(default_factory=list)
 
 
@@ -131,6 +133,8 @@ def _conversations(
         for conversation in found:
             try:
                 trimmed = trim(conversation)
+                if conversation.messages[-1]["role"] != trimmed.messages[-1]["role"]:
+                    chunk.unanswered.append(row.place)
                 yield trimmed, row.place, _group(source, value, trimmed)
             except Unusable as error:
                 chunk.dropped.append((str(error), row.place))

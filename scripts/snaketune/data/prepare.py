@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -39,6 +39,20 @@ LOOKED_AT = 20
 
 
 @dataclass
+class Tally:
+    """How often something happened, and the first places."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, place: str) -> None:
+        """Count one more."""
+        self.count += 1
+        if len(self.first) < SHOWN:
+            self.first.append(place)
+
+
+@dataclass
 class SourceRows:
     """What one source gave: which samples, and what became of the rest.
 
@@ -46,7 +60,9 @@ class SourceRows:
         samples: Their numbers in samples.arrow.
         groups: For each sample a digest of what it is held out with, uint64, chunk by chunk.
         texts: For each sample a digest of its tokens, likewise.
-        dropped: For each reason how often, and the first places.
+        dropped: Conversations left out, by reason.
+        unanswered: Conversations whose end, what follows the last answer, is left out.
+        truncated: Samples that were too long.
     """
 
     label: str
@@ -55,11 +71,11 @@ class SourceRows:
     groups: list[np.ndarray] = field(default_factory=list)
     texts: list[np.ndarray] = field(default_factory=list)
     rows_read: int = 0
-    dropped: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
-    truncated: int = 0
+    dropped: defaultdict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    unanswered: Tally = field(default_factory=Tally)
+    truncated: Tally = field(default_factory=Tally)
     tokens_cut: int = 0
     answers_cut: int = 0
-    first_truncated: list[str] = field(default_factory=list)
 
     def add(self, chunk: Chunk) -> None:
         """Take note of a chunk."""
@@ -67,12 +83,13 @@ class SourceRows:
         self.groups.append(np.array(chunk.groups, np.uint64))
         self.texts.append(np.array(chunk.texts, np.uint64))
         for reason, place in chunk.dropped:
-            count, places = self.dropped.get(reason, (0, []))
-            self.dropped[reason] = count + 1, [*places, place][:SHOWN]
-        self.truncated += len(chunk.cut)
+            self.dropped[reason].add(place)
+        for place in chunk.unanswered:
+            self.unanswered.add(place)
+        for place, _, _ in chunk.cut:
+            self.truncated.add(place)
         self.tokens_cut += sum(tokens for _, tokens, _ in chunk.cut)
         self.answers_cut += sum(lost > 0 for _, _, lost in chunk.cut)
-        self.first_truncated = [*self.first_truncated, *(cut[0] for cut in chunk.cut)][:SHOWN]
 
 
 @dataclass(frozen=True)
@@ -306,7 +323,7 @@ def _require_supervision(train: np.ndarray, sources: list[SourceRows], max_lengt
         return
     reasons: Counter[str] = Counter()
     for rows in sources:
-        reasons.update({reason: count for reason, (count, _) in rows.dropped.items()})
+        reasons.update({reason: tally.count for reason, tally in rows.dropped.items()})
     told = "; ".join(f"{count} rows: {reason}" for reason, count in reasons.items())
     raise UserError(
         f"no row has a token to learn from ({told or 'none is left after weighting'}).\n"

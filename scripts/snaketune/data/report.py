@@ -98,13 +98,14 @@ def _source(rows: Any, split: Any, lengths: np.ndarray) -> dict[str, Any]:
         "samples_per_epoch": len(split.train),
         "tokens_per_epoch": int(lengths[split.train].sum()),
         "dropped": {
-            reason: {"samples": count, "first": places}
-            for reason, (count, places) in rows.dropped.items()
+            reason: {"samples": tally.count, "first": tally.first}
+            for reason, tally in rows.dropped.items()
         },
+        "unanswered": {"samples": rows.unanswered.count, "first": rows.unanswered.first},
         "truncated": {
-            "samples": rows.truncated,
+            "samples": rows.truncated.count,
             "tokens_cut": rows.tokens_cut,
             "answers_cut": rows.answers_cut,
-            "first": rows.first_truncated,
+            "first": rows.truncated.first,
         },
     }

@@ -73,6 +73,10 @@ def _losses(source: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
         (name, f"{dropped['samples']:,} dropped: {reason}", dropped["first"])
         for reason, dropped in source["dropped"].items()
     ]
+    rest = source.get("unanswered", {"samples": 0})
+    if rest["samples"]:
+        what = f"{rest['samples']:,} ended after their last answer: nobody answered the rest"
+        losses.append((name, what, rest["first"]))
     if cut["samples"]:
         what = f"{cut['samples']:,} cut by {cut['tokens_cut']:,} tokens, "
         losses.append((name, f"{what}{cut['answers_cut']:,} within an answer", cut["first"]))
