@@ -116,7 +116,7 @@ def test_what_nobody_answers_is_left_out_and_counted(run, source, tmp_path):
     [told] = report["sources"]
     assert told["unanswered"] == {"samples": 1, "first": [f"{tmp_path}/rows.jsonl:2"]}
     assert told["samples_kept"] == 3
-    assert "1 ended after their last answer" in report_text(with_training(report, Train()))
+    assert "1 lose what follows their last answer" in report_text(with_training(report, Train()))
 
 
 def test_a_sample_is_shown_with_what_is_learned_between_brackets(run, source, tmp_path):

@@ -75,7 +75,7 @@ def _losses(source: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
     ]
     rest = source.get("unanswered", {"samples": 0})
     if rest["samples"]:
-        what = f"{rest['samples']:,} ended after their last answer: nobody answered the rest"
+        what = f"{rest['samples']:,} lose what follows their last answer, as nobody answers it"
         losses.append((name, what, rest["first"]))
     if cut["samples"]:
         what = f"{cut['samples']:,} cut by {cut['tokens_cut']:,} tokens, "
