@@ -65,6 +65,24 @@ def processed(name):
     return lambda wildcards: f"store/data/{data_id(experiment(wildcards))}/{name}"
 
 
+def trained_weights(wildcards):
+    """Return what a model is merged from: an adapter, or the end of a full fine-tune."""
+    folder = f"experiments/{wildcards.experiment}"
+    if experiment(wildcards).config.method.name == "full":
+        return f"{folder}/checkpoints/last.pth"
+    return f"{folder}/{at_iteration(wildcards)}adapter"
+
+
+def merged_weights(wildcards, input):
+    """Return the same for the program: of a full fine-tune the iteration's own checkpoint."""
+    own = at_iteration(wildcards).rstrip("/")
+    return input.trained.replace("last.pth", f"{own}.pth") if own else input.trained
+
+
+def at_iteration(wildcards):
+    return f"iter_{wildcards.iteration}/" if hasattr(wildcards, "iteration") else ""
+
+
 def refuse_unknown_targets():
     """Stop with a helpful message when a target names no experiment or no file we can make."""
     for target in filter(re.compile(r"(\./)*experiments/").match, sys.argv[1:]):

@@ -4,6 +4,7 @@ A broken file never stops the others: its mistakes are returned beside the good 
 """
 
 import itertools
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -87,6 +88,7 @@ class Experiment:
     base_name: str
     base: Model
     sources: tuple[Source, ...]
+    deepspeed_json: dict[str, Any] | None
     absent: tuple[Problem, ...]
 
     @property
@@ -348,10 +350,35 @@ def _build(
             problems.append(Problem(place, str(error), f"data[{index}]"))
     if len(problems) > found:
         return None
+    try:
+        deepspeed = _deepspeed_json(file.parent, config.train.deepspeed)
+    except ValueError as error:
+        place = document.place(("train", "deepspeed"))
+        problems.append(Problem(place, str(error), "train.deepspeed"))
+        return None
     absent = tuple(_absent(config, base, sources, catalog, document))
     return Experiment(
-        name, file.stem, variant, file, config, base_name, base, tuple(sources), absent
+        name, file.stem, variant, file, config, base_name, base, tuple(sources), deepspeed, absent
     )
+
+
+def _deepspeed_json(root: Path, name: str) -> dict[str, Any] | None:
+    """Return the content of a DeepSpeed configuration given as a file, None for a stage's name.
+
+    Raises:
+        ValueError: It is missing or no JSON object.
+    """
+    if not name.endswith(".json"):
+        return None
+    try:
+        content = json.loads((root / name).read_text(encoding="utf-8"))
+    except OSError:
+        raise ValueError(_does_not_exist((root / name).as_posix())) from None
+    except ValueError as error:
+        raise ValueError(f"{root / name} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{root / name}: expected a JSON object, found {type(content).__name__}")
+    return content
 
 
 def _absent(
