@@ -80,7 +80,7 @@ def load_model(
             constants, or `int8`; None for as they are.
         attention: `auto`, or what transformers calls an implementation.
     """
-    return AutoModelForCausalLM.from_pretrained(
+    model = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=dtype,
         device_map={"": where},
@@ -89,6 +89,12 @@ def load_model(
         trust_remote_code=False,
         use_safetensors=True,
     )
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            # after an answer, bitsandbytes would keep its 4-bit layers in a form for inference on
+            # a CPU, through which no gradient flows
+            layer.support_avx512bf16_for_cpu = False
+    return model
 
 
 def _bitsandbytes(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:

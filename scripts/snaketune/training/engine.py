@@ -134,6 +134,8 @@ class ZeroEngine:
     def backward(self, loss: torch.Tensor, last: bool) -> None:
         """Add the gradient of `loss`, reducing over the processes before an update."""
         self.engine.set_gradient_accumulation_boundary(last)
+        if self.splits_weights:  # what the engine's own forward pass does: add, do not replace
+            self.optimizer.clear_backward_seen_flag()
         # DeepSpeed averages over the processes; our loss is already a share of the whole
         self.engine.backward(loss * processes.count())
         if not last:
