@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
+from snaketune.data.files import data_files
 from snaketune.data.reading import read_rows
 from snaketune.errors import UserError
 
@@ -154,19 +155,56 @@ def test_a_text_file_is_one_row(tmp_path):
     assert values_of(tmp_path / "a.txt") == [{"text": "one\ntwo\u2028three\n"}]
 
 
+NOT_DATA = [
+    ".hidden",
+    "_SUCCESS",
+    "README.md",
+    "LICENSE",
+    "DATA_LICENSE",
+    "provenance.json",
+    ".git/HEAD",
+    ".cache/huggingface/download/a.jsonl",
+    "__MACOSX/._a.jsonl",
+]
+
+
+def write_named(folder, names):
+    """Write files of one row, which tells the file's name."""
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        (folder / name).write_text(json.dumps({"in": name}))
+
+
+def named_in(path):
+    return [row["in"] for row in values_of(path)]
+
+
 def test_a_folder_is_read_file_by_file_by_name(tmp_path):
-    about = (".hidden", "_SUCCESS", "README.md", "LICENSE", "DATA_LICENSE")
-    for name in ("b.jsonl", "a.jsonl", "sub/c.jsonl", *about):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(json.dumps({"in": name}))
-    assert [row["in"] for row in values_of(tmp_path)] == ["a.jsonl", "b.jsonl", "sub/c.jsonl"]
+    folder = tmp_path / ".hidden" / "rows"
+    write_named(folder, ["b.jsonl", "a.jsonl", "sub/c.jsonl", *NOT_DATA])
+    assert named_in(folder) == ["a.jsonl", "b.jsonl", "sub/c.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "named"),
+    [
+        ("**/*.jsonl", ["1.jsonl", "_2.jsonl", "a/3.jsonl", "a/b/4.jsonl"]),
+        ("a/*", ["a/3.jsonl", "a/README.json"]),
+        ("_*.jsonl", ["_2.jsonl"]),
+        (".cache/*.jsonl", [".cache/5.jsonl"]),
+        ("*.json", ["6.json"]),
+    ],
+)
+def test_a_pattern_names_files_at_any_depth_and_hides_none(tmp_path, pattern, named):
+    names = ["1.jsonl", "_2.jsonl", "a/3.jsonl", "a/README.json", "a/b/4.jsonl", ".cache/5.jsonl"]
+    write_named(tmp_path, [*names, "6.json", "provenance.json"])
+    assert named_in(tmp_path / pattern) == named
 
 
 def test_a_pattern_names_several_files(tmp_path):
-    for name in ("b-2.jsonl", "b-1.jsonl", "c-1.jsonl", "b-[3].jsonl"):
-        (tmp_path / name).write_text(json.dumps({"in": name}))
-    assert [row["in"] for row in values_of(tmp_path / "b-?.jsonl")] == ["b-1.jsonl", "b-2.jsonl"]
-    assert [row["in"] for row in values_of(tmp_path / "b-[3].jsonl")] == ["b-[3].jsonl"]
+    write_named(tmp_path, ["b-2.jsonl", "b-1.jsonl", "c-1.jsonl", "b-[3].jsonl"])
+    assert named_in(tmp_path / "b-?.jsonl") == ["b-1.jsonl", "b-2.jsonl"]
+    assert named_in(tmp_path / "b-[3].jsonl") == ["b-[3].jsonl"]
     with pytest.raises(UserError, match=r"x-\*.jsonl: No such file"):
         values_of(tmp_path / "x-*.jsonl")
 
@@ -179,7 +217,23 @@ def test_what_datasets_saved_to_disk_is_read_in_the_order_it_says(tmp_path):
     state = {"_data_files": [{"filename": "b.arrow"}, {"filename": "../../a.arrow"}]}
     (tmp_path / "state.json").write_text(json.dumps(state))
     (tmp_path / "dataset_info.json").write_text("{}")
-    assert [row["in"] for row in values_of(tmp_path)] == ["b", "a"]
+    assert named_in(tmp_path) == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    "state",
+    ['{"x": 1}', "[1]", '{"_data_files": 1}', '{"_data_files": ["a"]}', '{"_data_files": [{}]}'],
+)
+def test_a_state_json_that_datasets_did_not_write_is_a_file_as_any_other(tmp_path, state):
+    (tmp_path / "state.json").write_text(state)
+    (tmp_path / "a.jsonl").write_text("{}")
+    assert data_files(tmp_path) == [tmp_path / "a.jsonl", tmp_path / "state.json"]
+
+
+@pytest.mark.parametrize("state", [b'{"_data_files": [', b"\xff", b"[" * 100_000])
+def test_a_damaged_state_json_does_not_stop_the_experiments(tmp_path, state):
+    (tmp_path / "state.json").write_bytes(state)
+    assert data_files(tmp_path) == [tmp_path / "state.json"]
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])

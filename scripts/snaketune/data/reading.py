@@ -20,8 +20,9 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
+from snaketune.data.files import data_files
 from snaketune.errors import UserError
-from snaketune.files import LFS_POINTER, data_files
+from snaketune.files import LFS_POINTER
 
 _BOM = b"\xef\xbb\xbf"
 _ARROW_STREAM = b"\xff\xff\xff\xff"

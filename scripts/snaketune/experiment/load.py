@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from snaketune.data.files import data_files
 from snaketune.errors import nearest
 from snaketune.experiment.document import (
     Document,
@@ -36,7 +37,6 @@ from snaketune.experiment.schema import (
     Strict,
     require_pin,
 )
-from snaketune.files import data_files
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 NOT_STUDIES = {"catalog", "data", "defaults"}
