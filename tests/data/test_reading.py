@@ -395,6 +395,24 @@ def test_cells_missing_at_the_end_of_a_workbooks_row_are_empty(tmp_path):
     assert values_of(tmp_path / "rows.xlsx") == [{"a": "1", "b": ""}, {"a": "2", "b": "3"}]
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.jsonl.bz2", "rows.jsonl.xz"])
+def test_a_compressed_file_that_is_damaged_is_told(tmp_path, name):
+    path = tmp_path / name
+    WRITERS[name](path)
+    content = bytearray(path.read_bytes())
+    content[24:32] = b"\xff" * 8
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"cannot read the data file {path}"):
+        values_of(path)
+
+
+def test_a_table_whose_texts_are_not_utf8_is_told(tmp_path):
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(pa.table({"a": pa.array([b"\xff"]).view(pa.string())}), path)
+    with pytest.raises(UserError, match=f"cannot read the data file {path}"):
+        values_of(path)
+
+
 @pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.parquet", "rows.xlsx", "stream.arrow"])
 def test_a_file_that_was_cut_off_is_told(tmp_path, name):
     path = tmp_path / name

@@ -50,6 +50,7 @@ _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
+    UnicodeDecodeError,
 )
 
 
