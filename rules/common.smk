@@ -5,6 +5,7 @@ import re
 import sys
 from pathlib import Path
 
+from snaketune.data.files import data_files
 from snaketune.experiment import base_id, data_id, load_studies, train_id
 from snaketune.experiment.identity import (
     EXPORT_VERSION,
@@ -16,7 +17,6 @@ from snaketune.experiment.identity import (
     train_key,
 )
 from snaketune.experiment.targets import explain_unknown
-from snaketune.files import data_files
 
 # Rules call `python`; it must be the one that runs Snakemake, activated or not.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.getenv("PATH", "")]))

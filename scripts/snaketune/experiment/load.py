@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from snaketune.data.files import data_files
 from snaketune.errors import nearest
 from snaketune.experiment.document import (
     Document,
@@ -37,9 +38,9 @@ from snaketune.experiment.schema import (
     Strict,
     require_pin,
 )
-from snaketune.files import data_files
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_WILDCARD = re.compile(r"\{.*\}")
 NOT_STUDIES = {"catalog", "data", "defaults"}
 
 
@@ -193,7 +194,8 @@ class Catalog:
         """Fill a data source's open keys from the catalog entry it names.
 
         Raises:
-            ValueError: No format is known, or a hub source lacks its revision or file.
+            ValueError: No format is known, a hub source lacks its revision or file, or a local
+                file's path is none that Snakemake can take.
         """
         entry = self.datasets[given.dataset] if given.dataset else Dataset.model_construct()
         merged = entry.model_dump() | given.model_dump(exclude_unset=True)
@@ -205,6 +207,8 @@ class Catalog:
             )
         hub = _hub_file(merged)
         path = f"{hub.folder}/{hub.file}" if hub else self._local(merged["path"])
+        if not hub:
+            _refuse_braces(path)
         return Source(
             label=given.dataset or Path(merged["path"] or merged["file"]).stem,
             path=path,
@@ -236,6 +240,15 @@ def _hub_file(merged: dict[str, Any]) -> HubFile | None:
         )
     require_pin(merged["source"], merged["revision"])
     return HubFile.model_validate({key: merged[key] for key in HubFile.model_fields})
+
+
+def _refuse_braces(path: str) -> None:
+    for file in map(str, data_files(Path(path))):
+        if wildcard := _WILDCARD.search(file):
+            raise ValueError(
+                f"path: {file}: Snakemake takes {wildcard[0]} for a wildcard. Rename the file or "
+                "folder, without braces"
+            )
 
 
 def _load_study(file: Path, catalog: Catalog, problems: list[Problem]) -> Iterator[Experiment]:
@@ -406,6 +419,8 @@ def _absent(
 
 
 def _does_not_exist(name: str) -> str:
+    if Path(name).is_dir():
+        return f"{name} holds no data files (what is hidden or a README is none). Put rows there"
     beside = (other.name for other in Path(name).parent.glob("*") if other.suffix)
     hint = nearest(Path(name).name, beside)
     return f"{name} does not exist; paths are relative to experiments/.{hint}"
