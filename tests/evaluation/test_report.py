@@ -31,6 +31,7 @@ def report(**changes) -> dict:
             "tokens": 10200,
             "supervised_tokens": 5100,
             "peak_rss_bytes": 1536 * 2**20,
+            "model_flops_utilisation": 0.41,
             "device": "cpu",
             "precision": "bfloat16",
             "deepspeed": "none",
