@@ -20,6 +20,15 @@ SPEC = {
 }
 
 
+def chat(*contents: str, system: str | None = None) -> list[dict[str, Any]]:
+    """Return messages that alternate user, assistant, after a system message if one is given."""
+    head = [{"role": "system", "content": system}] if system else []
+    roles = ("user", "assistant")
+    return head + [
+        {"role": roles[index % 2], "content": content} for index, content in enumerate(contents)
+    ]
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Write rows to a JSON Lines file and return the source that names it."""

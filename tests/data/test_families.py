@@ -6,7 +6,7 @@ from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer
 
 from conftest import save_tokenizer
-from snaketune.data.formats import Conversation, RowError
+from snaketune.data.conversation import Conversation, RowError
 from snaketune.data.report import decode
 from snaketune.data.template import ChatTemplate
 

@@ -4,7 +4,7 @@ import pytest
 from tokenizers import pre_tokenizers
 
 from conftest import save_tokenizer
-from snaketune.data.formats import Conversation, RowError
+from snaketune.data.conversation import Conversation, RowError
 from snaketune.data.named_templates import NAMED_TEMPLATES, XTUNER
 from snaketune.data.report import decode
 from snaketune.data.template import ChatTemplate

@@ -163,6 +163,14 @@ def test_placeholders_are_filled_from_the_source(run, source):
     assert shown == ["I'm Ada.", "Ada!"]
 
 
+def test_a_placeholder_that_no_vars_fill_is_a_mistake_of_the_assistants_rows_alone(run, source):
+    rows = [{"question": "Who?", "answers": ["I'm {{name}}."]}]
+    with pytest.raises(UserError, match=r"rows.jsonl:1: the text names \{\{name\}\}, but no `vars`"):
+        run(source(rows, format="assistant"))
+    report = run(source([{"instruction": "Jinja?", "output": "{{name}}"}]))
+    assert "⟦{{name}}<|im_end|>⟧" in report["samples"][0]
+
+
 @pytest.mark.parametrize(
     "rows", [[{"instruction": "x " * 99, "output": "y"}], [ROWS[0] | {"output": ""}]]
 )

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from snaketune.data.formats import FORMATS, RowError, Unusable, fill, recognise, trim
+from snaketune.data.conversation import RowError, Unusable, fill, trim
+from snaketune.data.formats import FORMATS, recognise
 from snaketune.data.reading import read_rows
 from snaketune.errors import UserError
 
@@ -17,7 +18,8 @@ pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no public data set
 def load(file, kind, **values):
     """Return each row's place and first conversation."""
     rows = read_rows(SHARED / file)
-    return [(row.place, trim(fill(FORMATS[kind](row.value)[0], values)).messages) for row in rows]
+    found = [(row.place, FORMATS[kind](row.value)[0]) for row in rows]
+    return [(place, trim(fill(each, values) if values else each).messages) for place, each in found]
 
 
 @pytest.fixture(scope="module")

@@ -17,19 +17,15 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from snaketune.data.formats import (
-    FORMATS,
+from snaketune.data.conversation import (
     Conversation,
-    Parse,
     RowError,
     Unusable,
-    arxiv_filter,
-    column,
     fill,
-    mapped,
     trim,
     with_system,
 )
+from snaketune.data.formats import FORMATS, Parse, arxiv_filter, column, mapped
 from snaketune.data.reading import Row
 from snaketune.data.storage import Columns
 from snaketune.data.template import ChatTemplate, Encoded, supervised_tokens
@@ -123,10 +119,7 @@ def _conversations(
             if not keep(value):
                 chunk.dropped.append(("left out by `filter`", row.place))
                 continue
-            found = [
-                fill(with_system(each, source.get("system") or ""), source["vars"])
-                for each in parse(value)
-            ]
+            found = [_completed(each, source) for each in parse(value)]
         except RowError as error:
             chunk.mistakes.append(f"{row.place}: {error}")
             continue
@@ -140,6 +133,13 @@ def _conversations(
                 chunk.dropped.append((str(error), row.place))
             except RowError as error:
                 chunk.mistakes.append(f"{row.place}: {error}")
+
+
+def _completed(conversation: Conversation, source: dict[str, Any]) -> Conversation:
+    """Return a conversation with the source's system message and placeholders filled in."""
+    conversation = with_system(conversation, source.get("system") or "")
+    named = source["vars"] or source["format"] == "assistant"
+    return fill(conversation, source["vars"]) if named else conversation
 
 
 def parser_of(source: dict[str, Any]) -> Parse:

@@ -9,31 +9,18 @@ import ast
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-Message = dict[str, Any]
-"""`role` (system, user, assistant, tool) and `content`; an answer may also have `tool_calls`, as
-chat templates take them, and `weight`: 0 leaves it out of the loss."""
+from snaketune.data.conversation import (
+    Conversation,
+    Message,
+    RowError,
+    Unusable,
+    with_system,
+)
 
 Parse = Callable[[Any], list["Conversation"]]
-
-
-class RowError(ValueError):
-    """A row of another shape than its format says."""
-
-
-class Unusable(Exception):
-    """A row that is not used; the reason has few forms, as the report counts them."""
-
-
-@dataclass
-class Conversation:
-    """Messages, and the functions that may be called in them (JSON schemas, or None)."""
-
-    messages: list[Message]
-    tools: list[Any] | None = None
 
 
 def alpaca(row: Any) -> list[Conversation]:
@@ -271,7 +258,6 @@ _IMPLIED = {
 _OASST1_TURN = re.compile(r"(?<!\n#)(?<!\n##)### (Human|Assistant):")
 """A question may end in "C#", and the mark follows at once; "#### Human:" is a heading."""
 
-_PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _TAG = re.compile(r"^<\|[\w ]+\|>:?\s*|<eo\w+>\s*$")
 _THINK = re.compile(r"<\|startofthink\|>\s*```(?:JSON)?(.*?)```\s*<\|endofthink\|>", re.DOTALL)
 _EXEC = re.compile(
@@ -328,99 +314,6 @@ def arxiv_filter(categories: list[str], start_date: str | None) -> Callable[[Any
         return not start or date.fromisoformat(_text(row, "update_date")) >= start
 
     return keep
-
-
-def with_system(conversation: Conversation, system: str) -> Conversation:
-    """Put a system message, if any text is given, before a question that begins a conversation."""
-    if system and conversation.messages[:1] and conversation.messages[0]["role"] == "user":
-        conversation.messages.insert(0, _message("system", system))
-    return conversation
-
-
-def fill(conversation: Conversation, values: dict[str, str]) -> Conversation:
-    """Replace `{{key}}` in every message by `values[key]`.
-
-    Raises:
-        RowError: `values` is not empty and lacks a key that the text names.
-    """
-    if not values:
-        return conversation
-
-    def value(match: re.Match[str]) -> str:
-        if match[1] not in values:
-            known = ", ".join(values)
-            raise RowError(f"the text names {match[0]}, but `vars` has only: {known}")
-        return values[match[1]]
-
-    messages = [
-        message | {"content": _PLACEHOLDER.sub(value, message["content"])}
-        for message in conversation.messages
-    ]
-    return Conversation(messages, conversation.tools)
-
-
-def trim(conversation: Conversation) -> Conversation:
-    """Join what a user says in a row, and drop what follows the last answer.
-
-    Raises:
-        RowError: A text holds half a character (a lone surrogate).
-        Unusable: There is no answer, a blank one, or roles follow that make no dialogue.
-    """
-    messages: list[Message] = []
-    for message in conversation.messages:
-        _require_text(message["content"])
-        if messages and message["role"] == messages[-1]["role"] == "user":
-            joined = f"{messages[-1]['content']}\n{message['content']}"
-            messages[-1] = messages[-1] | {"content": joined}
-        else:
-            messages.append(message)
-    while messages and messages[-1]["role"] not in ("assistant", "text"):
-        messages.pop()
-    _require_dialogue(messages)
-    return Conversation(messages, conversation.tools)
-
-
-def _require_dialogue(messages: list[Message]) -> None:
-    """Raise Unusable unless each message may follow the one before it."""
-    if not any(message["role"] in ("assistant", "text") for message in messages):
-        raise Unusable("no answer to learn from")
-    before = ""
-    for message in messages:
-        role = message["role"]
-        if before not in _MAY_FOLLOW[role]:
-            raise Unusable(_UNEXPECTED[role])
-        calls = message.get("tool_calls")
-        if role in ("assistant", "text") and not calls and not message["content"].strip():
-            raise Unusable("a blank answer")
-        asks_tool = role == "assistant" and (calls or _is_react(message["content"]))
-        before = "call" if asks_tool else role
-
-
-def _is_react(content: str) -> bool:
-    return "\nAction: " in content or "\nCommand: " in content
-
-
-_MAY_FOLLOW = {
-    "system": {""},
-    "user": {"", "system", "assistant", "call"},
-    "assistant": {"user", "tool"},
-    "tool": {"call", "tool"},
-    "text": {""},
-}
-_UNEXPECTED = {
-    "system": "a system message after the first",
-    "user": "a question in place of a tool's result",
-    "assistant": "an answer that nobody asked for",
-    "tool": "a tool's result without a call",
-    "text": "text beside messages",
-}
-
-
-def _require_text(content: str) -> None:
-    try:
-        content.encode()
-    except UnicodeEncodeError as error:
-        raise RowError(f"half a character, {error.object[error.start]!a}, is no text") from error
 
 
 def _fits(name: str, row: Any) -> bool:

@@ -13,7 +13,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Encoding, Tokenizer
 
-from snaketune.data.formats import Conversation, Message, RowError
+from snaketune.data.conversation import Conversation, Message, RowError
 from snaketune.data.named_templates import END_TOKENS, NAMED_TEMPLATES
 from snaketune.errors import UserError
 
