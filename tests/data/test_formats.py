@@ -1,14 +1,16 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data.conftest import chat
-from snaketune.data.conversation import RowError
-from snaketune.data.formats import FORMATS, arxiv_filter, mapped, recognise
+from snaketune.data.conversation import RowError, Unusable, trim
+from snaketune.data.formats import FORMATS, arxiv_filter, group_of, mapped, recognise
 from snaketune.experiment.schema import FORMAT_NAMES
 
 
-def answer_with_call(arguments):
-    call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
-    return {"role": "assistant", "content": "", "tool_calls": [call]}
+def answer_with_call(arguments, name="f", content=""):
+    call = {"type": "function", "function": {"name": name, "arguments": arguments}}
+    return {"role": "assistant", "content": content, "tool_calls": [call]}
 
 
 def reply(text, rank, *replies, role="assistant"):
@@ -51,6 +53,16 @@ GOOD = [
     ("alpaca", {"instruction": "I", "output": "O", "id": 3}, [chat("I", "O")]),
     ("alpaca", {"instruction": "I", "input": None, "output": "O"}, [chat("I", "O")]),
     ("alpaca", {"instruction": "I", "input": "M", "output": "O"}, [chat("I\nM", "O")]),
+    (
+        "alpaca",
+        {"system": "S", "history": [["1", "2"], ["3", "4"]], "instruction": "I", "output": "O"},
+        [chat("1", "2", "3", "4", "I", "O", system="S")],
+    ),
+    (
+        "alpaca",
+        {"system": None, "history": None, "instruction": "I", "output": "O"},
+        [chat("I", "O")],
+    ),
     ("openai", {"messages": chat("Q", "A", system="S")}, [chat("Q", "A", system="S")]),
     ("openai", chat("Q", "A"), [chat("Q", "A")]),
     ("openai", {"messages": [{"role": "user", "content": "Q", "name": "x"}]}, [chat("Q")]),
@@ -165,8 +177,46 @@ GOOD = [
             ({"loss": "false"}, 0.0),
             ({"loss_weight": 0.25}, 0.25),
             ({"loss": 0}, 0.0),
+            ({"weight": 0}, 0.0),
+            ({"weight": 1, "loss": False}, 1.0),
+            ({"weight": None, "loss": False}, 0.0),
         ]
     ),
+    (
+        "openai",
+        {
+            "messages": [
+                *chat("Q"),
+                {"role": "assistant", "content": "I plot it.", "code_interpreter_call": "plot()"},
+                {"role": "code_interpreter", "content": "done"},
+            ]
+        },
+        [
+            [
+                *chat("Q"),
+                answer_with_call({"code": "plot()"}, "code_interpreter", "I plot it."),
+                {"role": "tool", "content": "done"},
+            ]
+        ],
+    ),
+    (
+        "sharegpt",
+        {
+            "conversations": [
+                {"from": "human", "value": "Q", "weight": 0.0},
+                {"from": "gpt", "value": "A", "loss": False},
+                {"from": "function_call", "value": '{"name": "f"}', "weight": 0.5},
+            ]
+        },
+        [
+            [
+                {"role": "user", "content": "Q", "weight": 0.0},
+                {"role": "assistant", "content": "A", "weight": 0.0},
+                answer_with_call({}) | {"weight": 0.5},
+            ]
+        ],
+    ),
+    ("openai", {"messages": chat("Q", "A"), "images": [], "audios": None}, [chat("Q", "A")]),
     (
         "xtuner",
         {"conversation": [{"input": "Q", "output": "A", "output_with_loss": False}]},
@@ -245,6 +295,13 @@ BAD = [
     ("alpaca", {"instruction": "I", "input": ["M"], "output": "O"}, "'input': expected a string"),
     ("alpaca", {"prompt": "I"}, "'instruction' is missing; the row has: prompt"),
     ("alpaca", {}, "'instruction' is missing; the row has: nothing"),
+    ("alpaca", {"instruction": "I", "output": "O", "history": "x"}, "'history': expected a list"),
+    (
+        "alpaca",
+        {"instruction": "I", "output": "O", "history": [["Q"]]},
+        "'history': expected [question, answer], found ['Q']",
+    ),
+    ("alpaca", {"instruction": "I", "output": "O", "history": ["QA"]}, "found 'QA'"),
     ("alpaca", ["I", "O"], "expected an object with 'instruction', found list"),
     ("openai", {"messages": [{"role": "robot", "content": "x"}]}, "found 'robot'"),
     ("openai", {"messages": [{"role": "user", "content": None}]}, "'content': expected a string"),
@@ -252,21 +309,46 @@ BAD = [
     ("openai", ["hello"], "expected an object with 'role', found str"),
     ("xtuner", {"conversation": [{"input": "Q"}]}, "'output' is missing"),
     ("pair", {"q": "Q"}, "question, answer; question, response; prompt, completion"),
-    ("openai", {"messages": [{"role": "assistant", "content": "A", "loss": "no"}]}, "'loss'"),
+    *(
+        (
+            "openai",
+            {"messages": [{"role": "assistant", "content": "A", key: value}]},
+            f"'{key}': expected true, false or a finite number from 0, found {value!r}",
+        )
+        for key, value in [
+            ("loss", "no"),
+            ("loss_weight", float("inf")),
+            ("loss_weight", float("nan")),
+            ("loss_weight", 10**400),
+            ("weight", -1),
+            ("weight", [1]),
+        ]
+    ),
+    ("openai", {"messages": chat("Q"), "tools": {"name": "f"}}, "'tools': expected a list"),
     ("openai", {"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "is no text"),
     ("openai", {"messages": chat("Q"), "tools": "[{"}, "'tools': not valid JSON"),
     ("sharegpt", {"conversations": [{"from": "function_call", "value": "f(1)"}]}, "not valid JSON"),
     ("sharegpt", {"conversations": [{"from": "elf", "value": "x"}]}, "found 'elf'"),
     ("msagent", {"conversations": "__import__('os')"}, "a text that is no list of messages"),
-    ("preference", {"prompt": "Q", "chosen": "A", "rejected": "B"}, "map: {user: prompt"),
+    ("msagent", {"conversations": "[{[]: 1}]"}, "a text that is no list of messages"),
+    ("msagent", {"conversations": "[" * 10**5}, "a text that is no list of messages"),
+    ("sharegpt", {"conversations": [{"from": "function_call", "value": "[" * 10**5}]}, "not valid"),
+    ("preference", {"prompt": "Q", "chosen": "A", "rejected": "B"}, "is not supported"),
     (
         "llava",
         {"image": "a.jpg", "conversations": [{"from": "human", "value": "<image>\nWhat?"}]},
-        "rows with images cannot be trained on yet",
+        "'image': rows with pictures, films or sounds cannot be trained on yet",
     ),
+    ("openai", {"messages": chat("Q", "A"), "images": ["a.jpg"]}, "'images': rows with pictures"),
+    ("openai", {"messages": chat("Q", "A"), "audios": ["a.wav"]}, "'audios': rows with"),
+    ("sharegpt", {"conversations": [], "image": "a.jpg"}, "'image': rows with pictures"),
+    ("sharegpt", {"conversations": [], "videos": ["a.mp4"]}, "'videos': rows with pictures"),
+    ("alpaca", {"instruction": "I", "output": "O", "images": ["a.jpg"]}, "'images': rows with"),
     ("llava", {"image": "a.jpg", "conversations": []}, "found it 0 times"),
     ("moss", {"meta_instruction": "S", "chat": {"turn_1": {"MOSS": "A"}}}, "'Human' is missing"),
     ("oasst1_tree", {"prompt": {"role": "robot", "text": "x"}}, "found 'robot'"),
+    ("oasst1_tree", {"prompt": reply("Q", 0, "a")}, "expected an object with 'text', found str"),
+    ("oasst1_tree_all", {"prompt": reply("Q", 0) | {"replies": 5}}, "'replies': expected a list"),
     ("xtuner", {"conversation": ["Q"]}, "expected an object with 'system', found str"),
     ("xtuner", {"conversation": [{"system": 3, "input": "Q", "output": "A"}]}, "'system'"),
 ]
@@ -277,11 +359,58 @@ def test_a_row_becomes_these_conversations(name, row, conversations):
     assert [found.messages for found in FORMATS[name](row)] == conversations
 
 
+def test_functions_and_the_code_interpreter_are_the_tools():
+    function = {"name": "f", "parameters": {}}
+    row = {"messages": chat("Q", "A"), "functions": [function], "code_interpreter": "A notebook."}
+    [conversation] = FORMATS["openai"](row)
+    notebook = {"name": "code_interpreter", "description": "A notebook."}
+    assert conversation.tools == [function, notebook]
+
+
 @pytest.mark.parametrize(("name", "row", "words"), BAD)
 def test_a_row_of_another_shape_is_told(name, row, words):
     with pytest.raises(RowError) as error:
         FORMATS[name](row)
     assert words in str(error.value)
+
+
+def places(value, path=()):
+    """Yield the path to a value and to all that is in it."""
+    yield path
+    keys = (
+        value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    )
+    for key in keys:
+        yield from places(value[key], (*path, key))
+
+
+def spoiled(value, path, other):
+    """Return a value with another one at a path."""
+    if not path:
+        return other
+    copy = value.copy()
+    copy[path[0]] = spoiled(value[path[0]], path[1:], other)
+    return copy
+
+
+WORDS = st.sampled_from(["", "x", "function_call", "[{[]: 1}]", '[{"name": 1}]', "\ud83d"])
+ANYTHING = st.recursive(
+    st.none() | st.integers(-1, 2) | WORDS,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(WORDS, inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(st.sampled_from([row for _, row, _ in GOOD]), st.data())
+def test_whatever_stands_in_a_row_it_is_read_or_told(row, data):
+    path = data.draw(st.sampled_from([*places(row)]))
+    row = spoiled(row, path, data.draw(ANYTHING))
+    recognise([row])
+    for parse in FORMATS.values():
+        try:
+            [trim(conversation) for conversation in parse(row)]
+        except (RowError, Unusable) as error:
+            str(error).encode()
 
 
 def test_the_schema_names_exactly_the_formats_there_are():
@@ -314,6 +443,10 @@ def test_a_shape_is_recognised(name):
 @pytest.mark.parametrize(
     ("rows", "fitting"),
     [
+        ([RECOGNISED["alpaca"] | {"text": "I O"}], ["alpaca"]),
+        ([{"messages": chat("Q", "A"), "images": ["a.jpg"]}], ["openai"]),
+        ([RECOGNISED["sharegpt"], RECOGNISED["sharegpt"] | {"videos": ["a.mp4"]}], ["sharegpt"]),
+        ([{"prompt": reply("Q", 0, "a")}], []),
         ([{"a": "Q", "b": "A"}], []),
         ([RECOGNISED["alpaca"], RECOGNISED["sharegpt"]], []),
         ([{"instruction": "I", "output": "O", "response": "R"}], ["alpaca", "dolly"]),
@@ -339,3 +472,32 @@ def test_any_flat_table_can_be_mapped():
 def test_arxiv_rows_are_chosen_by_category_and_date(categories, start, kept):
     row = {"categories": "math.CO cs.CL", "update_date": "2020-01-01"}
     assert arxiv_filter(categories, start)(row) is kept
+
+
+def test_a_day_of_arxiv_is_a_day():
+    with pytest.raises(RowError, match="'update_date': expected a day as 2020-01-31, found 'May'"):
+        arxiv_filter([], "2020-01-01")({"update_date": "May"})
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"user": None}, "'user' is missing or null; the row has: user"),
+        ({"id": 1}, "'user' is missing or null; the row has: id"),
+        ([1], "'user' is missing or null; found list"),
+        ({"user": "\ud83d"}, "half a character"),
+    ],
+)
+def test_a_row_of_no_group_is_told(row, words):
+    with pytest.raises(RowError, match=words):
+        group_of(row, "user")
+
+
+def test_a_group_is_any_value_as_text():
+    assert [group_of({"user": value}, "user") for value in (3, "", "天")] == ["3", "", "天"]
+
+
+def test_the_chosen_answers_of_preferences_can_be_learned():
+    with pytest.raises(RowError) as error:
+        FORMATS["preference"](RECOGNISED["preference"])
+    assert "map: {user: prompt, assistant: chosen}" in error.value.fix

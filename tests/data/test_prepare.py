@@ -165,7 +165,7 @@ def test_placeholders_are_filled_from_the_source(run, source):
 
 def test_a_placeholder_that_no_vars_fill_is_a_mistake_of_the_assistants_rows_alone(run, source):
     rows = [{"question": "Who?", "answers": ["I'm {{name}}."]}]
-    with pytest.raises(UserError, match=r"rows.jsonl:1: the text names \{\{name\}\}, but no `vars`"):
+    with pytest.raises(UserError, match=r"rows.jsonl:1: the text names \{\{name\}\}, but no"):
         run(source(rows, format="assistant"))
     report = run(source([{"instruction": "Jinja?", "output": "{{name}}"}]))
     assert "⟦{{name}}<|im_end|>⟧" in report["samples"][0]

@@ -108,10 +108,22 @@ def test_every_conversation_of_moss_is_used():
     assert {what for file in files for what in parsed(file, "moss")} == {"used"}
 
 
-def test_rows_with_pictures_are_checked_and_refused():
-    assert all(
-        "cannot be trained on yet" in what for what in parsed("llava/unique_data.json", "llava")
-    )
+@pytest.mark.parametrize(
+    ("file", "kind"), [("llava/unique_data.json", "llava"), ("mllm/mllm_demo.json", "openai")]
+)
+def test_rows_with_pictures_are_recognised_and_refused(file, kind):
+    assert recognise(row.value for row in read_rows(SHARED / file)) == [kind]
+    assert all("cannot be trained on yet" in what for what in parsed(file, kind))
+
+
+def test_every_call_of_internlm2s_agent_is_kept():
+    [(_, messages)] = load("agent/agent.json", "openai")
+    calls = [message.get("tool_calls") for message in messages if message["role"] == "assistant"]
+    plotting, searching = (call["function"] for [call] in filter(None, calls))
+    assert plotting["name"] == "code_interpreter"
+    assert plotting["arguments"]["code"].startswith("```python\nimport plotly.express as px\n")
+    assert searching == {"name": "get_current_weather", "arguments": {"location": "Shanghai"}}
+    assert [m["role"] for m in messages].count("tool") == 2
 
 
 def test_trees_give_their_best_path_and_all_paths():

@@ -25,7 +25,7 @@ from snaketune.data.conversation import (
     trim,
     with_system,
 )
-from snaketune.data.formats import FORMATS, Parse, arxiv_filter, column, mapped
+from snaketune.data.formats import FORMATS, Parse, arxiv_filter, group_of, mapped
 from snaketune.data.reading import Row
 from snaketune.data.storage import Columns
 from snaketune.data.template import ChatTemplate, Encoded, supervised_tokens
@@ -212,7 +212,7 @@ def _last_turns(
 def _group(source: dict[str, Any], row: Any, conversation: Conversation) -> str:
     """Return what a row is held out with: the value of a column, or what is asked first."""
     if source.get("group"):
-        return str(column(row, source["group"]))
+        return group_of(row, source["group"])
     return next(m["content"] for m in conversation.messages if m["role"] in ("user", "text"))
 
 
