@@ -1,6 +1,7 @@
 """The chat templates of well-known families, written down here: ids as transformers gives them,
 masks as golden spans. What is learned stands between ⟦ and ⟧."""
 
+import numpy as np
 import pytest
 from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer
@@ -189,6 +190,22 @@ def test_an_answer_may_be_left_out_or_count_half(family):
     assert set(encoded.weights[second]) == {0.5}
     assert set(encoded.weights[third]) == {1.0}
     assert not encoded.weights[~learned].any()
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_where_all_is_learned_an_answer_still_counts_by_its_weight(family, weight):
+    _, template, _ = family
+    first, second = runs(encode(template, chat(2)).labels != -100)
+    messages = chat(2)
+    messages[1]["weight"] = weight
+    encoded = encode(template, messages, loss_on="all")
+    expected = np.ones(len(encoded.input_ids))
+    expected[first] = weight
+    counted = encoded.labels != -100
+    weights = counted if encoded.weights is None else encoded.weights
+    assert weights.tolist() == expected.tolist()
+    assert counted.tolist() == (expected > 0).tolist()
+    assert counted[second].all()
 
 
 def runs(flags):
