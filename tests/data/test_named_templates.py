@@ -4,6 +4,7 @@ import pytest
 from tokenizers import pre_tokenizers
 
 from conftest import save_tokenizer
+from data.conftest import bracketed
 from snaketune.data.conversation import Conversation, RowError
 from snaketune.data.named_templates import NAMED_TEMPLATES, XTUNER
 from snaketune.data.report import decode
@@ -112,7 +113,7 @@ def shown(folder, name, messages):
     template = ChatTemplate(folder, name)
     text, spans = template.render_with_spans(Conversation(messages))
     [encoded] = template.tokenise([text], [spans])
-    return decode(template, encoded)
+    return bracketed(decode(template, encoded))
 
 
 @pytest.mark.parametrize("name", GOLDEN)

@@ -1,9 +1,13 @@
 """Real data sets beside the repository, in ../shared/data; skipped where that is absent."""
 
+import re
+from collections import Counter
 from pathlib import Path
 
+import openpyxl
 import pytest
 
+from data.conftest import samples_of
 from snaketune.data.conversation import RowError, Unusable, fill, trim
 from snaketune.data.formats import FORMATS, recognise
 from snaketune.data.reading import read_rows
@@ -154,10 +158,18 @@ def test_the_blank_answer_is_found():
     assert parsed("nasty/conversation.missingturns.json", "sharegpt") == ["a blank answer"]
 
 
-def test_the_questions_of_medqa_are_on_one_side_each(run):
+def test_the_questions_of_medqa_are_on_one_side_each(run, tokenizer, tmp_path):
     excel = SHARED / "medqa/MedInfo2019-QA-Medications.xlsx"
     given = {"label": "medqa", "path": str(excel), "format": "auto", "vars": {}, "weight": 1.0}
     columns = {"map": {"user": "Question", "assistant": "Answer"}}
     report = run(given | columns, max_length=512, heldout=0.3)
     assert report["sources"][0]["rows_read"] == 690
-    assert report["train"]["samples"] + report["heldout"]["samples"] == 690
+    train, heldout = (
+        Counter(re.split(r"user\n|<\|im_end\|>", tokenizer.decode(ids))[1] for ids in samples)
+        for samples in (samples_of(tmp_path / f"out/{name}.arrow") for name in ("train", "heldout"))
+    )
+    sheet = openpyxl.load_workbook(excel).worksheets[0]
+    [column] = [cells for cells in sheet.columns if cells[0].value == "Question"]
+    assert Counter(str(cell.value) for cell in column[1:]) == train + heldout
+    assert not train & heldout
+    assert len(heldout) == round(0.3 * 651)
