@@ -103,6 +103,8 @@ def _require_texts(conversation: Conversation) -> None:
     for message in conversation.messages:
         require_text(message["content"])
     calls = [message["tool_calls"] for message in conversation.messages if "tool_calls" in message]
+    if not calls and not conversation.tools:
+        return
     try:
         require_text(json.dumps([conversation.tools, calls], ensure_ascii=False))
     except TypeError as error:
