@@ -5,6 +5,7 @@ import re
 import sys
 from pathlib import Path
 
+from snaketune.data.files import data_files
 from snaketune.experiment import base_id, data_id, load_studies, train_id
 from snaketune.experiment.identity import (
     EXPORT_VERSION,
@@ -16,7 +17,6 @@ from snaketune.experiment.identity import (
     train_key,
 )
 from snaketune.experiment.targets import explain_unknown
-from snaketune.files import data_files
 
 # Rules call `python`; it must be the one that runs Snakemake, activated or not.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.getenv("PATH", "")]))
@@ -63,6 +63,24 @@ def source_files(wildcards):
 def processed(name):
     """Return an input function for one file of an experiment's processed data."""
     return lambda wildcards: f"store/data/{data_id(experiment(wildcards))}/{name}"
+
+
+def trained_weights(wildcards):
+    """Return what a model is merged from: an adapter, or the end of a full fine-tune."""
+    folder = f"experiments/{wildcards.experiment}"
+    if experiment(wildcards).config.method.name == "full":
+        return f"{folder}/checkpoints/last.pth"
+    return f"{folder}/{at_iteration(wildcards)}adapter"
+
+
+def merged_weights(wildcards, input):
+    """Return the same for the program: of a full fine-tune the iteration's own checkpoint."""
+    own = at_iteration(wildcards).rstrip("/")
+    return input.trained.replace("last.pth", f"{own}.pth") if own else input.trained
+
+
+def at_iteration(wildcards):
+    return f"iter_{wildcards.iteration}/" if hasattr(wildcards, "iteration") else ""
 
 
 def refuse_unknown_targets():

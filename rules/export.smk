@@ -38,7 +38,7 @@ rule merge:
     input:
         script=ancient("scripts/merge.py"),
         base=base_provenance,
-        adapter="experiments/{experiment}/adapter",
+        trained=trained_weights,
     output:
         directory("experiments/{experiment}/merged"),
     log:
@@ -48,9 +48,10 @@ rule merge:
     threads: workflow.cores
     params:
         base=subpath(input.base, parent=True),
+        trained=merged_weights,
         version=EXPORT_VERSION,
     shell:
-        "python {input.script} --base {params.base} --adapter {input.adapter} "
+        "python {input.script} --base {params.base} --trained {params.trained} "
         "--output {output} --log {log}"
 
 
@@ -58,7 +59,7 @@ use rule merge as merge_of_iteration with:
     input:
         script=ancient("scripts/merge.py"),
         base=base_provenance,
-        adapter="experiments/{experiment}/iter_{iteration}/adapter",
+        trained=trained_weights,
     output:
         directory("experiments/{experiment}/iter_{iteration}/merged"),
     log:

@@ -12,11 +12,12 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from snaketune import cli
+from snaketune.data.files import data_files
 from snaketune.errors import UserError
 from snaketune.experiment import Experiment, Studies, data_id, load_studies, train_id
 from snaketune.experiment.identity import canonical
 from snaketune.experiment.targets import TARGETS
-from snaketune.files import data_files, read_json, read_jsonl
+from snaketune.files import read_json, read_jsonl
 
 STAGES = ("data", "trained", "adapter", "merged", "evaluated")
 

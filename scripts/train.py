@@ -4,8 +4,8 @@ python scripts/train.py --config X --base store/models/ID \
     --data store/data/ID --output experiments/X/checkpoints
 
 Writes iter_N.pth, metrics.jsonl and samples.jsonl as it goes, last.pth and train.json at the end.
-Ctrl-C and SIGTERM save a checkpoint and exit non-zero. With DeepSpeed and several GPUs it starts
-one process for each of them.
+Ctrl-C and SIGTERM save a checkpoint and exit non-zero. It starts as many processes as
+`train.processes` says, by default one for each GPU.
 """
 
 import os
@@ -27,11 +27,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for the checkpoints")
     args = parser.parse_args(argv)
     cli.open_log(args.log)
-    from snaketune.training.stage import needed_processes, require_train_id, train
+    from snaketune.training.processes import needed
+    from snaketune.training.stage import require_train_id, train
 
     experiment = load_resolved(args.config)
     require_train_id(experiment, args.train_id)
-    processes = needed_processes(experiment)
+    processes = needed(experiment.config.train.processes)
     if processes > 1 and "RANK" not in os.environ:
         cli.close_log()
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]

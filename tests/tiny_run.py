@@ -83,4 +83,4 @@ class Run:
         return read_jsonl(self.output / "metrics.jsonl")
 
     def adapter(self) -> dict:
-        return load_checkpoint(self.output / "last.pth")["adapter"]
+        return load_checkpoint(self.output / "last.pth")["weights"]

@@ -2,12 +2,10 @@
 
 import errno
 import fcntl
-import glob
 import hashlib
 import json
 import logging
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -23,30 +21,11 @@ LFS_POINTER = b"version https://git-lfs"
 """What a file begins with that Git LFS put in another's place."""
 
 
-_ABOUT_DATA = re.compile(r"[._]|README|(\w+_)?LICEN[SC]E|provenance\.json$")
-
-
 class Busy(UserError):
     """Another process holds the lock."""
 
 
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
-
-
-def data_files(path: Path) -> list[Path]:
-    """Return the files a data path names: itself, those in a folder, or those a pattern matches.
-
-    Of a folder that `datasets` wrote with save_to_disk these are the shards that its state.json
-    names; elsewhere what is hidden or tells about the data (README, LICENSE) is none of it.
-    """
-    if path.is_dir():
-        state = path / "state.json"
-        if state.exists():
-            return [path / Path(part["filename"]).name for part in read_json(state)["_data_files"]]
-        files = [file for file in path.rglob("*") if file.is_file()]
-        return sorted(file for file in files if not _ABOUT_DATA.match(file.name))
-    found = [] if path.exists() else map(Path, glob.glob(str(path)))  # noqa: PTH207 (absolute ones too)
-    return sorted(file for file in found if not _ABOUT_DATA.match(file.name)) or [path]
 
 
 def sha256(path: Path) -> str:

@@ -32,12 +32,12 @@ from huggingface_hub.errors import (
     XetDownloadError,
 )
 
+from snaketune.data.files import data_files
 from snaketune.errors import UserError, nearest
 from snaketune.experiment.identity import digest
 from snaketune.files import (
     LFS_POINTER,
     atomic_folder,
-    data_files,
     require_free_space,
     sha256,
     write_json,

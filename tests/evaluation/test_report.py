@@ -30,7 +30,7 @@ def report(**changes) -> dict:
             "updates": 8,
             "tokens": 10200,
             "supervised_tokens": 5100,
-            "peak_memory_bytes": 1536 * 2**20,
+            "peak_rss_bytes": 1536 * 2**20,
             "device": "cpu",
             "precision": "bfloat16",
             "deepspeed": "none",

@@ -183,3 +183,25 @@ def test_results_and_defaults_are_not_studies(load):
     studies = load({"a.yaml": MINIMAL, "a/resolved.yaml": "x: 1", "defaults/d.yaml": "nothing: 1"})
     assert list(studies.experiments) == ["a"]
     assert studies.problems == []
+
+
+@pytest.mark.parametrize("path", ["r{x}.jsonl", "*.jsonl", "."])
+def test_a_data_file_that_snakemake_would_take_for_a_pattern_is_refused(load, tmp_path, path):
+    (tmp_path / "r{x}.jsonl").write_text("{}")
+    text = f"model: tiny\ndata:\n  - {{dataset: rows}}\n  - {{path: '{path}', format: auto}}"
+    [problem] = load(text).problems
+    assert (problem.place.line, problem.key) == (4, "data[1]")
+    assert "r{x}.jsonl: Snakemake takes {x} for a wildcard" in problem.message
+
+
+def test_a_folder_with_a_state_json_of_another_kind_is_loaded(load, tmp_path):
+    (tmp_path / "state.json").write_text('{"x": 1}')
+    (tmp_path / "tiny").mkdir()
+    assert load("model: tiny\ndata: [{path: ., format: auto}]").absent == []
+
+
+def test_a_folder_without_data_files_is_told(load, tmp_path):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "README.md").write_text("nothing yet")
+    [problem] = load("model: tiny\ndata: [{path: tiny, format: auto}]").absent
+    assert "tiny holds no data files" in problem.message

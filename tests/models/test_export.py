@@ -67,7 +67,7 @@ def test_a_hub_base_is_named_by_its_repository_and_revision(trained, base, tmp_p
 
 
 def test_an_iteration_is_exported_as_it_was_then(trained, base):
-    then = load_checkpoint(trained.output / "iter_8.pth")["adapter"]
+    then = load_checkpoint(trained.output / "iter_8.pth")["weights"]
     adapter = trained.export("8")
     found = plain(base, adapter).state_dict()
     for name, tensor in then.items():
@@ -123,7 +123,7 @@ class Bomb:
 def test_code_in_a_checkpoint_is_refused_and_not_run(container, base, tmp_path):
     path, fuse = tmp_path / "a.pth", tmp_path / "run"
     if container == "torch":
-        torch.save({"iteration": 1, "adapter": Bomb(fuse)}, path)
+        torch.save({"iteration": 1, "weights": Bomb(fuse)}, path)
         torch.load(path, weights_only=False)
         assert fuse.exists()  # it would run
         fuse.unlink()

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from snaketune.experiment.schema import Method
-from snaketune.models.adapter import attach
+from snaketune.models.adapter import make_trainable
 from snaketune.models.generation import answer
 from snaketune.models.load import load_model, load_tokenizer
 
@@ -68,7 +68,7 @@ def test_no_prompts_are_no_answers(model, tokenizer):
 @pytest.mark.parametrize("training", [True, False])
 def test_leaves_training_mode_and_random_state_as_they_were(base, tokenizer, training):
     network = load_model(base, torch.float32, torch.device("cpu"))
-    adapted = attach(network, Method(name="lora", r=4, dropout=0.5), seed=0).train(training)
+    adapted = make_trainable(network, Method(name="lora", r=4, dropout=0.5), seed=0).train(training)
     before = torch.get_rng_state()
     told = answer(adapted, tokenizer, PROMPTS, 4, UNTIL)
     assert told == answer(adapted, tokenizer, PROMPTS, 4, UNTIL)
@@ -78,7 +78,7 @@ def test_leaves_training_mode_and_random_state_as_they_were(base, tokenizer, tra
 
 def test_leaves_the_gradient_flowing(base, tokenizer):
     network = load_model(base, torch.float32, torch.device("cpu"))
-    adapted = attach(network, Method(name="lora", r=4, dropout=0.0), seed=0)
+    adapted = make_trainable(network, Method(name="lora", r=4, dropout=0.0), seed=0)
     answer(adapted, tokenizer, PROMPTS, 4, UNTIL)
     adapted(torch.arange(9)[None], labels=torch.arange(9)[None]).loss.backward()
     assert all(p.grad is not None for p in adapted.parameters() if p.requires_grad)

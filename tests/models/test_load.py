@@ -69,7 +69,7 @@ def test_a_tokenizer_without_pad_token_pads_with_its_end_token(base, tmp_path):
 
 @pytest.fixture(scope="module")
 def quantized(base):
-    return load_model(base, torch.float32, torch.device("cpu"), quantize=True)
+    return load_model(base, torch.float32, torch.device("cpu"), quantization="nf4")
 
 
 def test_qlora_holds_every_linear_layer_but_the_output_in_nf4(base, quantized):

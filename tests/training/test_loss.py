@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 from snaketune.data.storage import Packs
 from snaketune.data.template import IGNORE
 from snaketune.experiment.schema import Method
-from snaketune.models.adapter import attach, trainable_parameters
+from snaketune.models.adapter import make_trainable, trainable_parameters
 from snaketune.models.load import load_model
 from snaketune.models.packed import flatten, loss_sum
 from snaketune.training import loop
@@ -48,7 +48,7 @@ def reference(base, packs, attention):
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_packed_loss_and_gradient_equal_the_unpacked_sum(base, packs, attention):
     expected_loss, expected_norm = reference(base, packs, attention)
-    model = attach(load_model(base, torch.float32, torch.device("cpu")), METHOD, seed=7)
+    model = make_trainable(load_model(base, torch.float32, torch.device("cpu")), METHOD, seed=7)
     batch = flatten(list(packs))
     loss = loss_sum(model, batch) / len(batch.targets)
     loss.backward()

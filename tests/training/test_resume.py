@@ -228,7 +228,7 @@ def test_a_second_training_in_the_same_folder_waits_then_refuses(run, monkeypatc
 def test_no_compiler_for_deepspeed_is_said(monkeypatch):
     monkeypatch.setattr("snaketune.training.processes.shutil.which", lambda _: None)
     with pytest.raises(UserError, match=r"no C\+\+ compiler(.|\n)*train.deepspeed: none"):
-        engine.processes.start()
+        engine.processes.start(deepspeed=True)
 
 
 def test_kill_9_of_the_process_and_resume_is_bit_equal(run, straight):

@@ -1,30 +1,57 @@
 """Read rows from files of any common kind, each with the place it stands at.
 
-What a file is shows in its first bytes: gzip, zip, tar, Parquet, Arrow, Excel, JSON and JSON
+What a file is shows in its first bytes: compressed, archived, Parquet, Arrow, Excel, JSON and JSON
 Lines whatever their name. Only CSV (.csv, .tsv) and plain text (.txt, .md) go by their suffix.
 Nothing of an archive is unpacked to disk, so no path in one can lead anywhere.
 """
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import logging
+import lzma
+import re
+import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
-from pathlib import Path
-from typing import IO, Any
+from functools import cache, partial
+from itertools import chain, islice, zip_longest
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
+from snaketune.data.files import data_files, is_data
+from snaketune.data.json_text import JsonText, not_json
 from snaketune.errors import UserError
-from snaketune.files import LFS_POINTER, data_files
+from snaketune.files import LFS_POINTER
+
+log = logging.getLogger(__name__)
+
+csv.field_size_limit(sys.maxsize)  # a cell may be a whole document
+
+LOOK = 2**18
+"""Bytes of a line that are looked at to tell lines of JSON from other JSON."""
 
 _BOM = b"\xef\xbb\xbf"
-_ARROW_STREAM = b"\xff\xff\xff\xff"
+_DAMAGED = (
+    OSError,
+    EOFError,
+    pa.ArrowException,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    UnicodeDecodeError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,29 +77,47 @@ class Row:
             return json.loads(self.content.decode("utf-8"))
         except UnicodeDecodeError as error:
             raise _not_utf8(self.place, error) from error
-        except ValueError as error:
-            raise _not_json(self.place, getattr(error, "msg", str(error))) from error
+        except (ValueError, RecursionError) as error:
+            raise not_json(self.place, getattr(error, "msg", str(error))) from error
+
+
+_Reader = Callable[[IO[bytes], str], Iterator[Row]]
 
 
 def read_rows(path: Path) -> Iterator[Row]:
     """Yield all rows of a file, of all in a folder, or of those a pattern matches, by name.
 
     Raises:
-        UserError: Missing, empty, a Git LFS pointer, not UTF-8, damaged or not JSON.
+        UserError: Missing, empty, damaged, of a kind that is not read, not UTF-8 or not JSON.
     """
+    _refuse_several_splits(path)
     empty = True
     for row in chain.from_iterable(map(_read, data_files(path))):
         empty = False
         yield row
     if empty:
-        raise UserError(f"{path} holds no rows.\n  Fix: put one JSON object on each line.")
+        raise UserError(
+            f"{path} holds no rows.\n"
+            "  Fix: put rows there; of folders and archives, what is hidden or named README or "
+            "LICENSE is not read."
+        )
+
+
+def _refuse_several_splits(folder: Path) -> None:
+    """Refuse what `datasets` saved of a DatasetDict: one folder for each split."""
+    splits = sorted(state.parent.name for state in folder.glob("*/state.json"))
+    if splits and (folder / "dataset_dict.json").exists():
+        raise UserError(
+            f"{folder} is a saved DatasetDict: choose a split, e.g. {folder / splits[0]}\n"
+            f"  Fix: end `path:` with one of its splits: {', '.join(splits)}."
+        )
 
 
 def _read(path: Path) -> Iterator[Row]:
     try:
         with path.open("rb") as file:
             yield from _read_stream(file, str(path))
-    except (OSError, EOFError, pa.ArrowInvalid, tarfile.TarError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise UserError(
             f"cannot read the data file {path}: {getattr(error, 'strerror', None) or error}.\n"
             "  Fix: paths under `data:` are relative to experiments/; correct the path, or put "
@@ -84,19 +129,29 @@ def _read_stream(file: IO[bytes], name: str) -> Iterator[Row]:
     """Read one file, whatever it is; `name` is what places begin with."""
     head = file.read(512)
     file.seek(0)
-    if head.startswith(LFS_POINTER):
-        raise UserError(
-            f"{name} is a Git LFS pointer, not the data itself.\n"
-            "  Fix: run `git lfs pull` in the repository it came from, then copy it again."
-        )
-    reader = next((read for mark, read in _BY_MARK if mark(head)), None)
-    reader = reader or _BY_SUFFIX.get(Path(name).suffix.lower(), _read_json)
+    reader = next((read for mark, read in _BY_MARK if re.match(mark, head, re.DOTALL)), None)
+    if reader is None:
+        _refuse_what_is_not_read(head, name)
+        reader = _BY_SUFFIX.get(Path(name).suffix.lower(), _read_json)
     yield from reader(file, name)
 
 
-def _read_gzip(file: IO[bytes], name: str) -> Iterator[Row]:
-    with gzip.open(file) as inside:
-        yield from _read_stream(inside, name.removesuffix(".gz"))  # type: ignore[arg-type]
+def _refuse_what_is_not_read(head: bytes, name: str) -> None:
+    for mark, kind, fix in _NOT_READ:
+        if re.match(mark, head, re.DOTALL):
+            path = Path(name)
+            told = fix.format(name=path.name, suffix=path.suffix)
+            raise UserError(f"{name} is {kind}.\n  Fix: {told}.")
+
+
+def _decompressed(opened: Callable[[IO[bytes]], Any], suffix: str) -> _Reader:
+    """Return the reader of files that a compression made of any other; it added `suffix`."""
+
+    def read(file: IO[bytes], name: str) -> Iterator[Row]:
+        with opened(file) as inside:
+            yield from _read_stream(inside, name.removesuffix(suffix))
+
+    return read
 
 
 def _read_zip(file: IO[bytes], name: str) -> Iterator[Row]:
@@ -105,17 +160,34 @@ def _read_zip(file: IO[bytes], name: str) -> Iterator[Row]:
             yield from _read_excel(file, name)
             return
         for member in sorted(archive.infolist(), key=lambda member: member.filename):
-            if not member.is_dir():
-                inside = io.BytesIO(archive.read(member))
-                yield from _read_stream(inside, f"{name}/{member.filename}")
+            if not member.is_dir() and is_data(PurePosixPath(member.filename)):
+                place = f"{name}/{member.filename}"
+                yield from _read_stream(_unzipped(archive, member, place), place)
+
+
+def _unzipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: str) -> IO[bytes]:
+    try:
+        return io.BytesIO(archive.read(member))
+    except RuntimeError as error:  # encrypted, or compressed in a way that zipfile does not know
+        raise UserError(
+            f"cannot read {place}: {error}.\n"
+            "  Fix: unpack the archive yourself, and name the folder in `path:`."
+        ) from error
 
 
 def _read_tar(file: IO[bytes], name: str) -> Iterator[Row]:
-    with tarfile.open(fileobj=file) as archive:
-        for member in sorted(archive.getmembers(), key=lambda member: member.name):
-            inside = archive.extractfile(member) if member.isfile() else None
+    """Read an archive's files in its own order.
+
+    Going back in a compressed one means decompressing it again from its start. What is read twice
+    to tell what a file is fits in the buffer.
+    """
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        for member in archive:
+            data = member.isfile() and is_data(PurePosixPath(member.name))
+            inside = archive.extractfile(member) if data else None
             if inside:
-                yield from _read_stream(inside, f"{name}/{member.name}")
+                buffered = io.BufferedReader(inside, 4 * LOOK)  # type: ignore[type-var]
+                yield from _read_stream(buffered, f"{name}/{member.name}")
 
 
 def _read_parquet(file: IO[bytes], name: str) -> Iterator[Row]:
@@ -138,164 +210,169 @@ def _table_rows(batches: Iterable[pa.RecordBatch], name: str) -> Iterator[Row]:
 
 def _read_excel(file: IO[bytes], name: str) -> Iterator[Row]:
     """Read the first sheet; its first row names the columns, and places are Excel's own rows."""
+    records = _excel_records(file, name)
+    place, columns = next(records, ("", ()))
+    _require_distinct([column for column in columns if column], place)
+    for place, cells in records:
+        pairs = zip_longest(columns, cells[: len(columns)], fillvalue="")
+        yield Row({column: cell for column, cell in pairs if column}, place)
+
+
+def _excel_records(file: IO[bytes], name: str) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield place and texts of each row that is not empty."""
     import openpyxl
 
-    sheet = openpyxl.load_workbook(file, read_only=True, data_only=True).worksheets[0]
-    rows = sheet.iter_rows(values_only=True)
-    columns = [str(cell) for cell in next(rows, ())]
-    for number, cells in enumerate(rows, 2):
-        if any(cell is not None for cell in cells):
-            texts = ("" if cell is None else str(cell) for cell in cells)
-            yield Row(dict(zip(columns, texts, strict=False)), f"{name}:{number}")
+    try:
+        sheets = openpyxl.load_workbook(file, read_only=True, data_only=True).worksheets
+        for sheet in sheets:
+            sheet.reset_dimensions()  # some programs write wrong ones, and rows beyond are skipped
+        further = [sheet.title for sheet in sheets[1:] if any(map(any, sheet.values))]
+        if further:
+            _warn(f"{name}: only the first sheet is read, not {', '.join(further)}")
+        for number, cells in enumerate(sheets[0].values, 1):
+            if any(cell is not None for cell in cells):
+                texts = ["" if cell is None else str(cell) for cell in cells]
+                yield f"{name}:{number}", texts
+    except Exception as error:  # openpyxl takes a damaged workbook's parts for granted
+        raise UserError(
+            f"cannot read the workbook {name}: {error}.\n"
+            "  Fix: open it in a spreadsheet program, and save it again as .xlsx or .csv."
+        ) from error
+
+
+@cache
+def _warn(message: str) -> None:
+    """Log a warning once: rows are counted before they are read."""
+    log.warning("%s", message)
 
 
 def _read_csv(file: IO[bytes], name: str) -> Iterator[Row]:
     """Read a table whose first line names the columns; .tsv is separated by tabs."""
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-    reader = csv.DictReader(text, delimiter="\t" if name.lower().endswith(".tsv") else ",")
+    records = _csv_records(file, name)
+    place, columns = next(records, ("", []))
+    _require_distinct(columns, place)
+    for place, cells in records:
+        if len(cells) != len(columns):
+            raise UserError(
+                f"{place}: expected {len(columns)} cells as in the first line, found "
+                f"{len(cells)}.\n  Fix: give each row a cell for each column, and put cells with "
+                "commas in quotes."
+            )
+        yield Row(dict(zip(columns, cells, strict=True)), place)
+
+
+def _csv_records(file: IO[bytes], name: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield place and cells of each row that is not blank."""
+    delimiter = "\t" if name.lower().endswith(".tsv") else ","
     line = 1
     try:
-        for row in reader:
-            if None in row or None in row.values():
-                expected, found = len(reader.fieldnames or ()), len([*filter(None, row)])
-                raise UserError(
-                    f"{name}:{line + 1}: expected {expected} cells as in the first line, found "
-                    f"{'more' if None in row else found}.\n  Fix: put cells with commas in quotes."
-                )
-            yield Row(row, f"{name}:{line + 1}")
-            line = reader.line_num
-    except UnicodeDecodeError as error:
-        raise _not_utf8(f"{name}:{line + 1}", error) from error
+        with _decoded(file, name) as text:
+            reader = csv.reader(text, delimiter=delimiter, strict=True)
+            for cells in reader:
+                if cells:
+                    yield f"{name}:{line}", cells
+                line = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(
+            f"{name}:{line}: not valid CSV: {error}.\n"
+            '  Fix: close each quote; inside a quoted cell, write " as "".'
+        ) from error
+
+
+def _require_distinct(columns: Sequence[str], place: str) -> None:
+    for column, count in Counter(columns).items():
+        if count > 1:
+            raise UserError(
+                f"{place}: {count} columns are named '{column}'.\n"
+                "  Fix: give each column a name of its own."
+            )
 
 
 def _read_text(file: IO[bytes], name: str) -> Iterator[Row]:
-    """Read a file as one text."""
-    text = _decoded(file.read(), name)
+    """Read a file as one text, unless its first line shows that it holds JSON Lines."""
+    _, first = next(_lines(file), (0, b""))
+    file.seek(0)
+    if first.startswith(b"{") and _is_json(first):
+        yield from _read_json(file, name)
+        return
+    with _decoded(file, name) as decoded:
+        text = decoded.read()
     if text.strip():
         yield Row({"text": text}, f"{name}:1")
 
 
 def _read_json(file: IO[bytes], name: str) -> Iterator[Row]:
-    """Read JSON Lines line by line, anything else that is JSON as a whole."""
-    lines = ((number, line) for number, line in enumerate(file, 1) if line.strip(b" \t\r\n" + _BOM))
-    first = next(lines, None)
-    if first is None:
+    """Read JSON Lines line by line, any other JSON value by value."""
+    begin = [line for _, line in islice(_lines(iter(partial(file.readline, LOOK), b"")), 2)]
+    file.seek(0)
+    if not begin:
         raise UserError(f"{name} is empty.\n  Fix: put one JSON object on each line.")
-    second = next(lines, None)
-    if _is_row(first[1].removeprefix(_BOM), second is not None):
-        for number, line in chain([first], [second] if second else [], lines):
-            yield Row(line.removeprefix(_BOM) if number == first[0] else line, f"{name}:{number}")
+    is_array = len(begin) == 1 and begin[0].lstrip().startswith(b"[")
+    if not is_array and _is_json(begin[0]):
+        for number, line in _lines(file):
+            yield Row(line, f"{name}:{number}")
     else:
-        file.seek(0)
-        yield from _read_whole_json(_decoded(file.read(), name), name)
+        with _decoded(file, name) as text:
+            for value, number in JsonText(text, name).rows():
+                yield Row(value, f"{name}:{number}")
 
 
-def _is_row(line: bytes, more_follow: bool) -> bool:
-    """Tell whether a file's first line is its first row: an array alone is an array of rows."""
+def _lines(file: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield number and bytes of each line that is not blank."""
+    for number, line in enumerate(file, 1):
+        content = line.removeprefix(_BOM)
+        if content.strip():
+            yield number, content
+
+
+def _is_json(line: bytes) -> bool:
     try:
-        value = json.loads(line)
-    except ValueError:
+        json.loads(line)
+    except (ValueError, RecursionError):
         return False
-    return more_follow or not isinstance(value, list)
+    return True
 
 
-def _read_whole_json(text: str, name: str) -> Iterator[Row]:
-    """Read values one after the other, or the items of an array, one at a time."""
-    start, lines = _skip(text, 0), _LineCounter(text)
-    values = _items if text[start] == "[" else _values
-    for value, position in values(text, start, name):
-        yield Row(value, f"{name}:{lines.at(position)}")
-
-
-def _values(text: str, position: int, name: str) -> Iterator[tuple[Any, int]]:
-    while position < len(text):
-        value, end = _value(text, position, name)
-        yield value, position
-        position = _skip(text, end)
-
-
-def _items(text: str, position: int, name: str) -> Iterator[tuple[Any, int]]:
-    position = _skip(text, position + 1)
-    comma = False
-    while comma or text[position : position + 1] != "]":
-        value, end = _value(text, position, name)
-        yield value, position
-        position = _skip(text, end)
-        comma = text[position : position + 1] == ","
-        if comma:
-            position = _skip(text, position + 1)
-        elif text[position : position + 1] != "]":
-            raise _not_json(_at(text, position, name), "expected ',' or ']' after a row")
-    after = _skip(text, position + 1)
-    if after < len(text):
-        raise _not_json(_at(text, after, name), "something follows the array of rows")
-
-
-def _value(text: str, position: int, name: str) -> tuple[Any, int]:
+@contextmanager
+def _decoded(file: IO[bytes], name: str) -> Iterator[TextIO]:
+    """Give a file as UTF-8 text with the line ends it has; a wrong byte is told with its line."""
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     try:
-        return _DECODER.raw_decode(text, position)
-    except ValueError as error:
-        place = _at(text, getattr(error, "pos", position), name)
-        raise _not_json(place, getattr(error, "msg", str(error))) from error
+        yield text
+    except UnicodeDecodeError:
+        _require_utf8(file, name)
+        raise
 
 
-def _at(text: str, position: int, name: str) -> str:
-    return f"{name}:{text.count(chr(10), 0, position) + 1}"
-
-
-_DECODER = json.JSONDecoder()
-
-
-def _skip(text: str, position: int) -> int:
-    while position < len(text) and text[position] in " \t\r\n":
-        position += 1
-    return position
-
-
-def _decoded(content: bytes, name: str) -> str:
+def _require_utf8(file: IO[bytes], name: str) -> None:
+    """Raise at the first wrong byte of what has been read so far: decoders read ahead of rows."""
+    end = file.tell()
+    file.seek(0)
+    content = file.read(end)
     try:
-        return content.decode("utf-8-sig")
+        content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise _not_utf8(f"{name}:{line}", error) from error
 
 
 def _not_utf8(place: str, error: UnicodeDecodeError) -> UserError:
-    name = place.rpartition(":")[0]
+    path = Path(place.rpartition(":")[0])
     return UserError(
         f"{place}: byte {error.object[error.start]:#04x} is not UTF-8.\n"
-        f"  Fix: convert it, e.g. iconv -f gb18030 -t utf-8 {Path(name).name} > fixed.jsonl"
+        f"  Fix: convert it, e.g. iconv -f gb18030 -t utf-8 {path.name} > fixed{path.suffix}"
     )
 
 
-def _not_json(place: str, message: str) -> UserError:
-    return UserError(
-        f"{place}: not valid JSON: {message.removesuffix(' at')}.\n"
-        "  Fix: each row is one JSON object, on a line of its own or in one array."
-    )
-
-
-class _LineCounter:
-    """Line numbers of ascending positions, in one pass over the text."""
-
-    def __init__(self, text: str) -> None:
-        self.text, self.position, self.line = text, 0, 1
-
-    def at(self, position: int) -> int:
-        self.line += self.text.count("\n", self.position, position)
-        self.position = position
-        return self.line
-
-
-_Reader = Callable[[IO[bytes], str], Iterator[Row]]
-
-_BY_MARK: list[tuple[Callable[[bytes], bool], _Reader]] = [
-    (lambda head: head.startswith(b"\x1f\x8b"), _read_gzip),
-    (lambda head: head.startswith(b"PK\x03\x04"), _read_zip),
-    (lambda head: head[257:262] == b"ustar", _read_tar),
-    (lambda head: head.startswith(b"PAR1"), _read_parquet),
-    (lambda head: head.startswith(b"ARROW1"), _read_arrow),
-    (lambda head: head.startswith(_ARROW_STREAM), _read_arrow_stream),
+_BY_MARK: list[tuple[bytes, _Reader]] = [
+    (rb"\x1f\x8b", _decompressed(gzip.open, ".gz")),
+    (rb"BZh[1-9]1AY&SY", _decompressed(bz2.open, ".bz2")),
+    (rb"\xfd7zXZ\0", _decompressed(lzma.open, ".xz")),
+    (rb"PK(\x03\x04|\x05\x06)", _read_zip),
+    (rb".{257}ustar", _read_tar),
+    (rb"PAR1", _read_parquet),
+    (rb"ARROW1", _read_arrow),
+    (rb"\xff\xff\xff\xff", _read_arrow_stream),
 ]
 _BY_SUFFIX: dict[str, _Reader] = {
     ".csv": _read_csv,
@@ -303,3 +380,33 @@ _BY_SUFFIX: dict[str, _Reader] = {
     ".txt": _read_text,
     ".md": _read_text,
 }
+
+_NOT_READ: list[tuple[bytes, str, str]] = [
+    (
+        LFS_POINTER,
+        "a Git LFS pointer, not the data itself",
+        "run `git lfs pull` in the repository it came from, then copy it again",
+    ),
+    (
+        rb"\xff\xfe|\xfe\xff",
+        "UTF-16 text",
+        "convert it, e.g. iconv -f utf-16 -t utf-8 {name} > fixed{suffix}",
+    ),
+    (rb"\x28\xb5\x2f\xfd", "compressed with Zstandard", "unpack it, e.g. zstd -d {name}"),
+    (rb"7z\xbc\xaf|Rar!\x1a", "a 7z or RAR archive", "unpack it, or pack it as .zip or .tar.gz"),
+    (
+        rb"\xd0\xcf\x11\xe0",
+        "an Excel file of the old kind (.xls) or with a password",
+        "save it as .xlsx or .csv, without a password",
+    ),
+    (
+        rb"\xff\xd8\xff|\x89PNG|GIF8[79]a|%PDF-",
+        "an image or PDF, and rows are text",
+        "name the files of rows alone, e.g. path: FOLDER/*.jsonl",
+    ),
+    (
+        rb".*\0",
+        "a binary file of a kind that is not read",
+        "convert it to JSON Lines, CSV or Parquet",
+    ),
+]

@@ -81,6 +81,12 @@ class Packs(Sequence[Pack]):
         ids = np.concatenate([part.input_ids for part in parts])
         return Pack(ids, labels, lengths, _joined_weights(parts))
 
+    def most_tokens(self) -> int:
+        """Return the tokens of the longest pack."""
+        columns = (self._table.column(name).combine_chunks() for name in ("starts", "stops"))
+        starts, stops = (np.add.reduceat(c.flatten().to_numpy(), c.offsets[:-1]) for c in columns)
+        return int((stops - starts).max())
+
     def loss_weights(self) -> np.ndarray:
         """Return the sum of the weights in each pack, float64: usually its supervised tokens."""
         return self._table.column("loss_weight").to_numpy()

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 DATA_VERSION = 2
 """Raise it when the data code makes other tokens, labels or packs of the same rows."""
 
-TRAIN_VERSION = 1
-"""Raise it when the training code makes other weights of the same data."""
+TRAIN_VERSION = 2
+"""Raise it when the training code makes other weights of the same data, or a default changes."""
 
 BASE_VERSION = 1
 """Raise it when fetching makes other files of the same source."""
@@ -27,7 +27,7 @@ EXPORT_VERSION = 1
 EVALUATE_VERSION = 1
 """Raise it when evaluation makes another report of the same model."""
 
-_NO_EFFECT_ON_WEIGHTS = {"save_every", "keep", "log_every"}
+_NO_EFFECT_ON_WEIGHTS = {"gradient_checkpointing", "save_every", "keep", "log_every"}
 
 
 def canonical(value: Any) -> str:
@@ -79,11 +79,14 @@ def data_id(experiment: "Experiment") -> str:
 def train_key(experiment: "Experiment") -> dict[str, Any]:
     """Return what decides the trained weights."""
     config = experiment.config
+    # without defaults: a key that is new and not used retrains nothing
+    train = config.train.model_dump(exclude=_NO_EFFECT_ON_WEIGHTS, exclude_defaults=True)
     return {
         "base": digest(base_key(experiment)),
         "data": data_id(experiment),
-        "method": config.method.model_dump(),
-        "train": config.train.model_dump(exclude=_NO_EFFECT_ON_WEIGHTS),
+        "method": config.method.model_dump(exclude_defaults=True),
+        "train": train,
+        "deepspeed": experiment.deepspeed_json,
         "version": TRAIN_VERSION,
     }
 

@@ -4,6 +4,7 @@ A broken file never stops the others: its mistakes are returned beside the good 
 """
 
 import itertools
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from snaketune.data.files import data_files
 from snaketune.errors import nearest
 from snaketune.experiment.document import (
     Document,
@@ -36,9 +38,9 @@ from snaketune.experiment.schema import (
     Strict,
     require_pin,
 )
-from snaketune.files import data_files
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_WILDCARD = re.compile(r"\{.*\}")
 NOT_STUDIES = {"catalog", "data", "defaults"}
 
 
@@ -87,6 +89,7 @@ class Experiment:
     base_name: str
     base: Model
     sources: tuple[Source, ...]
+    deepspeed_json: dict[str, Any] | None
     absent: tuple[Problem, ...]
 
     @property
@@ -191,7 +194,8 @@ class Catalog:
         """Fill a data source's open keys from the catalog entry it names.
 
         Raises:
-            ValueError: No format is known, or a hub source lacks its revision or file.
+            ValueError: No format is known, a hub source lacks its revision or file, or a local
+                file's path is none that Snakemake can take.
         """
         entry = self.datasets[given.dataset] if given.dataset else Dataset.model_construct()
         merged = entry.model_dump() | given.model_dump(exclude_unset=True)
@@ -203,6 +207,8 @@ class Catalog:
             )
         hub = _hub_file(merged)
         path = f"{hub.folder}/{hub.file}" if hub else self._local(merged["path"])
+        if not hub:
+            _refuse_braces(path)
         return Source(
             label=given.dataset or Path(merged["path"] or merged["file"]).stem,
             path=path,
@@ -234,6 +240,15 @@ def _hub_file(merged: dict[str, Any]) -> HubFile | None:
         )
     require_pin(merged["source"], merged["revision"])
     return HubFile.model_validate({key: merged[key] for key in HubFile.model_fields})
+
+
+def _refuse_braces(path: str) -> None:
+    for file in map(str, data_files(Path(path))):
+        if wildcard := _WILDCARD.search(file):
+            raise ValueError(
+                f"path: {file}: Snakemake takes {wildcard[0]} for a wildcard. Rename the file or "
+                "folder, without braces"
+            )
 
 
 def _load_study(file: Path, catalog: Catalog, problems: list[Problem]) -> Iterator[Experiment]:
@@ -348,10 +363,35 @@ def _build(
             problems.append(Problem(place, str(error), f"data[{index}]"))
     if len(problems) > found:
         return None
+    try:
+        deepspeed = _deepspeed_json(file.parent, config.train.deepspeed)
+    except ValueError as error:
+        place = document.place(("train", "deepspeed"))
+        problems.append(Problem(place, str(error), "train.deepspeed"))
+        return None
     absent = tuple(_absent(config, base, sources, catalog, document))
     return Experiment(
-        name, file.stem, variant, file, config, base_name, base, tuple(sources), absent
+        name, file.stem, variant, file, config, base_name, base, tuple(sources), deepspeed, absent
     )
+
+
+def _deepspeed_json(root: Path, name: str) -> dict[str, Any] | None:
+    """Return the content of a DeepSpeed configuration given as a file, None for a stage's name.
+
+    Raises:
+        ValueError: It is missing or no JSON object.
+    """
+    if not name.endswith(".json"):
+        return None
+    try:
+        content = json.loads((root / name).read_text(encoding="utf-8"))
+    except OSError:
+        raise ValueError(_does_not_exist((root / name).as_posix())) from None
+    except ValueError as error:
+        raise ValueError(f"{root / name} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{root / name}: expected a JSON object, found {type(content).__name__}")
+    return content
 
 
 def _absent(
@@ -379,6 +419,8 @@ def _absent(
 
 
 def _does_not_exist(name: str) -> str:
+    if Path(name).is_dir():
+        return f"{name} holds no data files (what is hidden or a README is none). Put rows there"
     beside = (other.name for other in Path(name).parent.glob("*") if other.suffix)
     hint = nearest(Path(name).name, beside)
     return f"{name} does not exist; paths are relative to experiments/.{hint}"

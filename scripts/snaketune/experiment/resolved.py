@@ -30,6 +30,7 @@ class Resolved:
     data_id: str
     train_id: str
     prompts: list[str]
+    deepspeed_json: dict[str, Any] | None
 
 
 def find_experiment(name: str) -> Experiment:
@@ -70,6 +71,7 @@ def resolved_values(experiment: Experiment) -> dict[str, Any]:
         "base": experiment.base.model_dump(),
         "sources": [source.model_dump(mode="json") for source in experiment.sources],
         "prompts": experiment.prompts,
+        "deepspeed_json": experiment.deepspeed_json,
         "config": experiment.config.model_dump(mode="json"),
         "versions": package_versions(),
     }
@@ -118,4 +120,5 @@ def package_versions() -> dict[str, str]:
 def _from_values(values: dict[str, Any]) -> Resolved:
     plain = ("name", "study", "variant", "base_id", "data_id", "train_id", "prompts")
     config = Configuration.model_validate(values["config"])
-    return Resolved(values, config, **{key: values[key] for key in plain})
+    deepspeed = values.get("deepspeed_json")
+    return Resolved(values, config, **{key: values[key] for key in plain}, deepspeed_json=deepspeed)

@@ -72,7 +72,7 @@ TemplateName = Literal[
     "llama3_chat",
     "phi3_chat",
 ]
-DeepSpeedStage = Literal["none", "zero2"]
+DEEPSPEED = ("none", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload")
 FORMAT_NAMES: tuple[str, ...] = get_args(FormatName)
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -198,10 +198,10 @@ class DataSource(Rows):
 
 
 class Method(Strict):
-    """How the base model is adapted."""
+    """What is trained: small matrices beside the base's weights (LoRA), or the weights (full)."""
 
-    name: Literal["lora", "qlora"] = Field(
-        "qlora", description="`lora`, or `qlora`: LoRA on a base held in 4-bit NF4"
+    name: Literal["lora", "qlora", "full"] = Field(
+        "qlora", description="`lora`; `qlora`: LoRA on a quantised base; or `full` fine-tuning"
     )
     r: Positive = Field(64, description="LoRA rank")
     alpha: float = Field(
@@ -211,26 +211,85 @@ class Method(Strict):
     target_modules: Literal["all-linear"] | list[str] = Field(
         "all-linear", description="layer names to adapt; `all-linear`: all but the output layer"
     )
+    modules_to_save: list[str] = Field(
+        [], description="layers that are trained whole beside LoRA, e.g. [lm_head]"
+    )
+    rslora: bool = Field(False, description="rank-stabilised LoRA: the scale is alpha / sqrt(r)")
+    dora: bool = Field(False, description="DoRA: the weights' magnitudes are trained apart")
+    quantization: Literal["nf4", "fp4", "int8"] = Field(
+        "nf4", description="how `qlora` holds the base; 4-bit constants are quantised again"
+    )
 
 
 class Train(Strict):
     """The optimisation. An iteration is one micro-batch; an update follows `accumulate` of them."""
 
     epochs: Positive = Field(3, description="passes over the data")
+    max_steps: Positive | None = Field(
+        None, description="updates of the weights, in place of `epochs`"
+    )
     batch_size: Positive = Field(1, description="packs (or samples) in a micro-batch, per process")
     accumulate: Positive = Field(16, description="micro-batches in one update of the weights")
     lr: float = Field(2e-4, gt=0, description="peak learning rate")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="what the learning rate does after the warm-up"
+    )
     warmup_ratio: Fraction = Field(0.03, description="share of the iterations with a rising lr")
+    warmup_steps: int | None = Field(
+        None, ge=0, description="updates with a rising lr, in place of `warmup_ratio`"
+    )
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"] = Field(
+        "adamw", description="8-bit moments; pages that may leave a full GPU (bitsandbytes)"
+    )
+    betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), description="AdamW's decay rates")
     weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay")
     max_grad_norm: float = Field(1.0, gt=0, description="the gradient's norm is clipped to this")
-    deepspeed: DeepSpeedStage = Field("none", description="`none` or `zero2`")
+    processes: Positive | None = Field(
+        None, description="processes that share each batch; default: all GPUs, one on a CPU"
+    )
+    deepspeed: str = Field(
+        "none",
+        description="none, zero1, zero2, zero2_offload, zero3, zero3_offload, or a path to a "
+        "DeepSpeed JSON, relative to experiments/",
+    )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="base weights and arithmetic; auto: bf16 where the hardware has it"
     )
+    attention: Literal["auto", "eager", "sdpa", "segments", "flash_attention_2"] = Field(
+        "auto", description="auto: FlashAttention on a GPU that has it, else sample by sample"
+    )
+    gradient_checkpointing: bool | Literal["auto"] = Field(
+        "auto", description="compute activations twice to save memory; auto: where it is needed"
+    )
+    compile: bool = Field(False, description="torch.compile: minutes to start, then faster on GPUs")
+    validate_every: Positive | None = Field(
+        None, description="iterations between two measurements of the held-out loss"
+    )
+    early_stop: Positive | None = Field(
+        None, description="stop after so many measurements without a lower held-out loss"
+    )
+    keep_best: bool = Field(
+        False, description="the run's result is the checkpoint with the lowest held-out loss"
+    )
+    deterministic: bool = Field(False, description="only algorithms with repeatable results")
     seed: int = Field(42, ge=0, description="seeds weights, data order and dropout")
     save_every: Positive = Field(300, description="iterations between two checkpoints")
     keep: Positive = Field(3, description="how many of the newest checkpoints stay")
     log_every: Positive = Field(10, description="iterations between two lines of the log")
+
+    @field_validator("deepspeed")
+    @classmethod
+    def _is_known_or_a_file(cls, value: str) -> str:
+        if value not in DEEPSPEED and not value.endswith(".json"):
+            hint = nearest(value, DEEPSPEED)
+            raise ValueError(f"expected {', '.join(DEEPSPEED)} or a path to a .json.{hint}")
+        return value
+
+    @model_validator(mode="after")
+    def _validates_what_it_decides_by(self) -> "Train":
+        if (self.early_stop or self.keep_best) and not self.validate_every:
+            raise ValueError("early_stop and keep_best need validate_every: how often to measure")
+        return self
 
 
 class Sample(Strict):

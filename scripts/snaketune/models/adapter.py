@@ -1,4 +1,4 @@
-"""LoRA on a base model, through PEFT."""
+"""What is trained: LoRA beside a base model, through PEFT, or the base's own weights."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from snaketune.errors import UserError
 from snaketune.experiment.schema import Method
+from snaketune.models.lora import speed_up
 
 
 def lora_config(method: Method) -> LoraConfig:
@@ -19,18 +20,30 @@ def lora_config(method: Method) -> LoraConfig:
         lora_alpha=method.alpha,  # type: ignore[arg-type]  # PEFT computes alpha / r in floats
         lora_dropout=method.dropout,
         target_modules=method.target_modules,
+        modules_to_save=method.modules_to_save or None,
+        use_rslora=method.rslora,
+        use_dora=method.dora,
     )
 
 
-def attach(model: PreTrainedModel, method: Method, seed: int) -> PeftModel:
-    """Freeze a model and add freshly initialised LoRA weights, in fp32 whatever the base's dtype.
+def make_trainable(
+    model: PreTrainedModel, method: Method, seed: int, whole: bool = True
+) -> PreTrainedModel | PeftModel:
+    """Add freshly initialised LoRA weights to a frozen model, or free all weights.
+
+    What is trained is in fp32, whatever the base's dtype.
+
+    Args:
+        whole: Every process holds all weights, as it does but in ZeRO stage 3.
 
     Raises:
-        UserError: `method.target_modules` names no layer of this model.
+        UserError: The method's layers name none of this model.
     """
     torch.manual_seed(seed)
+    if method.name == "full":
+        return model.float().requires_grad_(True)
     try:
-        return get_peft_model(model, lora_config(method))  # type: ignore[return-value]
+        adapted: PeftModel = get_peft_model(model, lora_config(method))  # type: ignore[assignment]
     except ValueError as error:
         layers = {
             name.rsplit(".", 1)[-1]
@@ -41,17 +54,34 @@ def attach(model: PreTrainedModel, method: Method, seed: int) -> PeftModel:
             f"method.target_modules: {error}\n  Fix: choose among {', '.join(sorted(layers))}, "
             "or write all-linear."
         ) from error
+    for parameter in trainable_parameters(adapted):
+        parameter.data = parameter.data.float()
+    if whole:
+        speed_up(adapted)
+    return adapted
 
 
-def adapter_state(model: PeftModel) -> dict[str, torch.Tensor]:
-    """Return copies of the adapter's weights on the CPU, named as in a PEFT adapter file."""
-    state: dict[str, Any] = get_peft_model_state_dict(model)
+def needs_autocast(method: Method) -> bool:
+    """Tell whether whole layers are trained: their fp32 weights meet a base of fewer bits."""
+    return method.name == "full" or bool(method.modules_to_save)
+
+
+def trained_weights(model: Any) -> dict[str, torch.Tensor]:
+    """Return copies of what was trained on the CPU: named as in a PEFT adapter, or all weights."""
+    state: dict[str, Any] = (
+        get_peft_model_state_dict(model)
+        if isinstance(model, PeftModel)
+        else dict(model.named_parameters())
+    )
     return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
 
-def load_adapter_state(model: PeftModel, state: dict[str, torch.Tensor]) -> None:
-    """Put weights from `adapter_state` into a model with the same adapter."""
-    set_state(model, state)
+def load_trained_weights(model: Any, weights: dict[str, torch.Tensor]) -> None:
+    """Put what `trained_weights` returned into a model of the same method."""
+    if isinstance(model, PeftModel):
+        set_state(model, weights)
+    else:
+        model.load_state_dict(weights, strict=False)  # a tied output layer is there once
 
 
 def trainable_parameters(model: torch.nn.Module) -> list[torch.nn.Parameter]:

@@ -30,6 +30,11 @@ def export_adapter(checkpoint: Path, base: Path, output: Path) -> None:
     state = load_checkpoint(checkpoint)
     about: dict[str, Any] = state["about"] | {"iteration": state["iteration"]}
     require_same_base(base, about, checkpoint)
+    if about["method"]["name"] == "full":
+        raise UserError(
+            f"{checkpoint} is a full fine-tune: it has no adapter, all weights changed.\n"
+            f"  Fix: build the model itself: snakemake experiments/{about['name']}/merged"
+        )
     provenance = read_json(base / "provenance.json")
     config = lora_config(Method.model_validate(about["method"]))
     config.inference_mode = True
@@ -37,7 +42,7 @@ def export_adapter(checkpoint: Path, base: Path, output: Path) -> None:
     config.base_model_name_or_path = provenance["source"][3:] if hub else str(base.resolve())
     config.revision = provenance["revision"] if hub else None
     with atomic_folder(output) as folder:
-        save_file(state["adapter"], folder / "adapter_model.safetensors", {"format": "pt"})
+        save_file(state["weights"], folder / "adapter_model.safetensors", {"format": "pt"})
         config.save_pretrained(str(folder))
         copy_tokenizer(base, folder)
         (folder / "chat_template.jinja").write_text(about["template"]["text"], encoding="utf-8")

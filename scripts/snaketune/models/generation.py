@@ -41,7 +41,7 @@ def answer(
     )
     was_training = model.training
     model.eval()
-    with torch.inference_mode():
+    with torch.no_grad():  # ZeRO stage 3 trains on with what is gathered here
         outputs = model.generate(**inputs, generation_config=greedy)
     model.train(was_training)
     prompt_length = inputs["input_ids"].shape[1]

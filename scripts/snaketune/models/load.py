@@ -66,33 +66,54 @@ def device(local_rank: int = 0) -> torch.device:
 
 
 def load_model(
-    folder: Path, dtype: torch.dtype, where: torch.device, quantize: bool = False
+    folder: Path,
+    dtype: torch.dtype,
+    where: torch.device,
+    quantization: str | None = None,
+    attention: str = "auto",
 ) -> PreTrainedModel:
     """Load a causal language model from a folder of safetensors.
 
     Args:
-        dtype: Of the weights; with `quantize`, of the arithmetic.
-        quantize: Hold the linear layers in 4-bit NF4 with double quantisation (QLoRA).
+        dtype: Of the weights; with `quantization`, of the arithmetic.
+        quantization: How the linear layers are held (QLoRA): `nf4` or `fp4` with quantised
+            constants, or `int8`; None for as they are.
+        attention: `auto`, or what transformers calls an implementation.
     """
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
-    return AutoModelForCausalLM.from_pretrained(
+    model = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=dtype,
         device_map={"": where},
-        attn_implementation=attention_implementation(where, dtype),
-        quantization_config=quantization if quantize else None,
+        attn_implementation=attention_implementation(where, dtype, attention),
+        quantization_config=quantization and _bitsandbytes(quantization, dtype),
         trust_remote_code=False,
         use_safetensors=True,
     )
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            # after an answer, bitsandbytes would keep its 4-bit layers in a form for inference on
+            # a CPU, through which no gradient flows
+            layer.support_avx512bf16_for_cpu = False
+    return model
 
 
-def attention_implementation(where: torch.device, dtype: torch.dtype) -> str:
-    """Return FlashAttention where it is installed for a GPU, else our own per-sample attention."""
+def _bitsandbytes(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:
+    if quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantization,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def attention_implementation(
+    where: torch.device, dtype: torch.dtype, requested: str = "auto"
+) -> str:
+    """Return what is asked for; `auto` is FlashAttention on a GPU that has it, else our own."""
+    if requested != "auto":
+        return requested
     if where.type == "cuda" and dtype != torch.float32 and is_flash_attn_2_available():
         return "flash_attention_2"
     return SEGMENTS

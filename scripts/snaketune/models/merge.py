@@ -1,4 +1,4 @@
-"""Merge an adapter into its base model, and check the result against base + adapter.
+"""Make one model of a base and what was trained on it, and check that it is the trained one.
 
 The base is the one in its own precision, also for QLoRA, which trained on its 4-bit form.
 """
@@ -14,6 +14,8 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from snaketune.errors import UserError
 from snaketune.files import atomic_folder, read_json, require_free_space, sha256, write_json
+from snaketune.models.adapter import load_trained_weights
+from snaketune.models.checkpoint import load_checkpoint
 from snaketune.models.load import load_model, load_tokenizer
 
 log = logging.getLogger(__name__)
@@ -32,46 +34,58 @@ PROBES = (
 )
 
 
-def merge(base: Path, adapter: Path, output: Path) -> None:
-    """Write base + adapter as one model in the base's own precision.
+def merge(base: Path, trained: Path, output: Path) -> None:
+    """Write base + adapter, or a full fine-tune, as one model in the base's own precision.
 
     The sums are done in fp32 and rounded once.
 
     Args:
         base: The base model's folder.
-        adapter: A PEFT adapter made by `export`.
+        trained: A PEFT adapter made by `export`, or the checkpoint of a full fine-tune.
         output: Gets safetensors, tokenizer, chat template, generation config, and
             snaketune.json with what it was trained on and the figures of the check.
 
     Raises:
-        UserError: The adapter is for another base, or the merged model does not answer as base +
-            adapter do.
+        UserError: It was trained on another base, or the merged model does not answer as the
+            trained one does.
     """
-    about = read_json(adapter / "snaketune.json")
-    require_same_base(base, about, adapter)
+    about = _about(trained)
+    require_same_base(base, about, trained)
     weights = sum(file.stat().st_size for file in base.glob("*.safetensors"))
     require_free_space(output.parent, weights + 2**24, "the merged model")
     dtype = stored_dtype(base)
-    log.info("merging %s into %s, in %s", adapter, base.name, dtype)
+    log.info("merging %s into %s, in %s", trained, base.name, dtype)
     # on the CPU, as fp32 weights of a model trained in 4 bits rarely fit its GPU
-    model = PeftModel.from_pretrained(load_model(base, torch.float32, CPU), adapter)
-    expected = logits(model, base)
-    merged = _merged(model, adapter)
+    network = load_model(base, torch.float32, CPU)
+    if trained.is_file():
+        load_trained_weights(network, load_checkpoint(trained)["weights"])
+        expected, merged = logits(network, base), network
+    else:
+        model = PeftModel.from_pretrained(network, trained)
+        expected, merged = logits(model, base), _merged(model, trained)
     cast_parameters(merged, dtype)
     cast_parameters(merged, torch.float32)
     difference = relative_difference(logits(merged, base), expected)
     bound = BOUNDS[dtype]
     if not difference <= bound:
         raise UserError(
-            f"the merged model's logits differ from base + adapter by {difference:.2g} of their "
-            f"standard deviation; for {dtype} at most {bound} is rounding.\n"
+            f"the merged model's logits differ from the trained model's by {difference:.2g} of "
+            f"their standard deviation; for {dtype} at most {bound} is rounding.\n"
             "  Nothing was written. Fix: merge in fp32, or lower the learning rate: weights this "
             "far from the base do not survive its precision."
         )
-    log.info("merged and base + adapter differ by %.2g of the logits' deviation", difference)
+    log.info("merged and trained model differ by %.2g of the logits' deviation", difference)
     figures = {"dtype": str(dtype).removeprefix("torch."), "difference": difference, "bound": bound}
     cast_parameters(merged, dtype)
-    _write(merged, adapter, output, about | {"merge": figures})
+    _write(merged, base, output, about | {"merge": figures})
+
+
+def _about(trained: Path) -> dict[str, Any]:
+    """Return what an adapter or a checkpoint tells of its training."""
+    if trained.is_dir():
+        return read_json(trained / "snaketune.json")
+    state = load_checkpoint(trained)
+    return state["about"] | {"iteration": state["iteration"]}
 
 
 def _merged(model: PeftModel, adapter: Path) -> Any:
@@ -124,7 +138,7 @@ def cast_parameters(model: torch.nn.Module, dtype: torch.dtype) -> None:
         parameter.data = parameter.data.to(dtype)
 
 
-def _write(model: PreTrainedModel, adapter: Path, output: Path, about: dict[str, Any]) -> None:
+def _write(model: PreTrainedModel, base: Path, output: Path, about: dict[str, Any]) -> None:
     with atomic_folder(output) as folder:
         model.generation_config = GenerationConfig(
             bos_token_id=model.generation_config.bos_token_id,
@@ -133,7 +147,8 @@ def _write(model: PreTrainedModel, adapter: Path, output: Path, about: dict[str,
         )
         model.config.dtype = next(model.parameters()).dtype
         model.save_pretrained(folder)
-        copy_tokenizer(adapter, folder)
+        copy_tokenizer(base, folder)
+        (folder / "chat_template.jinja").write_text(about["template"]["text"], encoding="utf-8")
         write_json(folder / "snaketune.json", about)
 
 

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch.nn.functional import cross_entropy
 
 from snaketune.data.storage import Pack
 from snaketune.data.template import IGNORE
 from snaketune.models.attention import SEGMENTS
+from snaketune.models.loss import chunked_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -61,24 +63,48 @@ def flatten(packs: Sequence[Pack]) -> Batch:
     )
 
 
+_SCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+"""Keys of models that change their logits after the output layer."""
+
+
 def loss_sum(model: Any, batch: Batch) -> torch.Tensor:
     """Return the cross entropy summed over a batch's supervised tokens, weighted, in fp32.
 
     Logits are computed at those positions alone. Samples are kept apart by their lengths where
     our own attention runs, by their position ids elsewhere.
     """
-    apart = model.config._attn_implementation == SEGMENTS
-    output = model(
-        input_ids=batch.input_ids,
-        position_ids=batch.position_ids,
-        logits_to_keep=batch.predicts,
-        use_cache=False,
+    causal: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    apart = causal.config._attn_implementation == SEGMENTS
+    inputs = {
+        "input_ids": batch.input_ids,
+        "position_ids": batch.position_ids,
+        "use_cache": False,
         **({"segment_lengths": batch.lengths} if apart else {}),
-    )
-    logits = output.logits[0].float()
+    }
+    if _has_plain_head(causal):
+        hidden = causal.base_model(**inputs).last_hidden_state[0, batch.predicts]
+        head = causal.get_output_embeddings().weight
+        return chunked_cross_entropy(*_in_dtype(hidden, head), batch.targets, batch.weights)
+    logits = model(**inputs, logits_to_keep=batch.predicts).logits[0].float()
     if batch.weights is None:
         return cross_entropy(logits, batch.targets, reduction="sum")
     return cross_entropy(logits, batch.targets, reduction="none") @ batch.weights
+
+
+def _has_plain_head(causal: Any) -> bool:
+    """Tell whether logits are the last hidden states times a matrix that is here, and no more."""
+    head = causal.get_output_embeddings()
+    plain = type(head) is torch.nn.Linear and head.bias is None
+    split = hasattr(head.weight, "ds_id")  # over processes, by ZeRO stage 3
+    return plain and not split and all(getattr(causal.config, key, None) in (None, 1.0) for key in _SCALED)
+
+
+def _in_dtype(hidden: torch.Tensor, head: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return both in the dtype in force: the output layer's, or autocast's."""
+    where = hidden.device.type
+    autocast = torch.is_autocast_enabled(where)
+    dtype = torch.get_autocast_dtype(where) if autocast else head.dtype
+    return hidden.to(dtype), head.to(dtype)
 
 
 def _weights(packs: Sequence[Pack], predicts: np.ndarray) -> torch.Tensor | None:

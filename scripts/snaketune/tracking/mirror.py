@@ -36,7 +36,11 @@ METRICS = (
     "time_seconds",
     "data_seconds",
     "tokens_per_second",
-    "peak_memory_bytes",
+    "supervised_tokens_per_second",
+    "model_flops_utilisation",
+    "peak_rss_bytes",
+    "peak_allocated_bytes",
+    "peak_reserved_bytes",
 )
 
 _BATCH = 1000
@@ -225,7 +229,7 @@ class Mirror:
                 Metric(name, row[name], now, row["iteration"])
                 for row in part
                 for name in METRICS
-                if row[name] is not None
+                if row.get(name) is not None
             ]
             self._client.log_batch(self._sent["run_id"], metrics=metrics)
             self._note(iteration=part[-1]["iteration"])

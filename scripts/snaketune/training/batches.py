@@ -7,7 +7,16 @@ import numpy as np
 
 from snaketune.data.storage import Pack, Packs
 from snaketune.data.template import IGNORE
+from snaketune.experiment.schema import Train
 from snaketune.models.packed import Batch, flatten
+
+
+def iterations(packs: int, train: Train, processes: int = 1) -> tuple[int, int]:
+    """Return the micro-batches of an epoch and of a whole run."""
+    per_epoch = -(-packs // (train.batch_size * processes))
+    if train.max_steps is not None:
+        return per_epoch, train.max_steps * train.accumulate
+    return per_epoch, per_epoch * train.epochs
 
 
 class Batches:
@@ -23,16 +32,13 @@ class Batches:
     def __init__(
         self,
         packs: Packs,
-        batch_size: int,
-        epochs: int,
-        seed: int,
+        train: Train,
         rank: int = 0,
         processes: int = 1,
     ) -> None:
-        self.packs, self.seed, self.rank, self.processes = packs, seed, rank, processes
-        self.size = batch_size * processes
-        self.per_epoch = -(-len(packs) // self.size)
-        self.total = self.per_epoch * epochs
+        self.packs, self.seed, self.rank, self.processes = packs, train.seed, rank, processes
+        self.size = train.batch_size * processes
+        self.per_epoch, self.total = iterations(len(packs), train, processes)
         self._weights = packs.loss_weights()
         self._order = lru_cache(maxsize=2)(self._permutation)
 
@@ -47,6 +53,10 @@ class Batches:
     def loss_weight(self, iterations: Sequence[int]) -> float:
         """Return the sum of the tokens' loss weights in some iterations, over all processes."""
         return float(sum(self._weights[self.indices(i)].sum() for i in iterations))
+
+    def most_tokens(self) -> int:
+        """Return the tokens of the largest micro-batch that a process could get."""
+        return min(self.size // self.processes, len(self.packs)) * self.packs.most_tokens()
 
     def batch(self, iteration: int) -> Batch:
         """Return this process's part of an iteration."""

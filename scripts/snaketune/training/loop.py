@@ -11,6 +11,7 @@ without storing gradients.
 """
 
 import json
+import logging
 import math
 import signal
 import time
@@ -23,14 +24,18 @@ import torch
 
 from snaketune.errors import Interrupted, UserError
 from snaketune.experiment.schema import Sample, Train
-from snaketune.models.adapter import adapter_state, load_adapter_state
+from snaketune.models.adapter import load_trained_weights, trained_weights
 from snaketune.models.packed import loss_sum
 from snaketune.training import processes
 from snaketune.training.batches import Batches
 from snaketune.training.engine import Engine
+from snaketune.training.flops import Flops
 from snaketune.training.progress import Meter, peak_memory
 from snaketune.training.run_folder import RunFolder
 from snaketune.training.schedule import learning_rate
+from snaketune.training.validation import Validation
+
+log = logging.getLogger(__name__)
 
 REPEATED_SECONDS = 1.0
 """How long after a signal another one is the same wish to stop, and not impatience."""
@@ -41,7 +46,8 @@ class Trainer:
     """Trains a model from wherever its folder's checkpoints are.
 
     Attributes:
-        model: A PEFT model, in training mode.
+        model: What `make_trainable` returned, in training mode.
+        autocast: The arithmetic's dtype where trained weights are of more bits, None elsewhere.
         answers: Returns the model's answers to `sample.prompts`.
         about: What a checkpoint tells of itself besides the state: ids, method, template.
         heartbeat: Called after each iteration and whenever something was written.
@@ -56,16 +62,24 @@ class Trainer:
     where: torch.device
     answers: Callable[[], list[str]]
     about: dict[str, Any]
+    validation: Validation
+    flops: Flops
+    autocast: torch.dtype | None = None
     heartbeat: Callable[[], None] = lambda: None
     _update_loss: list[float] = field(default_factory=list)
 
-    def run(self, state: dict[str, Any] | None) -> None:
+    def run(self, state: dict[str, Any] | None) -> int:
         """Train to the last iteration, from a checkpoint's state or from the start.
+
+        Returns:
+            The iteration whose checkpoint is the result: the last, or the best if that is kept.
 
         Raises:
             Interrupted: A signal asked to stop; a checkpoint was saved first.
         """
         start = self._restore(state) if state else 0
+        if self.validation.hopeless():
+            return self.result(start)
         self._mark_update(start)
         total = self.batches.total
         with caught_signals() as caught, self._meter(start) as meter:
@@ -75,14 +89,43 @@ class Trainer:
                 row = self._iterate(iteration)
                 if meter:
                     meter.record(row)
-                if iteration % self.sample.every == 0 or iteration == total:
+                ends = self._validate(iteration) or iteration == total
+                if iteration % self.sample.every == 0 or ends:
                     self._sample(iteration)
                 stopping = processes.add(torch.tensor(len(caught), device=self.where)).item()
-                if stopping or iteration % self.train.save_every == 0 or iteration == total:
+                if stopping or ends or self._is_saved(iteration):
                     self._save(iteration)
-                if stopping and iteration < total:
+                if ends:
+                    return self.result(iteration)
+                if stopping:
                     raise Interrupted(*_stopped(caught, iteration, total))
                 self.heartbeat()
+        return self.result(start)
+
+    def result(self, last: int) -> int:
+        """Return the iteration whose checkpoint is the run's result."""
+        return (self.validation.best() or last) if self.train.keep_best else last
+
+    def _is_saved(self, iteration: int) -> bool:
+        best = self.train.keep_best and self.validation.best() == iteration
+        return best or iteration % self.train.save_every == 0
+
+    def _validate(self, iteration: int) -> bool:
+        """Measure the held-out loss if it is time, and tell whether to stop early."""
+        if not self.validation.is_due(iteration, iteration == self.batches.total):
+            return False
+        with self._arithmetic():
+            loss = self.validation.measure(self.model, iteration, self.where)
+        log.info("held-out loss %.4f at iteration %d", loss, iteration)
+        if not self.validation.hopeless():
+            return False
+        log.info("no lower held-out loss in %d measurements: stopping", self.train.early_stop)
+        return True
+
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.where.type, self.autocast)
 
     def update_of(self, iteration: int) -> range:
         """Return the iterations that share an update with this one; the last may have fewer."""
@@ -96,9 +139,10 @@ class Trainer:
         data_seconds = time.perf_counter() - started
         update = self.update_of(iteration)
         last = iteration == update[-1]
-        loss = loss_sum(self.model, batch)
+        with self._arithmetic():
+            loss = loss_sum(self.model, batch)
         self.engine.backward(loss / self.batches.loss_weight(update), last)
-        lr = learning_rate(iteration, self.batches.total, self.train.lr, self.train.warmup_ratio)
+        lr = learning_rate(iteration, self.batches.total, self.train)
         grad_norm = self.engine.update(lr) if last else None
         counts = torch.tensor([batch.input_ids.numel(), len(batch.targets)], device=self.where)
         tokens, supervised = processes.add(counts).tolist()
@@ -119,7 +163,11 @@ class Trainer:
             "time_seconds": seconds,
             "data_seconds": data_seconds,
             "tokens_per_second": tokens / seconds,
-            "peak_memory_bytes": peak_memory(),
+            "supervised_tokens_per_second": supervised / seconds,
+            "model_flops_utilisation": self.flops.utilisation(
+                tokens / processes.count(), supervised / processes.count(), seconds
+            ),
+            **peak_memory(),
         }
         if last:
             self._mark_update(iteration)
@@ -146,30 +194,37 @@ class Trainer:
         self._resume_from, self._random = iteration, random_state(self.where)
 
     def _sample(self, iteration: int) -> None:
-        if processes.rank() == 0 and self.sample.prompts:
-            rows = [
-                {"iteration": iteration, "prompt": prompt, "answer": answer}
-                for prompt, answer in zip(self.sample.prompts, self.answers(), strict=True)
-            ]
-            with self.folder.samples.open("a", encoding="utf-8") as file:
-                file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        """Write the answers; where weights are split, every process helps to find them."""
+        if self.sample.prompts and (processes.rank() == 0 or self.engine.splits_weights):
+            answers = self.answers()
+            if processes.rank() == 0:
+                rows = [
+                    {"iteration": iteration, "prompt": prompt, "answer": answer}
+                    for prompt, answer in zip(self.sample.prompts, answers, strict=True)
+                ]
+                with self.folder.samples.open("a", encoding="utf-8") as file:
+                    file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         processes.wait()
 
     def _save(self, iteration: int) -> None:
+        with self.engine.whole_weights():
+            weights = trained_weights(self.model)
         state = {
             "iteration": iteration,
             "resume_from": self._resume_from,
-            "adapter": adapter_state(self.model),
+            "weights": weights,
             "optimizer": self.engine.state(),
             "random": processes.gather(self._random),
             "about": self.about,
         }
         if processes.rank() == 0:
-            self.folder.save(iteration, state)
+            best = self.validation.best() if self.train.keep_best else None
+            self.folder.save(iteration, state, best)
         processes.wait()
 
     def _restore(self, state: dict[str, Any]) -> int:
-        load_adapter_state(self.model, state["adapter"])
+        with self.engine.whole_weights():
+            load_trained_weights(self.model, state["weights"])
         self.engine.load_state(state["optimizer"])
         set_random_state(state["random"][processes.rank()], self.where)
         return state["resume_from"]

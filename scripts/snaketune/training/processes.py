@@ -15,12 +15,35 @@ from snaketune.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def start() -> None:
-    """Join the process group that DeepSpeed needs, alone if no launcher started this process.
+def needed(asked: int | None) -> int:
+    """Return how many processes train: as many as asked for, else one for each GPU, or one.
+
+    Raises:
+        UserError: There are fewer GPUs than asked for.
+    """
+    devices = torch.cuda.device_count()
+    if devices and (asked or 1) > devices:
+        raise UserError(
+            f"train.processes: {asked}, and this machine shows {devices} GPUs.\n"
+            "  Fix: set train.processes to that (train.accumulate times as high keeps the batch), "
+            "or show more of them (CUDA_VISIBLE_DEVICES)."
+        )
+    return asked or max(1, devices)
+
+
+def start(deepspeed: bool) -> None:
+    """Join the group of processes; DeepSpeed needs one even for a process alone.
 
     Raises:
         UserError: There is no C++ compiler for the kernel DeepSpeed builds on a CPU.
     """
+    if deepspeed:
+        _start_deepspeed()
+    elif "RANK" in os.environ:
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def _start_deepspeed() -> None:
     if not torch.cuda.is_available() and not shutil.which(os.environ.get("CXX", "c++")):
         raise UserError(
             "DeepSpeed compiles a small C++ extension when it starts on a CPU, and there is no "

@@ -46,7 +46,7 @@ class Meter:
         self._file.flush()
         eta = timedelta(seconds=round(self.eta()))
         status = f"eta {eta}  loss {row['loss']:.3f}  {row['tokens_per_second']:.0f} tokens/s  "
-        status += f"{row['peak_memory_bytes'] / 2**20:.0f} MiB"
+        status += f"{shown_memory(row) / 2**20:.0f} MiB"
         self._bar.update(self._task, completed=self.done, status=status)
         if self.done % self.every == 0 or self.done == self.total:
             log.info(log_line(row, self.total, self.eta()))
@@ -63,7 +63,7 @@ def log_line(row: dict[str, Any], total: int, eta: float) -> str:
     line = (
         f"Iter(train) [{row['iteration']:>{len(str(total))}}/{total}]  lr: {row['lr']:.4e}  "
         f"eta: {timedelta(seconds=round(eta))}  time: {row['time_seconds']:.4f}  "
-        f"data_time: {row['data_seconds']:.4f}  memory: {row['peak_memory_bytes'] / 2**20:.0f}  "
+        f"data_time: {row['data_seconds']:.4f}  memory: {shown_memory(row) / 2**20:.0f}  "
         f"loss: {row['loss']:.4f}"
     )
     if row["grad_norm"] is not None:
@@ -71,8 +71,16 @@ def log_line(row: dict[str, Any], total: int, eta: float) -> str:
     return line + f"  tokens_per_second: {row['tokens_per_second']:.1f}"
 
 
-def peak_memory() -> int:
-    """Return the peak in bytes: allocated on the GPU, or the resident memory of this process."""
+def peak_memory() -> dict[str, int]:
+    """Return peaks in bytes: resident so far, and on a GPU what was held since the last call."""
+    peaks = {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peaks["peak_allocated_bytes"] = torch.cuda.max_memory_allocated()
+        peaks["peak_reserved_bytes"] = torch.cuda.max_memory_reserved()
+        torch.cuda.reset_peak_memory_stats()
+    return peaks
+
+
+def shown_memory(figures: dict[str, Any]) -> int:
+    """Return what limits a run: the bytes allocated on a GPU, or resident without one."""
+    return figures.get("peak_allocated_bytes") or figures["peak_rss_bytes"]

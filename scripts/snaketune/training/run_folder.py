@@ -6,6 +6,7 @@ checkpoints/
     iter_N.pth       the newest `keep` checkpoints
     metrics.jsonl    one line an iteration
     samples.jsonl    one line an answer
+    validation.jsonl one line a measurement of the held-out loss
     train.log        what was told, over all interruptions
     last.pth         the newest of a finished run (a second name, not a second copy)
     train.json       the figures of a finished run; written last
@@ -42,6 +43,7 @@ class RunFolder:
     def __init__(self, path: Path, identity: dict[str, str], keep: int) -> None:
         self.path, self.identity, self.keep = path, identity, keep
         self.metrics, self.samples = path / "metrics.jsonl", path / "samples.jsonl"
+        self.validation = path / "validation.jsonl"
 
     def open(self) -> dict[str, Any] | None:
         """Set other runs aside, and return the newest intact checkpoint of this one, if any."""
@@ -57,7 +59,7 @@ class RunFolder:
         write_json(marker, self.identity)
         state = self.newest_intact()
         reached = state["resume_from"] if state else -1
-        for file in (self.metrics, self.samples):
+        for file in (self.metrics, self.samples, self.validation):
             kept = [row for row in read_jsonl(file) if row["iteration"] <= reached]
             write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
         if state:
@@ -68,12 +70,13 @@ class RunFolder:
         """Return the checkpoints by iteration, the newest first."""
         return dict(sorted(kept_checkpoints(self.path).items(), reverse=True))
 
-    def save(self, iteration: int, state: dict[str, Any]) -> Path:
-        """Write iter_N.pth, then delete what is older than the newest `keep`."""
+    def save(self, iteration: int, state: dict[str, Any], best: int | None = None) -> Path:
+        """Write iter_N.pth, then delete what is older than the newest `keep`, but not the best."""
         path = self.path / f"iter_{iteration}.pth"
         save_checkpoint(path, state)
-        for old in list(self.checkpoints().values())[self.keep :]:
-            old.unlink()
+        for number, old in list(self.checkpoints().items())[self.keep :]:
+            if number != best:
+                old.unlink()
         return path
 
     def finish(self, iteration: int, figures: dict[str, Any]) -> None:

@@ -2,18 +2,21 @@
 
 import logging
 import os
+import random
+import statistics
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from peft import PeftModel
 
 from snaketune.cli import also_log_to
 from snaketune.data.storage import Packs
 from snaketune.errors import UserError
 from snaketune.experiment.resolved import Resolved, package_versions, to_yaml
+from snaketune.experiment.schema import Train
 from snaketune.files import (
     locked,
     read_json,
@@ -22,7 +25,7 @@ from snaketune.files import (
     sha256,
     write_text,
 )
-from snaketune.models.adapter import attach, trainable_parameters
+from snaketune.models.adapter import make_trainable, needs_autocast, trainable_parameters
 from snaketune.models.generation import answer
 from snaketune.models.load import (
     choose_precision,
@@ -34,9 +37,13 @@ from snaketune.models.load import (
 from snaketune.tracking.mirror import Mirror
 from snaketune.training import processes
 from snaketune.training.batches import Batches
-from snaketune.training.engine import make_engine
+from snaketune.training.engine import deepspeed_config, make_engine
+from snaketune.training.estimate import MOMENTS, Estimate, available, estimate
+from snaketune.training.flops import Flops, matrix_rate
 from snaketune.training.loop import Trainer
+from snaketune.training.progress import peak_memory, shown_memory
 from snaketune.training.run_folder import RunFolder
+from snaketune.training.validation import Validation
 
 log = logging.getLogger(__name__)
 
@@ -45,14 +52,9 @@ LOCK_SECONDS = 60
 
 NEEDS_LESS_MEMORY = (
     "lower train.batch_size (and raise train.accumulate as much, for the same training) or "
-    "max_length, or set method.name: qlora. Then run the same command again."
+    "max_length, or set train.gradient_checkpointing: true or method.name: qlora. Then run the "
+    "same command again."
 )
-
-
-def needed_processes(experiment: Resolved) -> int:
-    """Return how many processes to start: with DeepSpeed one for each GPU, else one."""
-    deepspeed = experiment.config.train.deepspeed != "none"
-    return max(1, torch.cuda.device_count()) if deepspeed else 1
 
 
 def require_train_id(experiment: Resolved, planned: str | None) -> None:
@@ -76,8 +78,8 @@ def train(experiment: Resolved, base: Path, data: Path, output: Path) -> None:
         data: The processed data's folder, with data.json.
         output: experiments/X/checkpoints.
     """
-    if experiment.config.train.deepspeed != "none":
-        processes.start()
+    seed_everything(experiment.config.train)
+    processes.start(deepspeed=experiment.config.train.deepspeed != "none")
     leads = processes.rank() == 0
     with locked(output, LOCK_SECONDS) if leads else nullcontext():
         folder = RunFolder(output, _identity(experiment, base, data), experiment.config.train.keep)
@@ -95,9 +97,11 @@ def train(experiment: Resolved, base: Path, data: Path, output: Path) -> None:
             trainer, setup = _prepare(experiment, folder, base, data, state)
             if mirror:
                 trainer.heartbeat = mirror.push
-            trainer.run(state)
+            result = trainer.run(state)
             if leads:
-                folder.finish(trainer.batches.total, _figures(folder, trainer, setup))
+                figures = _figures(folder, trainer, setup)
+                _compare(figures)
+                folder.finish(result, figures | {"result_iteration": result})
 
 
 def _identity(experiment: Resolved, base: Path, data: Path) -> dict[str, str]:
@@ -114,76 +118,131 @@ def _prepare(
 ) -> tuple[Trainer, dict[str, Any]]:
     """Load everything; return the trainer, and what was chosen for this machine."""
     config, template = experiment.config, read_json(data / "data.json")["template"]
-    dtype, reason = choose_precision(config.train.precision)
+    train, method = config.train, config.method
+    dtype, reason = choose_precision(train.precision)
     if state:
         dtype, reason = getattr(torch, state["about"]["precision"]), "as the run began"
     where = device(int(os.environ.get("LOCAL_RANK", "0")))
     log.info("loading %s in %s (%s) on %s", base.name, dtype, reason, where)
-    model = attach(
-        load_model(base, dtype, where, quantize=config.method.name == "qlora"),
-        config.method,
-        config.train.seed,
-    )
+    deepspeed = deepspeed_config(train, experiment.deepspeed_json)
+    splits = deepspeed is not None and deepspeed["zero_optimization"]["stage"] == 3
+    quantization = method.quantization if method.name == "qlora" else None
+    network = load_model(base, dtype, where, quantization, train.attention)
+    model = make_trainable(network, method, train.seed, whole=not splits)
     # the next checkpoint is written before the oldest is deleted
-    more = max(1, config.train.keep + 1 - len(folder.checkpoints()))
-    purpose = f"training with {more} more checkpoints (train.keep)"
-    require_free_space(folder.path, more * _checkpoint_bytes(model), purpose)
-    torch.manual_seed(config.train.seed + processes.rank())
-    batches = _batches(experiment, data)
-    _announce(experiment, batches, model)
+    more = max(1, train.keep + 1 - len(folder.checkpoints()))
+    disk = more * _checkpoint_bytes(model, train)
+    require_free_space(folder.path, disk, f"training with {more} more checkpoints (train.keep)")
+    torch.manual_seed(train.seed + processes.rank())
+    batches = Batches(Packs(data / "train.arrow"), train, processes.rank(), processes.count())
+    needs = estimate(model, train, batches.most_tokens())
+    checkpointed = _checkpointing(train, needs, where)
+    if checkpointed:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()
+    _announce(experiment, batches, model, needs.total(checkpointed), disk)
     about = folder.identity | {
         "name": experiment.name,
         "base_id": base.name,
         "precision": str(dtype).removeprefix("torch."),
-        "method": config.method.model_dump(),
+        "method": method.model_dump(),
         "template": template,
     }
+    if train.compile:
+        model.compile()
     trainer = Trainer(
         model=model,
-        engine=make_engine(model, config.train),
+        engine=make_engine(model, train, deepspeed),
         batches=batches,
-        train=config.train,
+        train=train,
         sample=config.sample,
         folder=folder,
         where=where,
         answers=_answers(model, base, template, experiment),
         about=about,
+        validation=Validation(train, Packs(data / "heldout.arrow"), folder),
+        flops=Flops(model, matrix_rate(where, dtype)),
+        autocast=dtype if needs_autocast(method) and dtype != torch.float32 else None,
     )
-    return trainer, {"precision": about["precision"], "precision_reason": reason}
+    return trainer, {
+        "precision": about["precision"],
+        "precision_reason": reason,
+        "attention": network.config._attn_implementation,
+        "gradient_checkpointing": checkpointed,
+        "estimated_peak_bytes": needs.total(checkpointed),
+        "matrix_flops_per_second": trainer.flops.rate,
+    }
 
 
-def _batches(experiment: Resolved, data: Path) -> Batches:
-    config = experiment.config.train
-    packs = Packs(data / "train.arrow")
-    ranks = processes.rank(), processes.count()
-    return Batches(packs, config.batch_size, config.epochs, config.seed, *ranks)
+def seed_everything(train: Train) -> None:
+    """Seed every generator, and allow only repeatable algorithms if that is asked for."""
+    random.seed(train.seed)
+    np.random.seed(train.seed % 2**32)
+    torch.manual_seed(train.seed)
+    if train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
 
 
-def _answers(model: PeftModel, base: Path, template: dict[str, Any], experiment: Resolved) -> Any:
+def _checkpointing(train: Train, needs: Estimate, where: torch.device) -> bool:
+    """Tell whether activations are computed twice: if asked, or if memory would not do without."""
+    if train.gradient_checkpointing != "auto":
+        return train.gradient_checkpointing
+    room = available(where)
+    if needs.total(checkpointed=False) <= room:
+        return False
+    log.info(
+        "gradient checkpointing is on: without it about %.1f GiB would be needed, %.1f are there",
+        needs.total(checkpointed=False) / 2**30,
+        room / 2**30,
+    )
+    return True
+
+
+def _answers(model: Any, base: Path, template: dict[str, Any], experiment: Resolved) -> Any:
     sample = experiment.config.sample
     tokenizer = load_tokenizer(base, template["text"])
     return partial(answer, model, tokenizer, sample.prompts, sample.max_new_tokens, template)
 
 
-def _checkpoint_bytes(model: PeftModel) -> int:
-    """Return about how large a checkpoint is: fp32 weights and two AdamW moments, and a margin."""
-    return 3 * 4 * sum(p.numel() for p in trainable_parameters(model)) + 2**20
+def _checkpoint_bytes(model: torch.nn.Module, train: Train) -> int:
+    """Return about how large a checkpoint is: fp32 weights, AdamW's moments, and a margin."""
+    trained = sum(parameter.numel() for parameter in trainable_parameters(model))
+    return trained * (4 + MOMENTS[train.optimizer]) + 2**20
 
 
-def _announce(experiment: Resolved, batches: Batches, model: PeftModel) -> None:
+def _announce(
+    experiment: Resolved, batches: Batches, model: torch.nn.Module, peak: int, disk: int
+) -> None:
     train = experiment.config.train
-    updates = -(-batches.total // train.accumulate)
-    trainable, total = model.get_nb_trainable_parameters()
+    trained = sum(parameter.numel() for parameter in trainable_parameters(model))
     log.info(
-        "%s: %d packs, %d iterations, %d updates, %s, DeepSpeed %s, %s of %s parameters trained",
+        "%s: %d packs, %d iterations, %d updates of %d packs, %d checkpoints, %s, DeepSpeed %s",
         experiment.name,
         len(batches.packs),
         batches.total,
-        updates,
+        -(-batches.total // train.accumulate),
+        batches.size * train.accumulate,
+        -(-batches.total // train.save_every),
         "1 process" if processes.count() == 1 else f"{processes.count()} processes",
         train.deepspeed,
-        f"{trainable:,}",
-        f"{total:,}",
+    )
+    log.info(
+        "%s weights are trained; about %.1f GiB of memory and %.0f MiB of disk will be needed",
+        f"{trained:,}",
+        peak / 2**30,
+        disk / 2**20,
+    )
+
+
+def _compare(figures: dict[str, Any]) -> None:
+    """Say how far the estimate of memory was off."""
+    peak, expected = shown_memory(figures), figures["estimated_peak_bytes"]
+    log.info(
+        "peak memory %.2f GiB, estimated %.2f GiB (%+.0f %%)",
+        peak / 2**30,
+        expected / 2**30,
+        100 * (expected / peak - 1),
     )
 
 
@@ -201,12 +260,20 @@ def _figures(folder: RunFolder, trainer: Trainer, setup: dict[str, Any]) -> dict
         "tokens": sum(row["tokens"] for row in rows),
         "supervised_tokens": sum(row["supervised_tokens"] for row in rows),
         "training_seconds": sum(row["time_seconds"] for row in rows),
-        "peak_memory_bytes": max(row["peak_memory_bytes"] for row in rows),
+        **{key: max(row[key] for row in rows) for key in peak_memory()},
+        "model_flops_utilisation": _median(rows, "model_flops_utilisation"),
+        "supervised_tokens_per_second": _median(rows, "supervised_tokens_per_second"),
         "first_loss": updates[0]["update_loss"],
         "last_loss": updates[-1]["update_loss"],
+        "heldout_losses": trainer.validation.measured,
+        "seeds": {name: trainer.train.seed for name in ("python", "numpy", "torch", "data_order")},
         "processes": processes.count(),
         "deepspeed": trainer.train.deepspeed,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         **setup,
         "versions": package_versions(),
     }
+
+
+def _median(rows: list[dict[str, Any]], key: str) -> float:
+    return statistics.median(row[key] for row in rows)

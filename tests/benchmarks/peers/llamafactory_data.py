@@ -14,9 +14,7 @@ from llamafactory.model import load_tokenizer
 
 
 def main(base: str, rows: Path, workers: int, output: Path) -> None:
-    columns = {"prompt": "instruction", "query": "input", "response": "output"}
-    described = {"rows": {"file_name": rows.name, "columns": columns}}
-    (rows.parent / "dataset_info.json").write_text(json.dumps(described))
+    describe(rows)
     model, data, training, _, _ = get_train_args(
         {
             "model_name_or_path": base,
@@ -40,6 +38,13 @@ def main(base: str, rows: Path, workers: int, output: Path) -> None:
     start = time.perf_counter()
     prepared = get_dataset(template, model, data, training, "sft", **loaded)
     print(f"{time.perf_counter() - start:.2f} {len(prepared['train_dataset'])}")
+
+
+def describe(rows: Path) -> None:
+    """Write the file that tells LLaMA-Factory where the rows are and what their columns mean."""
+    columns = {"prompt": "instruction", "query": "input", "response": "output"}
+    described = {"rows": {"file_name": rows.name, "columns": columns}}
+    (rows.parent / "dataset_info.json").write_text(json.dumps(described))
 
 
 if __name__ == "__main__":

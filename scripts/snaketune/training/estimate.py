@@ -1,0 +1,63 @@
+"""What a run will need, told before it starts and compared afterwards: memory, disk, iterations."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from snaketune.experiment.schema import Train
+from snaketune.models.adapter import trainable_parameters
+from snaketune.models.loss import CHUNK
+from snaketune.training.progress import peak_memory, shown_memory
+
+MOMENTS = {"adamw": 8, "paged_adamw": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2}
+"""Bytes of optimizer state for each trained weight."""
+
+_HIDDEN, _INTERMEDIATE = 16, 5
+"""How many tensors of a token's hidden and intermediate size a layer keeps for its backward pass:
+counted in a Llama layer with LoRA; norms keep fp32 copies, which count twice."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes at the peak of an iteration, on one device."""
+
+    resident: int
+    activations: int
+    activations_checkpointed: int
+
+    def total(self, checkpointed: bool) -> int:
+        """Return the whole peak."""
+        return self.resident + (self.activations_checkpointed if checkpointed else self.activations)
+
+
+def estimate(model: Any, train: Train, tokens: int) -> Estimate:
+    """Return what training a loaded model will take.
+
+    Args:
+        tokens: Of the largest micro-batch.
+    """
+    config = model.config.get_text_config()
+    trained = sum(parameter.numel() for parameter in trainable_parameters(model))
+    held = shown_memory(peak_memory())
+    size = torch.finfo(model.dtype).bits // 8
+    layer = (
+        size * tokens * (_HIDDEN * config.hidden_size + _INTERMEDIATE * config.intermediate_size)
+    )
+    logits = CHUNK * config.vocab_size * 10
+    return Estimate(
+        resident=held + trained * (4 + MOMENTS[train.optimizer]) + logits,
+        activations=config.num_hidden_layers * layer,
+        activations_checkpointed=layer
+        + config.num_hidden_layers * size * tokens * config.hidden_size,
+    )
+
+
+def available(where: torch.device) -> int:
+    """Return the bytes that this process can have at most, with what it holds already."""
+    if where.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(where)
+        return free + torch.cuda.memory_reserved(where)
+    import psutil
+
+    return psutil.virtual_memory().available + psutil.Process().memory_info().rss

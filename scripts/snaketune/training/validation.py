@@ -1,0 +1,63 @@
+"""The held-out loss while training, and what follows from it: stopping early, the best so far."""
+
+import json
+import math
+from typing import Any
+
+import torch
+
+from snaketune.data.storage import Packs
+from snaketune.experiment.schema import Train
+from snaketune.files import read_jsonl
+from snaketune.models.packed import loss_sum
+from snaketune.training import processes
+from snaketune.training.batches import Batches
+from snaketune.training.run_folder import RunFolder
+
+
+class Validation:
+    """Measures the held-out loss every `train.validate_every` iterations.
+
+    What was measured is in validation.jsonl, so a resumed run knows its best.
+
+    Args:
+        packs: The held-out packs.
+    """
+
+    def __init__(self, train: Train, packs: Packs, folder: RunFolder) -> None:
+        each = Train(batch_size=train.batch_size, epochs=1)
+        self.batches = Batches(packs, each, processes.rank(), processes.count())
+        self.patience, self.every = train.early_stop, train.validate_every
+        self.file = folder.validation
+        self.measured = {row["iteration"]: row["heldout_loss"] for row in read_jsonl(self.file)}
+
+    def is_due(self, iteration: int, last: bool) -> bool:
+        """Tell whether to measure after an iteration; the last is always measured."""
+        return self.every is not None and (last or iteration % self.every == 0)
+
+    def measure(self, model: Any, iteration: int, where: torch.device) -> float:
+        """Return the mean loss over all held-out tokens, and note it."""
+        total = torch.zeros((), device=where)
+        model.eval()
+        with torch.no_grad():
+            for number in range(1, self.batches.total + 1):
+                total += loss_sum(model, self.batches.batch(number).to(where))
+        model.train()
+        weight = self.batches.loss_weight(range(1, self.batches.total + 1))
+        loss = processes.add(total).item() / weight
+        self.measured[iteration] = loss
+        if processes.rank() == 0:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"iteration": iteration, "heldout_loss": loss}) + "\n")
+        return loss
+
+    def best(self) -> int | None:
+        """Return the iteration with the lowest loss, the first of several."""
+        return min(self.measured, key=self.measured.__getitem__, default=None)
+
+    def hopeless(self) -> bool:
+        """Tell whether the last `early_stop` measurements were no better than one before them."""
+        losses = list(self.measured.values())
+        if not self.patience or len(losses) <= self.patience:
+            return False
+        return min(losses[-self.patience :]) >= min(losses[: -self.patience], default=math.inf)
