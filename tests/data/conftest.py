@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from snaketune.data.prepare import prepare
+from snaketune.data.storage import Packs
 
 SPEC = {
     "template": "auto",
@@ -18,6 +19,38 @@ SPEC = {
     "pack": True,
     "heldout": 0.0,
 }
+
+
+def chat(*contents: str, system: str | None = None) -> list[dict[str, Any]]:
+    """Return messages that alternate user, assistant, after a system message if one is given."""
+    head = [{"role": "system", "content": system}] if system else []
+    roles = ("user", "assistant")
+    return head + [
+        {"role": roles[index % 2], "content": content} for index, content in enumerate(contents)
+    ]
+
+
+def bracketed(parts: list[dict[str, Any]]) -> str:
+    """Return a sample of a report with what is learned between ⟦ and ⟧."""
+    return "".join(f"⟦{part['text']}⟧" if part["learned"] else part["text"] for part in parts)
+
+
+def samples_of(path: Path) -> list[list[int]]:
+    """Return the token ids of each sample in a file of packs."""
+    samples = []
+    for pack in Packs(path):
+        ends = pack.lengths.cumsum()
+        for start, end in zip(ends - pack.lengths, ends, strict=True):
+            samples.append(pack.input_ids[start:end].tolist())
+    return samples
+
+
+@pytest.fixture(scope="session")
+def tokenizer(bases: dict[str, Path]) -> Any:
+    """The ChatML tokenizer as transformers loads it."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(bases["chatml"])
 
 
 @pytest.fixture

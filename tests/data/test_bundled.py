@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from snaketune.data.formats import FORMATS, trim
+from snaketune.data.conversation import trim
+from snaketune.data.formats import FORMATS
 from snaketune.data.reading import read_rows
 
 

@@ -5,8 +5,8 @@ from itertools import chain
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
 
+from data.conftest import chat
 from snaketune.data.encoding import Settings, encode_rows
 from snaketune.data.reading import Row
 from snaketune.data.template import IGNORE, ChatTemplate
@@ -21,7 +21,11 @@ turn = st.tuples(words, words).map(
         {"role": "assistant", "content": f"answer {said[1]}"},
     ]
 )
+weighed = st.tuples(turn, st.sampled_from([{}, {"weight": 0}])).map(
+    lambda given: [given[0][0], given[0][1] | given[1]]
+)
 system = st.sampled_from([[], [{"role": "system", "content": "Be kind."}]])
+lengths = st.integers(8, 80)
 conversation = st.tuples(system, st.lists(turn, min_size=1, max_size=4)).map(
     lambda parts: [*parts[0], *chain(*parts[1])]
 )
@@ -33,14 +37,13 @@ def template(bases):
 
 
 @pytest.fixture(scope="module")
-def reference(bases):
-    tokenizer = AutoTokenizer.from_pretrained(bases["chatml"])
+def reference(tokenizer):
     return lambda messages: tokenizer.apply_chat_template(messages, return_dict=False)
 
 
 @given(
     st.lists(conversation, max_size=6),
-    st.integers(8, 80),
+    lengths,
     st.sampled_from(["right", "left_turns", "drop"]),
     st.sampled_from(["assistant", "last_turn"]),
 )
@@ -82,10 +85,47 @@ def test_no_label_is_outside_an_answer(template, conversation, max_length, trunc
         )
 
 
+@given(st.lists(weighed, min_size=1, max_size=4).map(lambda turns: [*chain(*turns)]), lengths)
+def test_leaving_the_oldest_turns_out_drops_nothing_that_a_cut_would_keep(
+    template, conversation, max_length
+):
+    def kept(truncation):
+        settings = Settings("auto", max_length, "assistant", truncation)
+        chunk = encode_rows(template, settings, SOURCE, [Row(conversation, "x:1")])
+        return len(chunk.groups)
+
+    assert kept("left_turns") >= kept("right")
+
+
+def test_the_last_turns_are_not_kept_where_nothing_in_them_is_learned(template, reference):
+    messages = chat("a", "learn " * 60, "b", "no")
+    messages[3]["loss"] = False
+    settings = Settings("auto", 64, "assistant", "left_turns")
+    chunk = encode_rows(template, settings, SOURCE, [Row(messages, "x:1")])
+    assert [ids for ids, _ in split(chunk.samples)] == [reference(messages)[:64]]
+    assert chunk.dropped == []
+
+
+@given(st.integers(1, 120), lengths)
+def test_a_text_is_learned_but_for_the_first_token_of_each_part(
+    template, tokenizer, count, max_length
+):
+    text = "tea" + " tea" * count
+    rows = [Row({"text": text}, "x:1")]
+    source = {"format": "text", "vars": {}}
+    chunk = encode_rows(template, Settings("auto", max_length), source, rows)
+    parts = list(split(chunk.samples))
+    whole = tokenizer(text + "<|endoftext|>", add_special_tokens=False)["input_ids"]
+    assert [token for ids, _ in parts for token in ids] == whole
+    assert [labels for _, labels in parts] == [ids for ids, _ in parts]
+    assert all(2 <= len(ids) <= max_length for ids, _ in parts)
+    assert (chunk.dropped, chunk.cut) == ([], [])
+
+
 def split(samples):
     """Yield each sample's ids and labels as lists."""
     start = 0
-    for length in samples.lengths.tolist():
+    for length in samples.sizes.lengths.tolist():
         stop = start + length
         yield samples.input_ids[start:stop].tolist(), samples.labels[start:stop].tolist()
         start = stop

@@ -1,12 +1,14 @@
 """The chat templates of well-known families, written down here: ids as transformers gives them,
 masks as golden spans. What is learned stands between ⟦ and ⟧."""
 
+import numpy as np
 import pytest
 from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer
 
 from conftest import save_tokenizer
-from snaketune.data.formats import Conversation, RowError
+from data.conftest import bracketed
+from snaketune.data.conversation import Conversation, RowError
 from snaketune.data.report import decode
 from snaketune.data.template import ChatTemplate
 
@@ -130,6 +132,10 @@ def chat(turns, system=None):
     return messages
 
 
+def shown_to(template, encoded):
+    return bracketed(decode(template, encoded))
+
+
 def encode(template, messages, tools=None, **options):
     text, spans = template.render_with_spans(Conversation(messages, tools), **options)
     [encoded] = template.tokenise([text], [spans])
@@ -151,12 +157,12 @@ def test_ids_equal_those_of_transformers(family, turns, system):
 
 def test_what_is_learned_is_golden(family):
     name, template, _ = family
-    assert decode(template, encode(template, chat(2))) == TWO_TURNS[name]
+    assert shown_to(template, encode(template, chat(2))) == TWO_TURNS[name]
 
 
 def test_six_turns_are_learned_from_six_times(family):
     _, template, _ = family
-    shown = decode(template, encode(template, chat(6)))
+    shown = shown_to(template, encode(template, chat(6)))
     learned = [part.split("⟧")[0] for part in shown.split("⟦")[1:]]
     assert len(learned) == 6
     assert all(f"A{turn}" in part for turn, part in enumerate(learned, 1))
@@ -165,7 +171,7 @@ def test_six_turns_are_learned_from_six_times(family):
 
 def test_the_last_turn_alone_may_be_learned(family):
     _, template, _ = family
-    shown = decode(template, encode(template, chat(3), loss_on="last_turn"))
+    shown = shown_to(template, encode(template, chat(3), loss_on="last_turn"))
     assert shown.count("⟦") == 1
     assert "A3" in shown.split("⟦")[1]
 
@@ -181,7 +187,7 @@ def test_an_answer_may_be_left_out_or_count_half(family):
     messages = chat(3)
     messages[1]["weight"], messages[3]["weight"] = 0.0, 0.5
     encoded = encode(template, messages)
-    assert decode(template, encoded).count("⟦") == 2
+    assert shown_to(template, encoded).count("⟦") == 2
     plain = encode(template, chat(3))
     learned = plain.labels != -100
     first, second, third = (part for part in runs(learned))
@@ -189,6 +195,22 @@ def test_an_answer_may_be_left_out_or_count_half(family):
     assert set(encoded.weights[second]) == {0.5}
     assert set(encoded.weights[third]) == {1.0}
     assert not encoded.weights[~learned].any()
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_where_all_is_learned_an_answer_still_counts_by_its_weight(family, weight):
+    _, template, _ = family
+    first, second = runs(encode(template, chat(2)).labels != -100)
+    messages = chat(2)
+    messages[1]["weight"] = weight
+    encoded = encode(template, messages, loss_on="all")
+    expected = np.ones(len(encoded.input_ids))
+    expected[first] = weight
+    counted = encoded.labels != -100
+    weights = counted if encoded.weights is None else encoded.weights
+    assert weights.tolist() == expected.tolist()
+    assert counted.tolist() == (expected > 0).tolist()
+    assert counted[second].all()
 
 
 def runs(flags):
@@ -217,7 +239,7 @@ def test_a_call_is_learned_and_its_result_is_not(family):
         {"role": "tool", "content": "two"},
         {"role": "assistant", "content": "It is 2."},
     ]
-    shown = decode(template, encode(template, messages))
+    shown = shown_to(template, encode(template, messages))
     learned = [part.split("⟧")[0] for part in shown.split("⟦")[1:]]
     assert len(learned) == 2
     assert '"name": "add"' in learned[0]
@@ -231,7 +253,7 @@ def test_tools_are_shown_to_the_model_by_the_template_or_as_text(family):
         with pytest.raises(RowError, match="no system role"):
             encode(template, chat(1), TOOLS)
         return
-    shown = decode(template, encode(template, chat(1), TOOLS))
+    shown = shown_to(template, encode(template, chat(1), TOOLS))
     assert ("<tools>" in shown) == (name == "qwen")
     assert '"name": "add"' in shown
 

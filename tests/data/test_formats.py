@@ -1,31 +1,16 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from snaketune.data.formats import (
-    FORMATS,
-    Conversation,
-    RowError,
-    Unusable,
-    arxiv_filter,
-    fill,
-    mapped,
-    recognise,
-    trim,
-)
+from data.conftest import chat
+from snaketune.data.conversation import RowError, Unusable, trim
+from snaketune.data.formats import FORMATS, arxiv_filter, group_of, mapped, recognise
 from snaketune.experiment.schema import FORMAT_NAMES
 
 
-def chat(*contents, system=None):
-    """Return a conversation whose turns alternate user, assistant."""
-    head = [{"role": "system", "content": system}] if system else []
-    roles = ("user", "assistant")
-    return head + [
-        {"role": roles[index % 2], "content": content} for index, content in enumerate(contents)
-    ]
-
-
-def answer_with_call(arguments):
-    call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
-    return {"role": "assistant", "content": "", "tool_calls": [call]}
+def answer_with_call(arguments, name="f", content=""):
+    call = {"type": "function", "function": {"name": name, "arguments": arguments}}
+    return {"role": "assistant", "content": content, "tool_calls": [call]}
 
 
 def reply(text, rank, *replies, role="assistant"):
@@ -68,6 +53,16 @@ GOOD = [
     ("alpaca", {"instruction": "I", "output": "O", "id": 3}, [chat("I", "O")]),
     ("alpaca", {"instruction": "I", "input": None, "output": "O"}, [chat("I", "O")]),
     ("alpaca", {"instruction": "I", "input": "M", "output": "O"}, [chat("I\nM", "O")]),
+    (
+        "alpaca",
+        {"system": "S", "history": [["1", "2"], ["3", "4"]], "instruction": "I", "output": "O"},
+        [chat("1", "2", "3", "4", "I", "O", system="S")],
+    ),
+    (
+        "alpaca",
+        {"system": None, "history": None, "instruction": "I", "output": "O"},
+        [chat("I", "O")],
+    ),
     ("openai", {"messages": chat("Q", "A", system="S")}, [chat("Q", "A", system="S")]),
     ("openai", chat("Q", "A"), [chat("Q", "A")]),
     ("openai", {"messages": [{"role": "user", "content": "Q", "name": "x"}]}, [chat("Q")]),
@@ -182,8 +177,46 @@ GOOD = [
             ({"loss": "false"}, 0.0),
             ({"loss_weight": 0.25}, 0.25),
             ({"loss": 0}, 0.0),
+            ({"weight": 0}, 0.0),
+            ({"weight": 1, "loss": False}, 1.0),
+            ({"weight": None, "loss": False}, 0.0),
         ]
     ),
+    (
+        "openai",
+        {
+            "messages": [
+                *chat("Q"),
+                {"role": "assistant", "content": "I plot it.", "code_interpreter_call": "plot()"},
+                {"role": "code_interpreter", "content": "done"},
+            ]
+        },
+        [
+            [
+                *chat("Q"),
+                answer_with_call({"code": "plot()"}, "code_interpreter", "I plot it."),
+                {"role": "tool", "content": "done"},
+            ]
+        ],
+    ),
+    (
+        "sharegpt",
+        {
+            "conversations": [
+                {"from": "human", "value": "Q", "weight": 0.0},
+                {"from": "gpt", "value": "A", "loss": False},
+                {"from": "function_call", "value": '{"name": "f"}', "weight": 0.5},
+            ]
+        },
+        [
+            [
+                {"role": "user", "content": "Q", "weight": 0.0},
+                {"role": "assistant", "content": "A", "weight": 0.0},
+                answer_with_call({}) | {"weight": 0.5},
+            ]
+        ],
+    ),
+    ("openai", {"messages": chat("Q", "A"), "images": [], "audios": None}, [chat("Q", "A")]),
     (
         "xtuner",
         {"conversation": [{"input": "Q", "output": "A", "output_with_loss": False}]},
@@ -262,6 +295,13 @@ BAD = [
     ("alpaca", {"instruction": "I", "input": ["M"], "output": "O"}, "'input': expected a string"),
     ("alpaca", {"prompt": "I"}, "'instruction' is missing; the row has: prompt"),
     ("alpaca", {}, "'instruction' is missing; the row has: nothing"),
+    ("alpaca", {"instruction": "I", "output": "O", "history": "x"}, "'history': expected a list"),
+    (
+        "alpaca",
+        {"instruction": "I", "output": "O", "history": [["Q"]]},
+        "'history': expected [question, answer], found ['Q']",
+    ),
+    ("alpaca", {"instruction": "I", "output": "O", "history": ["QA"]}, "found 'QA'"),
     ("alpaca", ["I", "O"], "expected an object with 'instruction', found list"),
     ("openai", {"messages": [{"role": "robot", "content": "x"}]}, "found 'robot'"),
     ("openai", {"messages": [{"role": "user", "content": None}]}, "'content': expected a string"),
@@ -269,21 +309,46 @@ BAD = [
     ("openai", ["hello"], "expected an object with 'role', found str"),
     ("xtuner", {"conversation": [{"input": "Q"}]}, "'output' is missing"),
     ("pair", {"q": "Q"}, "question, answer; question, response; prompt, completion"),
-    ("openai", {"messages": [{"role": "assistant", "content": "A", "loss": "no"}]}, "'loss'"),
+    *(
+        (
+            "openai",
+            {"messages": [{"role": "assistant", "content": "A", key: value}]},
+            f"'{key}': expected true, false or a finite number from 0, found {value!r}",
+        )
+        for key, value in [
+            ("loss", "no"),
+            ("loss_weight", float("inf")),
+            ("loss_weight", float("nan")),
+            ("loss_weight", 10**400),
+            ("weight", -1),
+            ("weight", [1]),
+        ]
+    ),
+    ("openai", {"messages": chat("Q"), "tools": {"name": "f"}}, "'tools': expected a list"),
     ("openai", {"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "is no text"),
     ("openai", {"messages": chat("Q"), "tools": "[{"}, "'tools': not valid JSON"),
     ("sharegpt", {"conversations": [{"from": "function_call", "value": "f(1)"}]}, "not valid JSON"),
     ("sharegpt", {"conversations": [{"from": "elf", "value": "x"}]}, "found 'elf'"),
     ("msagent", {"conversations": "__import__('os')"}, "a text that is no list of messages"),
-    ("preference", {"prompt": "Q", "chosen": "A", "rejected": "B"}, "map: {user: prompt"),
+    ("msagent", {"conversations": "[{[]: 1}]"}, "a text that is no list of messages"),
+    ("msagent", {"conversations": "[" * 10**5}, "a text that is no list of messages"),
+    ("sharegpt", {"conversations": [{"from": "function_call", "value": "[" * 10**5}]}, "not valid"),
+    ("preference", {"prompt": "Q", "chosen": "A", "rejected": "B"}, "is not supported"),
     (
         "llava",
         {"image": "a.jpg", "conversations": [{"from": "human", "value": "<image>\nWhat?"}]},
-        "rows with images cannot be trained on yet",
+        "'image': rows with pictures, films or sounds cannot be trained on yet",
     ),
+    ("openai", {"messages": chat("Q", "A"), "images": ["a.jpg"]}, "'images': rows with pictures"),
+    ("openai", {"messages": chat("Q", "A"), "audios": ["a.wav"]}, "'audios': rows with"),
+    ("sharegpt", {"conversations": [], "image": "a.jpg"}, "'image': rows with pictures"),
+    ("sharegpt", {"conversations": [], "videos": ["a.mp4"]}, "'videos': rows with pictures"),
+    ("alpaca", {"instruction": "I", "output": "O", "images": ["a.jpg"]}, "'images': rows with"),
     ("llava", {"image": "a.jpg", "conversations": []}, "found it 0 times"),
     ("moss", {"meta_instruction": "S", "chat": {"turn_1": {"MOSS": "A"}}}, "'Human' is missing"),
     ("oasst1_tree", {"prompt": {"role": "robot", "text": "x"}}, "found 'robot'"),
+    ("oasst1_tree", {"prompt": reply("Q", 0, "a")}, "expected an object with 'text', found str"),
+    ("oasst1_tree_all", {"prompt": reply("Q", 0) | {"replies": 5}}, "'replies': expected a list"),
     ("xtuner", {"conversation": ["Q"]}, "expected an object with 'system', found str"),
     ("xtuner", {"conversation": [{"system": 3, "input": "Q", "output": "A"}]}, "'system'"),
 ]
@@ -294,6 +359,14 @@ def test_a_row_becomes_these_conversations(name, row, conversations):
     assert [found.messages for found in FORMATS[name](row)] == conversations
 
 
+def test_functions_and_the_code_interpreter_are_the_tools():
+    function = {"name": "f", "parameters": {}}
+    row = {"messages": chat("Q", "A"), "functions": [function], "code_interpreter": "A notebook."}
+    [conversation] = FORMATS["openai"](row)
+    notebook = {"name": "code_interpreter", "description": "A notebook."}
+    assert conversation.tools == [function, notebook]
+
+
 @pytest.mark.parametrize(("name", "row", "words"), BAD)
 def test_a_row_of_another_shape_is_told(name, row, words):
     with pytest.raises(RowError) as error:
@@ -301,96 +374,47 @@ def test_a_row_of_another_shape_is_told(name, row, words):
     assert words in str(error.value)
 
 
+def places(value, path=()):
+    """Yield the path to a value and to all that is in it."""
+    yield path
+    keys = (
+        value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    )
+    for key in keys:
+        yield from places(value[key], (*path, key))
+
+
+def spoiled(value, path, other):
+    """Return a value with another one at a path."""
+    if not path:
+        return other
+    copy = value.copy()
+    copy[path[0]] = spoiled(value[path[0]], path[1:], other)
+    return copy
+
+
+WORDS = st.sampled_from(["", "x", "function_call", "[{[]: 1}]", '[{"name": 1}]', "\ud83d"])
+ANYTHING = st.recursive(
+    st.none() | st.integers(-1, 2) | WORDS,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(WORDS, inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(st.sampled_from([row for _, row, _ in GOOD]), st.data())
+def test_whatever_stands_in_a_row_it_is_read_or_told(row, data):
+    path = data.draw(st.sampled_from([*places(row)]))
+    row = spoiled(row, path, data.draw(ANYTHING))
+    recognise([row])
+    for parse in FORMATS.values():
+        try:
+            [trim(conversation) for conversation in parse(row)]
+        except (RowError, Unusable) as error:
+            str(error).encode()
+
+
 def test_the_schema_names_exactly_the_formats_there_are():
     assert set(FORMATS) | {"auto"} == set(FORMAT_NAMES)
-
-
-def filled_messages(messages, values):
-    return fill(Conversation(messages), values).messages
-
-
-@pytest.mark.parametrize(
-    ("text", "filled"),
-    [
-        ("I'm {{name}}.", "I'm Ada."),
-        ("{{ name }} of {{author}}, {{name}}", "Ada of Grace, Ada"),
-        ("{name} {{}} {{a b}}", "{name} {{}} {{a b}}"),
-    ],
-)
-def test_placeholders_are_filled_in_every_message(text, filled):
-    values = {"name": "Ada", "author": "Grace"}
-    assert filled_messages(chat(text, text), values) == chat(filled, filled)
-
-
-def test_a_value_is_put_in_as_it_is():
-    assert filled_messages(chat("{{a}}"), {"a": r"\1 {{b}}", "b": "x"}) == chat(r"\1 {{b}}")
-
-
-def test_without_values_a_placeholder_stays():
-    assert filled_messages(chat("{{name}}"), {}) == chat("{{name}}")
-
-
-def test_a_placeholder_without_a_value_is_told():
-    with pytest.raises(ValueError, match=r"names \{\{nmae\}\}, but `vars` has only: name, author"):
-        filled_messages(chat("{{nmae}}"), {"name": "Ada", "author": "Grace"})
-
-
-def trimmed(messages):
-    return trim(Conversation(messages)).messages
-
-
-@pytest.mark.parametrize(
-    ("messages", "left"),
-    [
-        (chat("Q", "A"), chat("Q", "A")),
-        (chat("Q", "A", "Q2"), chat("Q", "A")),
-        (chat("Q", "A", "Q2", system="S"), chat("Q", "A", system="S")),
-        (chat("Q", " A \n"), chat("Q", " A \n")),
-        (chat("1")[:1] + chat("2", "A"), chat("1\n2", "A")),
-    ],
-)
-def test_what_follows_the_last_answer_is_dropped_and_questions_in_a_row_are_joined(messages, left):
-    assert trimmed(messages) == left
-
-
-CALL = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f"}}]}
-TOOL = {"role": "tool", "content": "1"}
-
-
-@pytest.mark.parametrize(
-    ("messages", "reason"),
-    [
-        (chat("Q"), "no answer to learn from"),
-        (chat("Q", system="S"), "no answer to learn from"),
-        (chat(system="S"), "no answer to learn from"),
-        ([], "no answer to learn from"),
-        (chat("Q", " \n"), "a blank answer"),
-        (chat("Q", "A", "Q2", ""), "a blank answer"),
-        (chat("Q", "", "Q2", "A"), "a blank answer"),
-        (chat("Q", "A")[1:], "an answer that nobody asked for"),
-        (chat("Q", "A") + chat("Q", "A")[1:], "an answer that nobody asked for"),
-        (chat("Q", "A") + chat("Q", "A", system="S"), "a system message after the first"),
-        ([*chat("Q", "A"), TOOL, *chat("Q", "A")[1:]], "a tool's result without a call"),
-    ],
-)
-def test_what_makes_no_dialogue_is_left_out_with_its_reason(messages, reason):
-    with pytest.raises(Unusable, match=f"^{reason}$"):
-        trimmed(messages)
-
-
-def test_calls_and_their_results_are_a_dialogue():
-    messages = [*chat("Q"), CALL, TOOL, TOOL, *chat("Q", "A")[1:]]
-    assert trimmed(messages) == messages
-
-
-def test_a_question_that_reads_like_a_call_is_a_question():
-    messages = chat("Explain:\nAction: find", "It names a tool.")
-    assert trimmed(messages) == messages
-
-
-def test_half_a_character_is_no_text():
-    with pytest.raises(RowError, match="half a character"):
-        trimmed(chat("Q", "\ud83d"))
 
 
 RECOGNISED = {
@@ -419,6 +443,10 @@ def test_a_shape_is_recognised(name):
 @pytest.mark.parametrize(
     ("rows", "fitting"),
     [
+        ([RECOGNISED["alpaca"] | {"text": "I O"}], ["alpaca"]),
+        ([{"messages": chat("Q", "A"), "images": ["a.jpg"]}], ["openai"]),
+        ([RECOGNISED["sharegpt"], RECOGNISED["sharegpt"] | {"videos": ["a.mp4"]}], ["sharegpt"]),
+        ([{"prompt": reply("Q", 0, "a")}], []),
         ([{"a": "Q", "b": "A"}], []),
         ([RECOGNISED["alpaca"], RECOGNISED["sharegpt"]], []),
         ([{"instruction": "I", "output": "O", "response": "R"}], ["alpaca", "dolly"]),
@@ -444,3 +472,32 @@ def test_any_flat_table_can_be_mapped():
 def test_arxiv_rows_are_chosen_by_category_and_date(categories, start, kept):
     row = {"categories": "math.CO cs.CL", "update_date": "2020-01-01"}
     assert arxiv_filter(categories, start)(row) is kept
+
+
+def test_a_day_of_arxiv_is_a_day():
+    with pytest.raises(RowError, match="'update_date': expected a day as 2020-01-31, found 'May'"):
+        arxiv_filter([], "2020-01-01")({"update_date": "May"})
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"user": None}, "'user' is missing or null; the row has: user"),
+        ({"id": 1}, "'user' is missing or null; the row has: id"),
+        ([1], "'user' is missing or null; found list"),
+        ({"user": "\ud83d"}, "half a character"),
+    ],
+)
+def test_a_row_of_no_group_is_told(row, words):
+    with pytest.raises(RowError, match=words):
+        group_of(row, "user")
+
+
+def test_a_group_is_any_value_as_text():
+    assert [group_of({"user": value}, "user") for value in (3, "", "天")] == ["3", "", "天"]
+
+
+def test_the_chosen_answers_of_preferences_can_be_learned():
+    with pytest.raises(RowError) as error:
+        FORMATS["preference"](RECOGNISED["preference"])
+    assert "map: {user: prompt, assistant: chosen}" in error.value.fix

@@ -10,9 +10,9 @@ HEAVY = {"torch", "transformers", "mlflow", "peft", "datasets"}
 PROGRAM = f"""
 import json, sys
 from pathlib import Path
-import snaketune.data.formats, snaketune.data.packing, snaketune.data.prepare
-import snaketune.data.reading, snaketune.data.report, snaketune.data.storage
-import snaketune.data.template
+import snaketune.data.conversation, snaketune.data.formats, snaketune.data.packing
+import snaketune.data.prepare, snaketune.data.reading, snaketune.data.report
+import snaketune.data.storage, snaketune.data.template
 from snaketune.experiment import load_studies
 
 repository, base, output, spec = sys.argv[1:]

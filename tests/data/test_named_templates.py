@@ -4,7 +4,8 @@ import pytest
 from tokenizers import pre_tokenizers
 
 from conftest import save_tokenizer
-from snaketune.data.formats import Conversation, RowError
+from data.conftest import bracketed
+from snaketune.data.conversation import Conversation, RowError
 from snaketune.data.named_templates import NAMED_TEMPLATES, XTUNER
 from snaketune.data.report import decode
 from snaketune.data.template import ChatTemplate
@@ -112,7 +113,7 @@ def shown(folder, name, messages):
     template = ChatTemplate(folder, name)
     text, spans = template.render_with_spans(Conversation(messages))
     [encoded] = template.tokenise([text], [spans])
-    return decode(template, encoded)
+    return bracketed(decode(template, encoded))
 
 
 @pytest.mark.parametrize("name", GOLDEN)

@@ -12,9 +12,8 @@ from itertools import chain
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
 
-from data.conftest import SPEC
+from data.conftest import SPEC, bracketed, samples_of
 from snaketune.data.packing import concatenate_and_cut
 from snaketune.data.prepare import FILES, chosen_rows, first_mistakes, heldout_groups, weigh
 from snaketune.data.report_page import report_html, report_text, with_training
@@ -27,11 +26,6 @@ ROWS = [
 ]
 
 
-@pytest.fixture(scope="session")
-def tokenizer(bases):
-    return AutoTokenizer.from_pretrained(bases["chatml"])
-
-
 def length(tokenizer, row):
     """Count a row's tokens with transformers alone."""
     turns = [("user", row["instruction"]), ("assistant", row["output"])]
@@ -39,14 +33,9 @@ def length(tokenizer, row):
     return len(tokenizer.apply_chat_template(messages, return_dict=False))
 
 
-def samples_of(path):
-    """Return the token ids of each sample in a file of packs."""
-    samples = []
-    for pack in Packs(path):
-        ends = pack.lengths.cumsum()
-        for start, end in zip(ends - pack.lengths, ends, strict=True):
-            samples.append(pack.input_ids[start:end].tolist())
-    return samples
+def shown(report):
+    """Return the texts of the samples a report shows."""
+    return [bracketed(sample["parts"]) for sample in report["samples"]]
 
 
 def questions_of(path, tokenizer):
@@ -122,11 +111,36 @@ def test_what_nobody_answers_is_left_out_and_counted(run, source, tmp_path):
 def test_a_sample_is_shown_with_what_is_learned_between_brackets(run, source, tmp_path):
     report = run(source([{"instruction": "天气？", "output": "晴。"}]))
     expected = "<|im_start|>user\n天气？<|im_end|>\n<|im_start|>assistant\n⟦晴。<|im_end|>⟧\n"
-    assert report["samples"] == [expected]
+    assert shown(report) == [expected]
     told = with_training(report, Train())
     assert expected.rstrip() in report_text(told)
     learned = "<mark>晴。&lt;|im_end|&gt;</mark>"
     assert f"&lt;|im_start|&gt;assistant\n{learned}" in report_html("x", told)
+
+
+def test_a_text_with_brackets_of_its_own_is_coloured_as_it_is_learned(run, source):
+    report = run(source([{"instruction": "What is ⟦?", "output": "A ⟧ mirrored."}]))
+    assert [tuple(part.values()) for part in report["samples"][0]["parts"]] == [
+        ("<|im_start|>user\nWhat is ⟦?<|im_end|>\n<|im_start|>assistant\n", False),
+        ("A ⟧ mirrored.<|im_end|>", True),
+        ("\n", False),
+    ]
+    page = report_html("x", with_training(report, Train()))
+    assert "What is ⟦?&lt;|im_end|&gt;\n" in page
+    assert page.count("<mark>") == 1 + 1  # the heading has one
+    assert "<mark>A ⟧ mirrored.&lt;|im_end|&gt;</mark>\n" in page
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"), [([9], [5]), ([9, 2, 9], [2, 2, 2]), ([1, 9], [1, 3])]
+)
+def test_some_samples_of_each_source_are_shown(run, source, counts, expected):
+    sources = [source(ROWS[:count], f"rows{n}", weight=2.0) for n, count in enumerate(counts)]
+    report = run(*sources)
+    names = Counter(sample["source"] for sample in report["samples"])
+    assert [names[each["label"]] for each in sources] == expected
+    told = report_text(with_training(report, Train()))
+    assert all(f"\n{each['label']}:\n<|im_start|>user\nQuestion 0?" in told for each in sources)
 
 
 def test_the_page_tells_what_training_will_come_to(run, source):
@@ -159,16 +173,35 @@ def test_the_report_is_written_as_it_is_returned(run, source, tmp_path):
 def test_placeholders_are_filled_from_the_source(run, source):
     rows = [{"question": "Who?", "answers": ["I'm {{name}}.", "{{name}}!"]}]
     report = run(source(rows, format="assistant", vars={"name": "Ada"}))
-    shown = [sample.split("⟦")[1].split("<")[0] for sample in report["samples"]]
-    assert shown == ["I'm Ada.", "Ada!"]
+    said = [sample.split("⟦")[1].split("<")[0] for sample in shown(report)]
+    assert said == ["I'm Ada.", "Ada!"]
+
+
+def test_a_placeholder_that_no_vars_fill_is_a_mistake_of_the_assistants_rows_alone(run, source):
+    rows = [{"question": "Who?", "answers": ["I'm {{name}}."]}]
+    with pytest.raises(UserError, match=r"rows.jsonl:1: the text names \{\{name\}\}, but no"):
+        run(source(rows, format="assistant"))
+    report = run(source([{"instruction": "Jinja?", "output": "{{name}}"}]))
+    assert "⟦{{name}}<|im_end|>⟧" in shown(report)[0]
 
 
 @pytest.mark.parametrize(
-    "rows", [[{"instruction": "x " * 99, "output": "y"}], [ROWS[0] | {"output": ""}]]
+    ("row", "reason", "fix"),
+    [
+        ({"instruction": "x " * 99}, "the answer starts after max_length = 16", "raise max_length"),
+        ({"output": ""}, "a blank answer", "give it rows with answers"),
+        ({"update_date": "2019-01-01"}, "left out by `filter`", "a `filter` that keeps some"),
+    ],
 )
-def test_nothing_to_learn_from_is_an_error(run, source, rows):
-    with pytest.raises(UserError, match=r"no row has a token to learn from(.|\n)*raise max_length"):
-        run(source(rows), max_length=16)
+def test_nothing_to_learn_from_is_an_error_whose_fix_is_that_of_its_cause(
+    run, source, row, reason, fix
+):
+    wanted = {"categories": [], "start_date": "2020-01-01"}
+    rows = source([ROWS[0] | {"update_date": "2020-01-01"} | row], filter=wanted)
+    with pytest.raises(UserError) as error:
+        run(rows, max_length=16)
+    assert f"no row has a token to learn from (1 rows: {reason})" in str(error.value)
+    assert fix in str(error.value).split("Fix:")[1]
 
 
 def test_rows_of_another_shape_are_counted_and_the_first_five_listed(run, source, tmp_path):
@@ -178,7 +211,26 @@ def test_rows_of_another_shape_are_counted_and_the_first_five_listed(run, source
     assert told.startswith("7 of the first 47 rows cannot be used as 'alpaca':\n")
     assert f"\n  {tmp_path}/rows.jsonl:5: 'instruction' is missing; the row has: text\n" in told
     assert "rows.jsonl:6" not in told
-    assert "\n  ... and 2 more\n  Fix: " in told
+    assert "\n  ... and 2 more\n  Fix: correct the rows, or set the `format:`" in told
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes", "fix"),
+    [
+        ({"truncation": "error", "max_length": 16}, {}, "raise max_length (now 16), or set trunc"),
+        ({}, {"group": "user"}, "name another column than `group: user`"),
+        (
+            {},
+            {"format": "auto", "map": {"user": "instruction", "assistant": "reply"}},
+            "correct the rows, or the columns that `map:` names",
+        ),
+    ],
+)
+def test_the_fix_is_that_of_the_mistake_alone(run, source, settings, changes, fix):
+    with pytest.raises(UserError) as error:
+        run(source(ROWS, **changes), **settings)
+    assert fix in str(error.value).split("Fix: ")[1]
+    assert "format" not in str(error.value).split("Fix: ")[1]
 
 
 def test_a_template_that_refuses_a_row_is_told_with_its_place(source, bases, tmp_path):
@@ -256,6 +308,9 @@ def test_rows_of_a_group_are_on_one_side_whatever_they_ask(run, source, tokenize
 def test_a_missing_group_column_is_told_with_its_line(run, source, tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path}/rows.jsonl:1: 'user' is missing"):
         run(source(ROWS, group="user"))
+    rows = [ROWS[0] | {"user": 1}, ROWS[1] | {"user": None}]
+    with pytest.raises(UserError, match=f"{tmp_path}/rows.jsonl:2: 'user' is missing or null"):
+        run(source(rows, group="user"))
 
 
 def test_a_long_preparation_tells_how_far_it_is(run, source, monkeypatch, caplog):
@@ -439,21 +494,41 @@ def test_a_quick_look_finds_what_is_wrong_with_the_first_rows(source):
     [told] = first_mistakes(source([ROWS[0], {"instruction": 3}], "bad"))
     assert "bad.jsonl:2: 'instruction': expected a string, found int" in told
     [told] = first_mistakes(source([{"x": 1}], "none", format="auto"))
-    assert "fit no format" in told
+    assert "none.jsonl:1: the rows up to here fit no format" in told
+    assert "the row has: x" in told
+
+
+DIES = """
+import os, runpy, signal, sys
+name, *sys.argv = sys.argv[1:]
+def replace(source, target, rename=os.replace):
+    rename(source, target)
+    if os.path.basename(target) == name:
+        os.killpg(0, signal.SIGKILL)
+os.replace = replace
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a program that is killed, with its workers, as soon as a file of this name is there."""
 
 
 def test_a_kill_at_any_moment_costs_nothing_but_time(run, source, bases, repository, tmp_path):
-    spec = SPEC | {"sources": [source(MANY * 3)]}
-    run(*spec["sources"], output="undisturbed")
-    program = [sys.executable, str(repository / "scripts/prepare_data.py"), "--workers", "2"]
+    spec = SPEC | {"sources": [source(MANY)], "heldout": 0.1}
+    run(*spec["sources"], output="undisturbed", heldout=0.1)
+    program = [str(repository / "scripts/prepare_data.py"), "--workers", "2"]
     program += ["--base", str(bases["chatml"]), "--output", str(tmp_path / "killed")]
     program += ["--spec", json.dumps(spec)]
-    for seconds in (0.5, 1.0, 1.5, 2.0):
-        process = subprocess.Popen(program, start_new_session=True, stderr=subprocess.DEVNULL)
-        time.sleep(seconds)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    subprocess.run(program, check=True, capture_output=True)
+    process = subprocess.Popen([sys.executable, *program], start_new_session=True)
+    while process.poll() is None and not any((tmp_path / "killed").glob("*")):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    for name in (*FILES, "report.json"):
+        command = [sys.executable, "-c", DIES, name, *program]
+        killed = subprocess.run(command, start_new_session=True, check=False)
+        assert killed.returncode == -signal.SIGKILL
+        assert (tmp_path / "killed" / name).exists()
+        assert not (tmp_path / "killed/data.json").exists()
+    subprocess.run([sys.executable, *program], check=True, capture_output=True)
     for name in (*FILES, "report.json", "data.json"):
         one, two = ((tmp_path / folder / name) for folder in ("undisturbed", "killed"))
         assert one.read_bytes() == two.read_bytes()
@@ -511,6 +586,8 @@ def test_a_format_is_recognised_and_told(run, source):
     unsure = {"instruction": "I", "output": "O", "response": "R"}
     with pytest.raises(UserError, match="fit the formats alpaca, dolly"):
         run(source([unsure], format="auto"))
+    with pytest.raises(UserError, match=r"rows.jsonl:3: the rows up to .* the row has: x, y\."):
+        run(source([*ROWS[:2], {"x": 1, "y": 2}, {"z": 3}], format="auto"))
 
 
 def test_columns_are_mapped_and_a_system_text_is_added(run, source):
@@ -518,7 +595,7 @@ def test_columns_are_mapped_and_a_system_text_is_added(run, source):
     given = source(rows, format="auto", map={"user": "q", "assistant": "a"}, system="Be brief.")
     report = run(given)
     assert report["sources"][0]["format"] == "map"
-    assert report["samples"][0].startswith("<|im_start|>system\nBe brief.<|im_end|>")
+    assert shown(report)[0].startswith("<|im_start|>system\nBe brief.<|im_end|>")
 
 
 def test_a_row_without_messages_is_counted_where_a_system_text_is_added(run, source):

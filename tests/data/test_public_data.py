@@ -1,10 +1,15 @@
 """Real data sets beside the repository, in ../shared/data; skipped where that is absent."""
 
+import re
+from collections import Counter
 from pathlib import Path
 
+import openpyxl
 import pytest
 
-from snaketune.data.formats import FORMATS, RowError, Unusable, fill, recognise, trim
+from data.conftest import samples_of
+from snaketune.data.conversation import RowError, Unusable, fill, trim
+from snaketune.data.formats import FORMATS, recognise
 from snaketune.data.reading import read_rows
 from snaketune.errors import UserError
 
@@ -17,7 +22,8 @@ pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no public data set
 def load(file, kind, **values):
     """Return each row's place and first conversation."""
     rows = read_rows(SHARED / file)
-    return [(row.place, trim(fill(FORMATS[kind](row.value)[0], values)).messages) for row in rows]
+    found = [(row.place, FORMATS[kind](row.value)[0]) for row in rows]
+    return [(place, trim(fill(each, values) if values else each).messages) for place, each in found]
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +112,22 @@ def test_every_conversation_of_moss_is_used():
     assert {what for file in files for what in parsed(file, "moss")} == {"used"}
 
 
-def test_rows_with_pictures_are_checked_and_refused():
-    assert all(
-        "cannot be trained on yet" in what for what in parsed("llava/unique_data.json", "llava")
-    )
+@pytest.mark.parametrize(
+    ("file", "kind"), [("llava/unique_data.json", "llava"), ("mllm/mllm_demo.json", "openai")]
+)
+def test_rows_with_pictures_are_recognised_and_refused(file, kind):
+    assert recognise(row.value for row in read_rows(SHARED / file)) == [kind]
+    assert all("cannot be trained on yet" in what for what in parsed(file, kind))
+
+
+def test_every_call_of_internlm2s_agent_is_kept():
+    [(_, messages)] = load("agent/agent.json", "openai")
+    calls = [message.get("tool_calls") for message in messages if message["role"] == "assistant"]
+    plotting, searching = (call["function"] for [call] in filter(None, calls))
+    assert plotting["name"] == "code_interpreter"
+    assert plotting["arguments"]["code"].startswith("```python\nimport plotly.express as px\n")
+    assert searching == {"name": "get_current_weather", "arguments": {"location": "Shanghai"}}
+    assert [m["role"] for m in messages].count("tool") == 2
 
 
 def test_trees_give_their_best_path_and_all_paths():
@@ -140,10 +158,18 @@ def test_the_blank_answer_is_found():
     assert parsed("nasty/conversation.missingturns.json", "sharegpt") == ["a blank answer"]
 
 
-def test_the_questions_of_medqa_are_on_one_side_each(run):
+def test_the_questions_of_medqa_are_on_one_side_each(run, tokenizer, tmp_path):
     excel = SHARED / "medqa/MedInfo2019-QA-Medications.xlsx"
     given = {"label": "medqa", "path": str(excel), "format": "auto", "vars": {}, "weight": 1.0}
     columns = {"map": {"user": "Question", "assistant": "Answer"}}
     report = run(given | columns, max_length=512, heldout=0.3)
     assert report["sources"][0]["rows_read"] == 690
-    assert report["train"]["samples"] + report["heldout"]["samples"] == 690
+    train, heldout = (
+        Counter(re.split(r"user\n|<\|im_end\|>", tokenizer.decode(ids))[1] for ids in samples)
+        for samples in (samples_of(tmp_path / f"out/{name}.arrow") for name in ("train", "heldout"))
+    )
+    sheet = openpyxl.load_workbook(excel).worksheets[0]
+    [column] = [cells for cells in sheet.columns if cells[0].value == "Question"]
+    assert Counter(str(cell.value) for cell in column[1:]) == train + heldout
+    assert not train & heldout
+    assert len(heldout) == round(0.3 * 651)

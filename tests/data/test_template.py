@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from snaketune.data.formats import Conversation
+from snaketune.data.conversation import Conversation
 from snaketune.data.template import IGNORE, ChatTemplate, Encoded, supervised_tokens
 from snaketune.errors import UserError
 
@@ -212,9 +212,10 @@ def test_the_named_template_is_chatml(bases, tmp_path):
     assert text == "".join(f"<|im_start|>{role}\n{said}<|im_end|>\n" for role, said in turns)
 
 
-def test_chatml_is_refused_where_no_token_would_end_an_answer(bases):
+@pytest.mark.parametrize(("base", "name"), [("llama3", "chatml"), ("chatml", "gemma")])
+def test_a_template_is_refused_where_no_token_would_end_an_answer(bases, base, name):
     with pytest.raises(UserError, match=r"has no such token(.|\n)*template: auto"):
-        ChatTemplate(bases["llama3"], "chatml")
+        ChatTemplate(bases[base], name)
 
 
 def test_a_template_may_stand_in_the_tokenizers_config(with_template):
@@ -259,6 +260,7 @@ def test_answers_that_cannot_be_told_from_the_prompt_are_refused(with_template):
         (NO_SYSTEM + "{% endif %}{% endfor %}", "refuses a conversation: no system"),
         ("{{ ''.__class__.__mro__ }}", "refuses a conversation: .*unsafe"),
         ("{{ messages.append(1) }}", "refuses a conversation: .*unsafe"),
+        ("{{ messages[0].content + 1 }}", "refuses a conversation: can only concatenate str"),
     ],
 )
 def test_a_template_that_refuses_is_told(with_template, text, words):

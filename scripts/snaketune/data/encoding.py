@@ -12,24 +12,21 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from snaketune.data.formats import (
-    FORMATS,
+from snaketune.data.conversation import (
     Conversation,
-    Parse,
     RowError,
     Unusable,
-    arxiv_filter,
-    column,
     fill,
-    mapped,
     trim,
     with_system,
 )
+from snaketune.data.formats import FORMATS, Parse, arxiv_filter, group_of, mapped
 from snaketune.data.reading import Row
 from snaketune.data.storage import Columns
 from snaketune.data.template import ChatTemplate, Encoded, supervised_tokens
@@ -44,6 +41,13 @@ LOOKAHEAD = 3
 """Chunks for each worker that are read before the first of them is needed."""
 
 
+class Mistake(NamedTuple):
+    """What is wrong with a row, as `file:line: reason`, and what to do, "" for the usual."""
+
+    told: str
+    fix: str
+
+
 @dataclass
 class Chunk:
     """What became of some rows, in their order.
@@ -56,7 +60,7 @@ class Chunk:
         dropped: (reason, place) of each conversation that is not used.
         cut: (place, tokens lost, supervised tokens lost) of each sample that was too long.
         unanswered: The place of each conversation that goes on after its last answer.
-        mistakes: `file:line: reason` of each row of another shape.
+        mistakes: What is wrong with each row that stops the preparation.
     """
 
     rows: int
@@ -66,7 +70,17 @@ class Chunk:
     dropped: list[tuple[str, str]] = field(default_factory=list)
     cut: list[tuple[str, int, int]] = field(default_factory=list)
     unanswered: list[str] = field(default_factory=list)
-    mistakes: list[str] = field(default_factory=list)
+    mistakes: list[Mistake] = field(default_factory=list)
+
+    @contextmanager
+    def noting(self, place: str) -> Iterator[None]:
+        """Note why a row is not used, where it is not, and go on."""
+        try:
+            yield
+        except RowError as error:
+            self.mistakes.append(Mistake(f"{place}: {error}", error.fix))
+        except Unusable as reason:
+            self.dropped.append((str(reason), place))
 
 
 @dataclass(frozen=True)
@@ -86,21 +100,23 @@ def encode_rows(
     chunk = Chunk(len(rows))
     said, texts, spans = [], [], []
     for conversation, place, group in _conversations(chunk, source, rows):
-        try:
-            text, supervised = template.render_with_spans(conversation, settings.loss_on)
-        except RowError as error:
-            chunk.mistakes.append(f"{place}: {error}")
-            continue
-        said.append((conversation, place, group))
-        texts.append(text)
-        spans.append(supervised)
-    samples = []
+        with chunk.noting(place):
+            text, learned = template.render_with_spans(conversation, settings.loss_on)
+            said.append((conversation, place, group))
+            texts.append(text)
+            spans.append(learned)
+    samples: list[Encoded] = []
     encoded = template.tokenise(texts, spans)
     for whole, (conversation, place, group) in zip(encoded, said, strict=True):
-        for sample in _fitted(chunk, template, settings, conversation, whole, place):
-            samples.append(sample)
-            chunk.groups.append(_digest(group.encode()))
-            chunk.texts.append(_digest(sample.input_ids.tobytes()))
+        with chunk.noting(place):
+            fitted = _fitted(template, settings, conversation, whole)
+            lost = len(whole.input_ids) - sum(len(part.input_ids) for part in fitted)
+            if lost:
+                unlearned = supervised_tokens(whole) - sum(map(supervised_tokens, fitted))
+                chunk.cut.append((place, lost, unlearned))
+            samples += fitted
+            chunk.groups += [_digest(group.encode())] * len(fitted)
+            chunk.texts += [_digest(part.input_ids.tobytes()) for part in fitted]
     chunk.samples = Columns.of(samples)
     return chunk
 
@@ -116,38 +132,35 @@ def _conversations(
     chunk: Chunk, source: dict[str, Any], rows: Sequence[Row]
 ) -> Iterator[tuple[Conversation, str, str]]:
     """Yield the usable conversations, their places and groups; note the rest."""
-    parse, keep = parser_of(source), filter_of(source)
+    parse, keep = _parser(source), _filter(source)
     for row in rows:
         value = row.value
-        try:
+        found: list[Conversation] = []
+        with chunk.noting(row.place):
             if not keep(value):
-                chunk.dropped.append(("left out by `filter`", row.place))
-                continue
-            found = [
-                fill(with_system(each, source.get("system") or ""), source["vars"])
-                for each in parse(value)
-            ]
-        except RowError as error:
-            chunk.mistakes.append(f"{row.place}: {error}")
-            continue
+                raise Unusable("left out by `filter`")
+            found = [_completed(each, source) for each in parse(value)]
         for conversation in found:
-            try:
+            with chunk.noting(row.place):
                 trimmed = trim(conversation)
                 if conversation.messages[-1]["role"] != trimmed.messages[-1]["role"]:
                     chunk.unanswered.append(row.place)
                 yield trimmed, row.place, _group(source, value, trimmed)
-            except Unusable as error:
-                chunk.dropped.append((str(error), row.place))
-            except RowError as error:
-                chunk.mistakes.append(f"{row.place}: {error}")
 
 
-def parser_of(source: dict[str, Any]) -> Parse:
+def _completed(conversation: Conversation, source: dict[str, Any]) -> Conversation:
+    """Return a conversation with the source's system message and placeholders filled in."""
+    conversation = with_system(conversation, source.get("system") or "")
+    named = source["vars"] or source["format"] == "assistant"
+    return fill(conversation, source["vars"]) if named else conversation
+
+
+def _parser(source: dict[str, Any]) -> Parse:
     """Return what reads a source's rows."""
     return mapped(source["map"]) if source.get("map") else FORMATS[source["format"]]
 
 
-def filter_of(source: dict[str, Any]) -> Callable[[Any], bool]:
+def _filter(source: dict[str, Any]) -> Callable[[Any], bool]:
     """Return whether a row is wanted."""
     wanted = source.get("filter")
     if not wanted:
@@ -156,43 +169,59 @@ def filter_of(source: dict[str, Any]) -> Callable[[Any], bool]:
 
 
 def _fitted(
-    chunk: Chunk,
-    template: ChatTemplate,
-    settings: Settings,
-    conversation: Conversation,
-    whole: Encoded,
-    place: str,
+    template: ChatTemplate, settings: Settings, conversation: Conversation, whole: Encoded
 ) -> list[Encoded]:
-    """Return what fits of a sample, noting what is lost; [] if nothing is left to learn."""
-    length, limit = len(whole.input_ids), settings.max_length
+    """Return what fits of a sample: itself, its beginning or last turns, or a text's parts.
+
+    Raises:
+        RowError: It is too long, and that is to stop the preparation.
+        Unusable: It is too long and to be dropped, or nothing is left to learn.
+    """
+    limit = settings.max_length
     if conversation.messages[0]["role"] == "text":
-        parts = [whole.part(start, start + limit) for start in range(0, length, limit)]
-        return [part for part in parts if supervised_tokens(part)]
-    cut = whole
-    if length > limit:
-        if settings.truncation == "error":
-            chunk.mistakes.append(f"{place}: {length} tokens, and max_length is {limit}")
-            return []
-        if settings.truncation == "left_turns":
-            cut = _last_turns(template, settings, conversation) or cut
-        cut = cut.part(0, limit)
-        if settings.truncation == "drop":
-            chunk.dropped.append((f"longer than max_length = {limit}", place))
-            return []
-    if not supervised_tokens(cut):
-        reason = f"the answer starts after max_length = {limit}" if length > limit else "no loss"
-        chunk.dropped.append((reason, place))
-        return []
-    if length > limit:
-        lost = supervised_tokens(whole) - supervised_tokens(cut)
-        chunk.cut.append((place, length - len(cut.input_ids), lost))
-    return [cut]
+        fitted = _parts_of_text(whole, limit)
+    elif len(whole.input_ids) > limit:
+        fitted = [_shortened(template, settings, conversation, whole)]
+    else:
+        fitted = [whole]
+    if any(map(supervised_tokens, fitted)):
+        return fitted
+    if supervised_tokens(whole):
+        raise Unusable(f"the answer starts after max_length = {limit}")
+    raise Unusable("nothing in it is to be learned")
+
+
+def _parts_of_text(whole: Encoded, limit: int) -> list[Encoded]:
+    """Return a text in parts; none is a single token, as nothing can be learned of one."""
+    length = len(whole.input_ids)
+    cuts = list(range(limit, length, limit))
+    if cuts and cuts[-1] == length - 1:
+        cuts[-1] -= 1
+    return [whole.part(*ends) for ends in pairwise([0, *cuts, length])]
+
+
+def _shortened(
+    template: ChatTemplate, settings: Settings, conversation: Conversation, whole: Encoded
+) -> Encoded:
+    """Return what `truncation` leaves of a sample that is too long."""
+    length, limit = len(whole.input_ids), settings.max_length
+    if settings.truncation == "error":
+        raise RowError(
+            f"{length} tokens, and max_length is {limit}",
+            f"raise max_length (now {limit}), or set truncation: to right, left_turns or drop",
+        )
+    if settings.truncation == "drop":
+        raise Unusable(f"longer than max_length = {limit}")
+    last = None
+    if settings.truncation == "left_turns":
+        last = _last_turns(template, settings, conversation)
+    return last or whole.part(0, limit)
 
 
 def _last_turns(
     template: ChatTemplate, settings: Settings, conversation: Conversation
 ) -> Encoded | None:
-    """Return the sample of as many of the last turns as fit, or None if the last alone does not.
+    """Return the sample of as many of the last turns as fit, None if nothing in it is learned.
 
     A turn begins with what a user says; a system message stays.
     """
@@ -205,14 +234,14 @@ def _last_turns(
         text, spans = template.render_with_spans(rest, settings.loss_on)
         [encoded] = template.tokenise([text], [spans])
         if len(encoded.input_ids) <= settings.max_length:
-            return encoded
+            return encoded if supervised_tokens(encoded) else None
     return None
 
 
 def _group(source: dict[str, Any], row: Any, conversation: Conversation) -> str:
     """Return what a row is held out with: the value of a column, or what is asked first."""
     if source.get("group"):
-        return str(column(row, source["group"]))
+        return group_of(row, source["group"])
     return next(m["content"] for m in conversation.messages if m["role"] in ("user", "text"))
 
 

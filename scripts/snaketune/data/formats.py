@@ -9,39 +9,34 @@ import ast
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-Message = dict[str, Any]
-"""`role` (system, user, assistant, tool) and `content`; an answer may also have `tool_calls`, as
-chat templates take them, and `weight`: 0 leaves it out of the loss."""
+from snaketune.data.conversation import (
+    Conversation,
+    Message,
+    RowError,
+    Unsupported,
+    Unusable,
+    require_text,
+    with_system,
+)
 
 Parse = Callable[[Any], list["Conversation"]]
 
 
-class RowError(ValueError):
-    """A row of another shape than its format says."""
-
-
-class Unusable(Exception):
-    """A row that is not used; the reason has few forms, as the report counts them."""
-
-
-@dataclass
-class Conversation:
-    """Messages, and the functions that may be called in them (JSON schemas, or None)."""
-
-    messages: list[Message]
-    tools: list[Any] | None = None
-
-
 def alpaca(row: Any) -> list[Conversation]:
-    """Read `{"instruction": str, "input": str, "output": str}`, also with keys ending in _zh."""
+    """Read `{"instruction": str, "input": str, "output": str}`, also with keys ending in _zh.
+
+    LLaMA-Factory's `system` and `history`, a list of [question, answer], go before.
+    """
     suffix = "_zh" if isinstance(row, dict) and "instruction_zh" in row else ""
     instruction, more = _text(row, f"instruction{suffix}"), _optional(row, f"input{suffix}")
     question = f"{instruction}\n{more}" if more else instruction
-    return [_turn(question, _text(row, f"output{suffix}"))]
+    _refuse_media(row)
+    turns = [*_history(row), (question, _text(row, f"output{suffix}"))]
+    messages = [message for turn in turns for message in _turn(*turn).messages]
+    return [with_system(Conversation(messages), _optional(row, "system"))]
 
 
 def arxiv(row: Any) -> list[Conversation]:
@@ -73,14 +68,10 @@ def dolly(row: Any) -> list[Conversation]:
 def llava(row: Any) -> list[Conversation]:
     """Check `{"image": str, "conversations": [{"from": ..., "value": "<image>..."}, ...]}`."""
     _text(row, "image")
-    [conversation] = sharegpt(row)
-    images = sum(message["content"].count("<image>") for message in conversation.messages)
+    images = sum(message["content"].count("<image>") for message in _sharegpt_messages(row))
     if images != 1:
         raise RowError(f"expected <image> once, as there is one 'image'; found it {images} times")
-    raise RowError(
-        "the row is well formed, and rows with images cannot be trained on yet; "
-        "format: sharegpt trains on their text alone"
-    )
+    raise _unsupported_media("image")
 
 
 def moss(row: Any) -> list[Conversation]:
@@ -129,8 +120,7 @@ def oasst1_tree(row: Any) -> list[Conversation]:
     messages, node = [], _field(row, "prompt", dict)
     while node:
         messages.append(_message(_role(_text(node, "role")), _text(node, "text")))
-        replies = [reply for reply in node.get("replies") or [] if not reply.get("deleted")]
-        node = min(replies, key=_rank, default=None)
+        node = next(iter(_replies(node)), None)
     return [Conversation(messages)]
 
 
@@ -139,12 +129,7 @@ def oasst1_tree_all(row: Any) -> list[Conversation]:
 
     def paths(node: dict[str, Any]) -> Iterable[list[Message]]:
         own = _message(_role(_text(node, "role")), _text(node, "text"))
-        below = [
-            [own, *path]
-            for reply in sorted(node.get("replies") or [], key=_rank)
-            if not reply.get("deleted")
-            for path in paths(reply)
-        ]
+        below = [[own, *path] for reply in _replies(node) for path in paths(reply)]
         return below or [[own]]
 
     return [Conversation(path) for path in paths(_field(row, "prompt", dict)) if len(path) > 1]
@@ -154,14 +139,16 @@ def openai(row: Any) -> list[Conversation]:
     """Read `{"messages": [{"role": ..., "content": ...}, ...]}`, or the bare list.
 
     Also with `tools` (or the older `functions`), `tool_calls`, content in parts, the key
-    `conversation` (Agent-FLAN), and `loss` or `loss_weight` of single answers.
+    `conversation` (Agent-FLAN), `weight`, `loss` or `loss_weight` of single answers, and
+    InternLM2's `code_interpreter`.
     """
     if isinstance(row, list):
         row = {"messages": row}
-    key = "messages" if "messages" in _object(row, "messages") else "conversation"
-    items = _list(row, "messages" if key not in row else key)
-    tools = row.get("tools") or row.get("functions") or None
-    return [Conversation([_openai_message(item) for item in items], _parsed(tools, "tools"))]
+    agent_flan = "messages" not in _object(row, "messages") and "conversation" in row
+    items = _list(row, "conversation" if agent_flan else "messages")
+    messages = [_openai_message(item) for item in items]
+    _refuse_media(row)
+    return [Conversation(messages, _tools(row))]
 
 
 def openorca(row: Any) -> list[Conversation]:
@@ -176,31 +163,24 @@ def pair(row: Any) -> list[Conversation]:
         if isinstance(row, dict) and asked in row and answered in row:
             return [_turn(_text(row, asked), _text(row, answered))]
     wanted = "; ".join(f"{asked}, {answered}" for asked, answered in PAIRS)
-    raise RowError(f"expected one of these pairs of keys: {wanted}; {_what_it_has(row)}")
+    raise RowError(f"expected one of these pairs of keys: {wanted}; {what_it_has(row)}")
 
 
 def preference(row: Any) -> list[Conversation]:
     """Refuse `{"prompt": ..., "chosen": ..., "rejected": ...}`, saying what to do."""
     for key in ("chosen", "rejected"):
         _field(row, key, object)
-    raise RowError(
-        "a preference pair; training on preferences is not supported. To learn the chosen "
-        "answers: map: {user: prompt, assistant: chosen}"
+    raise Unsupported(
+        "a preference pair, and training on preferences is not supported",
+        "to learn the chosen answers, map: {user: prompt, assistant: chosen}",
     )
 
 
 def sharegpt(row: Any) -> list[Conversation]:
     """Read `{"conversations": [{"from": ..., "value": ...}, ...]}`, with function calls."""
-    messages: list[Message] = []
-    for turn in _list(row, "conversations"):
-        role, value = _text(turn, "from"), _text(turn, "value")
-        if role == "function_call":
-            calls = _calls(_parsed(value, "value"))
-            messages.append(_message("assistant", "") | {"tool_calls": calls})
-        else:
-            messages.append(_message(_role(role), value))
-    conversation = Conversation(messages, _parsed(row.get("tools") or None, "tools"))
-    return [with_system(conversation, _optional(row, "system"))]
+    messages = _sharegpt_messages(row)
+    _refuse_media(row)
+    return [with_system(Conversation(messages, _tools(row)), _optional(row, "system"))]
 
 
 def sql(row: Any) -> list[Conversation]:
@@ -221,9 +201,8 @@ def xtuner(row: Any) -> list[Conversation]:
     for index, turn in enumerate(_list(row, "conversation")):
         system = _optional(turn, "system") if index == 0 else ""
         messages += [_message("system", system)] if system else []
-        messages += _turn(_text(turn, "input"), _text(turn, "output")).messages
-        if turn.get("output_with_loss") is False:
-            messages[-1]["weight"] = 0.0
+        question, answer = _turn(_text(turn, "input"), _text(turn, "output")).messages
+        messages += [question, _weighed(answer, turn)]
     return [Conversation(messages)]
 
 
@@ -258,7 +237,7 @@ PAIRS = (
 )
 
 _IMPLIED = {
-    "alpaca": {"pair"},
+    "alpaca": {"pair", "text"},
     "sql": {"pair"},
     "openorca": {"pair"},
     "oasst1": {"text"},
@@ -271,12 +250,19 @@ _IMPLIED = {
 _OASST1_TURN = re.compile(r"(?<!\n#)(?<!\n##)### (Human|Assistant):")
 """A question may end in "C#", and the mark follows at once; "#### Human:" is a heading."""
 
-_PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _TAG = re.compile(r"^<\|[\w ]+\|>:?\s*|<eo\w+>\s*$")
 _THINK = re.compile(r"<\|startofthink\|>\s*```(?:JSON)?(.*?)```\s*<\|endofthink\|>", re.DOTALL)
 _EXEC = re.compile(
     r"<\|startofexec\|>\s*(?:```(?:JSON)?)?(.*?)(?:```)?\s*<\|endofexec\|>", re.DOTALL
 )
+_MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+_WEIGHTS = ("loss_weight", "weight", "loss", "output_with_loss")
+"""What an answer's weight is called: here, by OpenAI, by Agent-FLAN and by XTuner."""
+
+_TEXT_ALONE = "leave these rows out; or, to train on their text alone, what is not text in them"
+_LARGEST_WEIGHT = 3.4e38
+"""Weights are stored as float32."""
+
 _ROLES = {
     "system": "system",
     "human": "user",
@@ -325,113 +311,35 @@ def arxiv_filter(categories: list[str], start_date: str | None) -> Callable[[Any
     def keep(row: Any) -> bool:
         if wanted and not wanted & set(_text(row, "categories").split()):
             return False
-        return not start or date.fromisoformat(_text(row, "update_date")) >= start
+        return not start or _day(row, "update_date") >= start
 
     return keep
 
 
-def with_system(conversation: Conversation, system: str) -> Conversation:
-    """Put a system message, if any text is given, before a question that begins a conversation."""
-    if system and conversation.messages[:1] and conversation.messages[0]["role"] == "user":
-        conversation.messages.insert(0, _message("system", system))
-    return conversation
+def group_of(row: Any, key: str) -> str:
+    """Return a row's value in the column that `group:` names, as text."""
+    if not isinstance(row, dict) or row.get(key) is None:
+        raise RowError(
+            f"'{key}' is missing or null; {what_it_has(row)}",
+            f"name another column than `group: {key}`, or fill it in each row",
+        )
+    return require_text(str(row[key]))
 
 
-def fill(conversation: Conversation, values: dict[str, str]) -> Conversation:
-    """Replace `{{key}}` in every message by `values[key]`.
-
-    Raises:
-        RowError: `values` is not empty and lacks a key that the text names.
-    """
-    if not values:
-        return conversation
-
-    def value(match: re.Match[str]) -> str:
-        if match[1] not in values:
-            known = ", ".join(values)
-            raise RowError(f"the text names {match[0]}, but `vars` has only: {known}")
-        return values[match[1]]
-
-    messages = [
-        message | {"content": _PLACEHOLDER.sub(value, message["content"])}
-        for message in conversation.messages
-    ]
-    return Conversation(messages, conversation.tools)
-
-
-def trim(conversation: Conversation) -> Conversation:
-    """Join what a user says in a row, and drop what follows the last answer.
-
-    Raises:
-        RowError: A text holds half a character (a lone surrogate).
-        Unusable: There is no answer, a blank one, or roles follow that make no dialogue.
-    """
-    messages: list[Message] = []
-    for message in conversation.messages:
-        _require_text(message["content"])
-        if messages and message["role"] == messages[-1]["role"] == "user":
-            joined = f"{messages[-1]['content']}\n{message['content']}"
-            messages[-1] = messages[-1] | {"content": joined}
-        else:
-            messages.append(message)
-    while messages and messages[-1]["role"] not in ("assistant", "text"):
-        messages.pop()
-    _require_dialogue(messages)
-    return Conversation(messages, conversation.tools)
-
-
-def _require_dialogue(messages: list[Message]) -> None:
-    """Raise Unusable unless each message may follow the one before it."""
-    if not any(message["role"] in ("assistant", "text") for message in messages):
-        raise Unusable("no answer to learn from")
-    before = ""
-    for message in messages:
-        role = message["role"]
-        if before not in _MAY_FOLLOW[role]:
-            raise Unusable(_UNEXPECTED[role])
-        calls = message.get("tool_calls")
-        if role in ("assistant", "text") and not calls and not message["content"].strip():
-            raise Unusable("a blank answer")
-        asks_tool = role == "assistant" and (calls or _is_react(message["content"]))
-        before = "call" if asks_tool else role
-
-
-def _is_react(content: str) -> bool:
-    return "\nAction: " in content or "\nCommand: " in content
-
-
-_MAY_FOLLOW = {
-    "system": {""},
-    "user": {"", "system", "assistant", "call"},
-    "assistant": {"user", "tool"},
-    "tool": {"call", "tool"},
-    "text": {""},
-}
-_UNEXPECTED = {
-    "system": "a system message after the first",
-    "user": "a question in place of a tool's result",
-    "assistant": "an answer that nobody asked for",
-    "tool": "a tool's result without a call",
-    "text": "text beside messages",
-}
-
-
-def _require_text(content: str) -> None:
-    try:
-        content.encode()
-    except UnicodeEncodeError as error:
-        raise RowError(f"half a character, {error.object[error.start]!a}, is no text") from error
+def what_it_has(row: Any) -> str:
+    """Return what a row is, for a message: its keys, or its type."""
+    if not isinstance(row, dict):
+        return f"found {type(row).__name__}"
+    return f"the row has: {', '.join(map(str, row)) or 'nothing'}"
 
 
 def _fits(name: str, row: Any) -> bool:
-    if name == "preference":
-        return isinstance(row, dict) and {"chosen", "rejected"} <= row.keys()
-    if name == "llava":
-        return isinstance(row, dict) and {"image", "conversations"} <= row.keys()
     if name == "msagent" and "<|startofthink|>" not in str(row):
         return False
     try:
         FORMATS[name](row)
+    except Unsupported:
+        return True
     except (RowError, Unusable):
         return False
     return True
@@ -445,36 +353,87 @@ def _turn(question: str, answer: str) -> Conversation:
     return Conversation([_message("user", question), _message("assistant", answer)])
 
 
+def _history(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the earlier turns of an Alpaca row: (question, answer)."""
+    history = row.get("history") or []
+    for turn in _list({"history": history}, "history"):
+        texts = isinstance(turn, list) and all(isinstance(text, str) for text in turn)
+        if not texts or len(turn) != 2:
+            raise RowError(f"'history': expected [question, answer], found {turn!r}")
+    return [(question, answer) for question, answer in history]
+
+
+def _sharegpt_messages(row: Any) -> list[Message]:
+    messages = []
+    for turn in _list(row, "conversations"):
+        role, value = _text(turn, "from"), _text(turn, "value")
+        if role == "function_call":
+            calls = _calls(_parsed(value, "value"))
+            message = _message("assistant", "") | {"tool_calls": calls}
+        else:
+            message = _message(_role(role), value)
+        messages.append(_weighed(message, turn))
+    return messages
+
+
 def _openai_message(item: Any) -> Message:
     role, content = _role(_text(item, "role")), item.get("content")
-    calls = item.get("tool_calls") or item.get("function_call")
+    calls = _calls(item.get("tool_calls") or item.get("function_call") or [])
+    if code := _optional(item, "code_interpreter_call"):
+        calls.append(_call("code_interpreter", {"code": code}))
     if isinstance(content, list):
         content = "".join(_part(part) for part in content)
     if not isinstance(content, str) and not (content is None and calls):
         raise RowError(f"'content': expected a string, found {type(content).__name__}")
     message = _message(role, content or "")
     if calls:
-        message["tool_calls"] = _calls(calls)
-    weight = item.get("loss_weight", item.get("loss"))
-    if weight is not None:
-        message["weight"] = _weight(weight)
-    return message
+        message["tool_calls"] = calls
+    return _weighed(message, item)
 
 
 def _part(part: Any) -> str:
     if isinstance(part, str):
         return part
     if _text(part, "type") != "text":
-        raise RowError(f"'content': a part of type '{part['type']}' is no text")
+        raise Unsupported(f"'content': a part of type '{part['type']}' is no text", _TEXT_ALONE)
     return _text(part, "text")
 
 
-def _weight(value: Any) -> float:
+def _refuse_media(row: dict[str, Any]) -> None:
+    """Raise Unsupported for a row that is about pictures, films or sounds."""
+    given = next((key for key in _MEDIA if row.get(key)), None)
+    if given:
+        raise _unsupported_media(given)
+
+
+def _unsupported_media(key: str) -> Unsupported:
+    return Unsupported(
+        f"'{key}': rows with pictures, films or sounds cannot be trained on yet", _TEXT_ALONE
+    )
+
+
+def _weighed(message: Message, given: dict[str, Any]) -> Message:
+    """Return a message with the weight in the loss that its row gives it, if any."""
+    key = next((key for key in _WEIGHTS if given.get(key) is not None), None)
+    return message | {"weight": _weight(given, key)} if key else message
+
+
+def _weight(given: dict[str, Any], key: str) -> float:
+    value = given[key]
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return float(value.lower() == "true")
-    if isinstance(value, bool | int | float) and value >= 0:
+    if isinstance(value, bool | int | float) and 0 <= value <= _LARGEST_WEIGHT:
         return float(value)
-    raise RowError(f"'loss': expected true, false or a weight from 0, found {value!r}")
+    raise RowError(f"'{key}': expected true, false or a finite number from 0, found {value!r}")
+
+
+def _tools(row: dict[str, Any]) -> list[Any] | None:
+    """Return the functions that may be called; InternLM2 tells of its code interpreter apart."""
+    key = next((key for key in ("tools", "functions") if row.get(key)), None)
+    tools = _list({key: _parsed(row[key], key) or []}, key) if key else []
+    if told := _optional(row, "code_interpreter"):
+        tools = [*tools, {"name": "code_interpreter", "description": told}]
+    return tools or None
 
 
 def _calls(calls: Any) -> list[dict[str, Any]]:
@@ -484,9 +443,12 @@ def _calls(calls: Any) -> list[dict[str, Any]]:
         function = call.get("function", call) if isinstance(call, dict) else call
         name = _text(function, "name")
         given = function.get("arguments", function.get("parameters"))
-        arguments = _parsed(given, "arguments") or {}
-        result.append({"type": "function", "function": {"name": name, "arguments": arguments}})
+        result.append(_call(name, _parsed(given, "arguments") or {}))
     return result
+
+
+def _call(name: str, arguments: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 def _parsed(value: Any, key: str) -> Any:
@@ -495,7 +457,7 @@ def _parsed(value: Any, key: str) -> Any:
         return value
     try:
         return json.loads(value) if value.strip() else None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RowError(f"'{key}': not valid JSON: {error}") from error
 
 
@@ -503,11 +465,11 @@ def _literal(text: str) -> Any:
     """Parse JSON or a Python literal; nothing is evaluated."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise RowError("'conversations': a text that is no list of messages") from error
 
 
@@ -538,6 +500,13 @@ def _untagged(text: str) -> str:
     return _TAG.sub("", text.strip()).strip()
 
 
+def _replies(node: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what was replied to a message of a tree and not deleted, the best first."""
+    replies = _list({"replies": node.get("replies") or []}, "replies")
+    kept = [reply for reply in replies if not _object(reply, "text").get("deleted")]
+    return sorted(kept, key=_rank)
+
+
 def _rank(reply: dict[str, Any]) -> int:
     rank = reply.get("rank")
     return rank if isinstance(rank, int) else 10**6
@@ -547,11 +516,6 @@ def _role(name: str) -> str:
     if name not in _ROLES:
         raise RowError(f"'role': expected one of {', '.join(_ROLES)}, found '{name}'")
     return _ROLES[name]
-
-
-def column(row: Any, key: str) -> Any:
-    """Return what a row has under a key, of any type."""
-    return _field(row, key, object)
 
 
 def _text(row: Any, key: str) -> str:
@@ -564,6 +528,13 @@ def _optional(row: Any, key: str) -> str:
     if value is not None and not isinstance(value, str):
         raise RowError(f"'{key}': expected a string, found {type(value).__name__}")
     return value or ""
+
+
+def _day(row: Any, key: str) -> date:
+    try:
+        return date.fromisoformat(_text(row, key))
+    except ValueError as error:
+        raise RowError(f"'{key}': expected a day as 2020-01-31, found {row[key]!r}") from error
 
 
 def _list(row: Any, key: str) -> list[Any]:
@@ -579,14 +550,8 @@ def _object(row: Any, key: str) -> dict[str, Any]:
 def _field(row: Any, key: str, kind: Any) -> Any:
     """Return `row[key]`, or say which type was expected and what was found."""
     if key not in _object(row, key):
-        raise RowError(f"'{key}' is missing; {_what_it_has(row)}")
+        raise RowError(f"'{key}' is missing; {what_it_has(row)}")
     if not isinstance(row[key], kind):
         name = {str: "a string", list: "a list", dict: "an object"}[kind]
         raise RowError(f"'{key}': expected {name}, found {type(row[key]).__name__}")
     return row[key]
-
-
-def _what_it_has(row: Any) -> str:
-    if not isinstance(row, dict):
-        return f"found {type(row).__name__}"
-    return f"the row has: {', '.join(map(str, row)) or 'nothing'}"

@@ -164,6 +164,6 @@ CHATML = (
 NAMED_TEMPLATES = {"chatml": CHATML} | {name: turn.jinja() for name, turn in XTUNER.items()}
 
 END_TOKENS = {"chatml": "<|im_end|>"} | {
-    name: turn.suffix for name, turn in XTUNER.items() if turn.suffix_is_end
+    name: turn.suffix for name, turn in XTUNER.items() if turn.suffix
 }
 """What must be one token of the tokenizer, or an answer could never end."""

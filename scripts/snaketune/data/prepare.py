@@ -2,21 +2,20 @@
 
 import hashlib
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from snaketune.data.encoding import Chunk, Encoder, Settings, conversations
-from snaketune.data.formats import FORMATS, recognise
+from snaketune.data.encoding import Encoder, Mistake, Settings, conversations
+from snaketune.data.formats import FORMATS, recognise, what_it_has
 from snaketune.data.packing import concatenate_and_cut, pack
 from snaketune.data.progress import watching
 from snaketune.data.reading import Row, read_rows
-from snaketune.data.report import SHOWN, summarise
+from snaketune.data.report import LISTED, SourceRows, Split, summarise
 from snaketune.data.storage import (
     PackTable,
     Samples,
@@ -36,73 +35,6 @@ FILES = ("samples.arrow", "train.arrow", "heldout.arrow")
 
 LOOKED_AT = 20
 """Rows that `format: auto` looks at."""
-
-
-@dataclass
-class Tally:
-    """How often something happened, and the first places."""
-
-    count: int = 0
-    first: list[str] = field(default_factory=list)
-
-    def add(self, place: str) -> None:
-        """Count one more."""
-        self.count += 1
-        if len(self.first) < SHOWN:
-            self.first.append(place)
-
-
-@dataclass
-class SourceRows:
-    """What one source gave: which samples, and what became of the rest.
-
-    Attributes:
-        samples: Their numbers in samples.arrow.
-        groups: For each sample a digest of what it is held out with, uint64, chunk by chunk.
-        texts: For each sample a digest of its tokens, likewise.
-        dropped: Conversations left out, by reason.
-        unanswered: Conversations whose end, what follows the last answer, is left out.
-        truncated: Samples that were too long.
-    """
-
-    label: str
-    format: str
-    samples: range = range(0)
-    groups: list[np.ndarray] = field(default_factory=list)
-    texts: list[np.ndarray] = field(default_factory=list)
-    rows_read: int = 0
-    dropped: defaultdict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
-    unanswered: Tally = field(default_factory=Tally)
-    truncated: Tally = field(default_factory=Tally)
-    tokens_cut: int = 0
-    answers_cut: int = 0
-
-    def add(self, chunk: Chunk) -> None:
-        """Take note of a chunk."""
-        self.rows_read += chunk.rows
-        self.groups.append(np.array(chunk.groups, np.uint64))
-        self.texts.append(np.array(chunk.texts, np.uint64))
-        for reason, place in chunk.dropped:
-            self.dropped[reason].add(place)
-        for place in chunk.unanswered:
-            self.unanswered.add(place)
-        for place, _, _ in chunk.cut:
-            self.truncated.add(place)
-        self.tokens_cut += sum(tokens for _, tokens, _ in chunk.cut)
-        self.answers_cut += sum(lost > 0 for _, _, lost in chunk.cut)
-
-
-@dataclass(frozen=True)
-class Split:
-    """One source's samples by their use: numbers in samples.arrow, int64.
-
-    `train` has those of an epoch, with repeats if the source has a weight above one.
-    `duplicates` counts the samples that an earlier one equals token by token.
-    """
-
-    train: np.ndarray
-    heldout: np.ndarray
-    duplicates: int
 
 
 def prepare(spec: dict[str, Any], base: Path, output: Path, workers: int = 1) -> dict[str, Any]:
@@ -140,8 +72,7 @@ def prepare(spec: dict[str, Any], base: Path, output: Path, workers: int = 1) ->
     packs = _packs(train, sizes, samples, spec)
     _write(output / "train.arrow", packs, sizes, samples)
     _write(output / "heldout.arrow", _packs(heldout, sizes, samples, spec), sizes, samples)
-    shown = [samples[number] for number in train[:SHOWN].tolist()]
-    report = summarise(spec, template, sources, splits, sizes, packs, shown, special)
+    report = summarise(spec, template, sources, splits, sizes, packs, samples, special)
     write_json(output / "report.json", report)
     write_json(output / "data.json", _manifest(output, template, spec, report))
     return report
@@ -167,7 +98,7 @@ def first_mistakes(source: dict[str, Any]) -> list[str]:
         found = conversations(source, list(islice(read_rows(Path(source["path"])), LOOKED_AT)))
     except UserError as error:
         return [str(error).splitlines()[0]]
-    return found.mistakes
+    return [mistake.told for mistake in found.mistakes]
 
 
 def heldout_groups(groups: Sequence[int] | np.ndarray, share: float) -> np.ndarray:
@@ -203,7 +134,7 @@ def _encode(
         for chunk in encoder.chunks(source, rows):
             result.add(chunk)
             if chunk.mistakes:
-                raise UserError(_wrong_shape(source, chunk.mistakes, result.rows_read))
+                raise UserError(_wrong_rows(source, chunk.mistakes, result.rows_read))
             writer.write(chunk.samples)
             for name, token in tokens.items():
                 special[name] += int(np.count_nonzero(chunk.samples.input_ids == token))
@@ -223,16 +154,25 @@ def _recognised(source: dict[str, Any]) -> dict[str, Any]:
         return source | {"format": "map"}
     if source["format"] != "auto":
         return source
-    path = Path(source["path"])
-    fitting = recognise(row.value for row in islice(read_rows(path), LOOKED_AT))
+    rows = list(islice(read_rows(Path(source["path"])), LOOKED_AT))
+    fitting = recognise(row.value for row in rows)
     if len(fitting) != 1:
         found = f"the formats {', '.join(fitting)}" if fitting else "no format"
+        odd = _first_in_doubt(rows)
         raise UserError(
-            f"{path}: its first rows fit {found}, so `format: auto` cannot tell.\n"
+            f"{odd.place}: the rows up to here fit {found}, so `format: auto` cannot tell; "
+            f"{what_it_has(odd.value)}.\n"
             "  Fix: set `format:`, or name the columns: map: {user: ..., assistant: ...}"
         )
     log.info("%s: the rows are in format %s", source["label"], fitting[0])
     return source | {"format": fitting[0]}
+
+
+def _first_in_doubt(rows: Sequence[Row]) -> Row:
+    """Return the row that leaves no format for those up to it, or the last if several are left."""
+    values = [row.value for row in rows]
+    without = (index for index in range(len(rows)) if not recognise(values[: index + 1]))
+    return rows[next(without, -1)]
 
 
 def _splits(spec: dict[str, Any], sources: Sequence[SourceRows]) -> list[Split]:
@@ -307,14 +247,16 @@ def _common_system(sources: Sequence[dict[str, Any]]) -> str:
     return given.pop() if len(given) == 1 else ""
 
 
-def _wrong_shape(source: dict[str, Any], mistakes: list[str], total: int) -> str:
-    listed = "\n  ".join(mistakes[:SHOWN])
-    more = f"\n  ... and {len(mistakes) - SHOWN} more" if len(mistakes) > SHOWN else ""
+def _wrong_rows(source: dict[str, Any], mistakes: list[Mistake], total: int) -> str:
+    listed = "".join(f"\n  {mistake.told}" for mistake in mistakes[:LISTED])
+    more = f"\n  ... and {len(mistakes) - LISTED} more" if len(mistakes) > LISTED else ""
+    usual = f"correct the rows, or set the `format:` they are in ({', '.join(FORMATS)})"
+    if source.get("map"):
+        usual = "correct the rows, or the columns that `map:` names"
+    fixes = dict.fromkeys(mistake.fix or usual for mistake in mistakes[:LISTED])
     return (
-        f"{len(mistakes)} of the first {total} rows cannot be used as '{source['format']}':\n"
-        f"  {listed}{more}\n"
-        f"  Fix: correct the rows, or set the `format:` they are in ({', '.join(FORMATS)}); if a "
-        "template refuses them, name another, e.g. template: chatml"
+        f"{len(mistakes)} of the first {total} rows cannot be used as '{source['format']}':"
+        f"{listed}{more}" + "".join(f"\n  Fix: {fix}." for fix in fixes)
     )
 
 
@@ -327,8 +269,17 @@ def _require_supervision(train: np.ndarray, sources: list[SourceRows], max_lengt
     told = "; ".join(f"{count} rows: {reason}" for reason, count in reasons.items())
     raise UserError(
         f"no row has a token to learn from ({told or 'none is left after weighting'}).\n"
-        f"  Fix: raise max_length (now {max_length}), or check that the rows hold answers."
+        f"  Fix: {_remedy(reasons, max_length)}."
     )
+
+
+def _remedy(reasons: Collection[str], max_length: int) -> str:
+    """Return what to do about rows that were all dropped."""
+    if not reasons:
+        return "raise the sources' `weight`"
+    if any("max_length" in reason for reason in reasons):
+        return f"raise max_length (now {max_length})"
+    return "give it rows with answers to learn, and a `filter` that keeps some"
 
 
 def _require_context(base: Path, max_length: int) -> None:

@@ -1,6 +1,5 @@
 """The data report for people, as text and as a page, with what training will come to."""
 
-import re
 from functools import partial
 from typing import Any
 
@@ -42,7 +41,7 @@ def report_text(report: dict[str, Any]) -> str:
         "What the model learns from stands between ⟦ and ⟧:",
     ]
     for sample in report["samples"]:
-        lines += ["", sample.rstrip()]
+        lines += ["", f"{sample['source']}:", _bracketed(sample["parts"]).rstrip()]
     return "\n".join(lines) + "\n"
 
 
@@ -51,19 +50,12 @@ def report_html(name: str, report: dict[str, Any]) -> str:
     edges, heights = report["histogram"]["edges"], report["histogram"]["samples"]
     bars = partial(Axes.stairs, values=heights, edges=edges, fill=True, color=LINE)
     histogram = plot("lengths", "tokens", "samples", bars)
-    samples = [
-        [(text, bool(number % 2)) for number, text in enumerate(re.split("[⟦⟧]", sample))]
-        for sample in report["samples"]
-    ]
     losses = [loss for source in report["sources"] for loss in _losses(source)]
-    return render(
-        "data/report.html.jinja",
-        name,
-        report=report,
-        histogram=histogram,
-        samples=samples,
-        losses=losses,
-    )
+    return render("data/report.html.jinja", name, report=report, histogram=histogram, losses=losses)
+
+
+def _bracketed(parts: list[dict[str, Any]]) -> str:
+    return "".join(f"⟦{part['text']}⟧" if part["learned"] else part["text"] for part in parts)
 
 
 def _losses(source: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
@@ -73,7 +65,7 @@ def _losses(source: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
         (name, f"{dropped['samples']:,} dropped: {reason}", dropped["first"])
         for reason, dropped in source["dropped"].items()
     ]
-    rest = source.get("unanswered", {"samples": 0})
+    rest = source["unanswered"]
     if rest["samples"]:
         what = f"{rest['samples']:,} lose what follows their last answer, as nobody answers it"
         losses.append((name, what, rest["first"]))

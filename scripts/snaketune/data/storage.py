@@ -93,7 +93,7 @@ class Packs(Sequence[Pack]):
 
 
 class Sizes(NamedTuple):
-    """For each sample its tokens, those that carry loss, and the sum of their weights."""
+    """For each sample its tokens and those that carry loss, int32; the weights' sum, float64."""
 
     lengths: np.ndarray
     supervised: np.ndarray
@@ -102,18 +102,12 @@ class Sizes(NamedTuple):
 
 @dataclass(frozen=True)
 class Columns:
-    """Many samples as flat arrays, quick to hand from process to process.
-
-    `lengths` and `supervised` (int32) are the tokens of each sample, and those that carry loss;
-    `loss_weight` (float64) the sum of their weights.
-    """
+    """Many samples as flat arrays, quick to hand from process to process."""
 
     input_ids: np.ndarray
     labels: np.ndarray
     weights: np.ndarray | None
-    lengths: np.ndarray
-    supervised: np.ndarray
-    loss_weight: np.ndarray
+    sizes: Sizes
 
     @staticmethod
     def of(samples: Sequence[Encoded]) -> "Columns":
@@ -126,14 +120,13 @@ class Columns:
         counted = labels != IGNORE
         counted[firsts] = False
         weighed = counted if weights is None else weights * counted
-        return Columns(
-            np.concatenate([sample.input_ids for sample in samples] or nothing),
-            labels,
-            weights,
+        sizes = Sizes(
             lengths,
             np.add.reduceat(counted, firsts, dtype=np.int32),
             np.add.reduceat(weighed, firsts, dtype=np.float64),
         )
+        ids = np.concatenate([sample.input_ids for sample in samples] or nothing)
+        return Columns(ids, labels, weights, sizes)
 
 
 class SampleWriter:
@@ -141,30 +134,26 @@ class SampleWriter:
 
     def __init__(self, writer: pa.ipc.RecordBatchFileWriter) -> None:
         self._writer = writer
-        self._sizes: dict[str, list[np.ndarray]] = {name: [] for name in Sizes.__annotations__}
+        self._sizes = [Columns.of([]).sizes]
         self.count = 0
 
     def write(self, columns: Columns) -> None:
         """Append samples."""
-        offsets = np.concatenate([[0], np.cumsum(columns.lengths)]).astype(np.int32)
+        count, lengths = len(columns.sizes.lengths), columns.sizes.lengths
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
         lists = [
-            pa.nulls(len(columns.lengths), kind.type)
+            pa.nulls(count, _WEIGHTS)
             if values is None
-            else pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
-            for kind in _SAMPLES
-            for values in [getattr(columns, kind.name)]
+            else pa.ListArray.from_arrays(offsets, pa.array(values))
+            for values in (columns.input_ids, columns.labels, columns.weights)
         ]
         self._writer.write_batch(pa.record_batch(lists, schema=_SAMPLES))
-        for name, arrays in self._sizes.items():
-            arrays.append(getattr(columns, name))
-        self.count += len(columns.lengths)
+        self._sizes.append(columns.sizes)
+        self.count += count
 
     def sizes(self) -> Sizes:
         """Return the sizes of all samples so far."""
-        empty = Columns.of([])
-        return Sizes(
-            *(np.concatenate([getattr(empty, name), *each]) for name, each in self._sizes.items())
-        )
+        return Sizes(*map(np.concatenate, zip(*self._sizes, strict=True)))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Encoding, Tokenizer
 
-from snaketune.data.formats import Conversation, Message, RowError
+from snaketune.data.conversation import Conversation, Message, RowError
 from snaketune.data.named_templates import END_TOKENS, NAMED_TEMPLATES
 from snaketune.errors import UserError
 
@@ -22,7 +22,10 @@ IGNORE = -100
 
 
 class Span(NamedTuple):
-    """The first character that is learned, the one after the last, and how much it counts."""
+    """The first character that is learned, the one after the last, and how much it counts.
+
+    A weight of 0 takes back what an earlier span has.
+    """
 
     begin: int
     end: int
@@ -99,8 +102,9 @@ class ChatTemplate:
                 bos_token=self._token("bos_token"),
                 eos_token=self._token("eos_token"),
             )
-        except jinja2.TemplateError as error:
-            raise RowError(f"template '{self.name}' refuses a conversation: {error}") from error
+        except Exception as error:  # a template is a program, and may stumble over any value
+            message = f"template '{self.name}' refuses a conversation: {error}"
+            raise RowError(message, _OTHER_TEMPLATE) from error
 
     def tokenise(self, texts: list[str], spans: list[list[Span]]) -> Iterator[Encoded]:
         """Yield ids and labels of each text, tokenised in one batched call.
@@ -112,11 +116,11 @@ class ChatTemplate:
         for encoding, supervised in zip(encodings, spans, strict=True):
             ids = np.array(encoding.ids, np.int32)
             labels = np.full_like(ids, IGNORE)
-            same = all(span.weight == 1 for span in supervised)
+            same = all(span.weight in (0, 1) for span in supervised)
             weights = None if same else np.zeros(len(ids), np.float32)
             for begin, end, weight in supervised:
                 part = slice(_first_token(encoding, begin), _first_token(encoding, end))
-                labels[part] = ids[part]
+                labels[part] = ids[part] if weight else IGNORE
                 if weights is not None:
                     weights[part] = weight
             yield Encoded(ids, labels, weights)
@@ -157,7 +161,8 @@ class ChatTemplate:
         roles; where a text is not that, answers are found by rendering the turns before them.
 
         Args:
-            loss_on: `assistant` for every answer, `last_turn` for the last, `all` for everything.
+            loss_on: `assistant` for every answer, `last_turn` for the last, `all` for everything;
+                an answer counts by its weight in each of them.
 
         Raises:
             RowError: The template refuses the conversation, or hides where its answers are.
@@ -168,13 +173,11 @@ class ChatTemplate:
             return text, [Span(0, len(text))]
         text = self.render(messages, tools=tools)
         if loss_on == "all":
-            return text, [Span(0, len(text))]
-        plain = not tools and not any("tool_calls" in message for message in messages)
-        spans = self._match(text, messages) if plain else None
-        if spans is None:
-            spans = self._spans_by_prefix(text, messages, tools)
-        spans = spans[-1:] if loss_on == "last_turn" else spans
-        return text, [span for span in spans if span.weight]
+            weighed = any("weight" in message for message in messages)
+            answers = self._answers(text, messages, tools) if weighed else []
+            return text, [Span(0, len(text)), *answers]
+        answers = self._answers(text, messages, tools)
+        return text, answers[-1:] if loss_on == "last_turn" else answers
 
     def _with_calls_shown(self, conversation: Conversation) -> tuple[list[Message], Any]:
         """Write calls and tools out as text for a template that leaves them out."""
@@ -206,6 +209,12 @@ class ChatTemplate:
         except RowError:
             return False
         return "snaketune_probe" in text and "snaketune_call" in text
+
+    def _answers(self, text: str, messages: list[Message], tools: Any) -> list[Span]:
+        """Return the span of each answer in a rendered text."""
+        plain = not tools and not any("tool_calls" in message for message in messages)
+        spans = self._match(text, messages) if plain else None
+        return self._spans_by_prefix(text, messages, tools) if spans is None else spans
 
     def _match(self, text: str, messages: list[Message]) -> list[Span] | None:
         """Return the spans of the answers in a text of fixed parts and contents, else None."""
@@ -270,7 +279,8 @@ class ChatTemplate:
             if end <= len(before) or not text.startswith(after[:end]) or after.find(before):
                 raise RowError(
                     f"template '{self.name}' renders earlier turns differently once later ones "
-                    "follow, so the answers cannot be told from the prompt"
+                    "follow, so the answers cannot be told from the prompt",
+                    _OTHER_TEMPLATE,
                 )
             spans.append(Span(len(before), end, message.get("weight", 1.0)))
         return spans
@@ -334,6 +344,8 @@ def _environment() -> ImmutableSandboxedEnvironment:
     environment.globals["raise_exception"] = fail
     return environment
 
+
+_OTHER_TEMPLATE = "correct the rows, or name another template, e.g. template: chatml"
 
 _PLACEHOLDER = re.compile("\ue000(\\d+)\ue001")
 """Private-use characters: no template looks for them, and none trims them."""

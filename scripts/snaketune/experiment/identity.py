@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from snaketune.experiment.load import Experiment
 
-DATA_VERSION = 1
+DATA_VERSION = 2
 """Raise it when the data code makes other tokens, labels or packs of the same rows."""
 
 TRAIN_VERSION = 2
