@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -89,12 +90,18 @@ def load_model(
         trust_remote_code=False,
         use_safetensors=True,
     )
+    _keep_differentiable(model)
+    return model
+
+
+def _keep_differentiable(model: Any) -> None:
+    """Stop bitsandbytes from packing 4-bit layers for inference when a CPU model first answers.
+
+    No gradient flows through that form, and training would go on without a word (0.50).
+    """
     for layer in model.modules():
         if hasattr(layer, "support_avx512bf16_for_cpu"):
-            # after an answer, bitsandbytes would keep its 4-bit layers in a form for inference on
-            # a CPU, through which no gradient flows
             layer.support_avx512bf16_for_cpu = False
-    return model
 
 
 def _bitsandbytes(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:

@@ -96,7 +96,11 @@ def _has_plain_head(causal: Any) -> bool:
     head = causal.get_output_embeddings()
     plain = type(head) is torch.nn.Linear and head.bias is None
     split = hasattr(head.weight, "ds_id")  # over processes, by ZeRO stage 3
-    return plain and not split and all(getattr(causal.config, key, None) in (None, 1.0) for key in _SCALED)
+    return (
+        plain
+        and not split
+        and all(getattr(causal.config, key, None) in (None, 1.0) for key in _SCALED)
+    )
 
 
 def _in_dtype(hidden: torch.Tensor, head: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
