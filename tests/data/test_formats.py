@@ -364,7 +364,7 @@ def test_functions_and_the_code_interpreter_are_the_tools():
     row = {"messages": chat("Q", "A"), "functions": [function], "code_interpreter": "A notebook."}
     [conversation] = FORMATS["openai"](row)
     notebook = {"name": "code_interpreter", "description": "A notebook."}
-    assert conversation.tools == [function, notebook]
+    assert conversation.tools == [{"type": "function", "function": f} for f in (function, notebook)]
 
 
 @pytest.mark.parametrize(("name", "row", "words"), BAD)

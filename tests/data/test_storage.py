@@ -16,7 +16,7 @@ def write_samples(folder, *chunks):
     with writing_samples(folder / "samples.arrow") as writer:
         for chunk in chunks:
             samples = [Encoded(*(np.array(part, np.int32) for part in one)) for one in chunk]
-            writer.write(Columns.of(samples))
+            writer.write(Columns.of(samples, [f"rows:{n}" for n in range(len(samples))]))
     return writer
 
 

@@ -64,7 +64,7 @@ class Chunk:
     """
 
     rows: int
-    samples: Columns = field(default_factory=lambda: Columns.of([]))
+    samples: Columns = field(default_factory=lambda: Columns.of([], []))
     groups: list[int] = field(default_factory=list)
     texts: list[int] = field(default_factory=list)
     dropped: list[tuple[str, str]] = field(default_factory=list)
@@ -106,6 +106,7 @@ def encode_rows(
             texts.append(text)
             spans.append(learned)
     samples: list[Encoded] = []
+    places: list[str] = []
     encoded = template.tokenise(texts, spans)
     for whole, (conversation, place, group) in zip(encoded, said, strict=True):
         with chunk.noting(place):
@@ -115,9 +116,10 @@ def encode_rows(
                 unlearned = supervised_tokens(whole) - sum(map(supervised_tokens, fitted))
                 chunk.cut.append((place, lost, unlearned))
             samples += fitted
+            places += [place] * len(fitted)
             chunk.groups += [_digest(group.encode())] * len(fitted)
             chunk.texts += [_digest(part.input_ids.tobytes()) for part in fitted]
-    chunk.samples = Columns.of(samples)
+    chunk.samples = Columns.of(samples, places)
     return chunk
 
 

@@ -433,7 +433,13 @@ def _tools(row: dict[str, Any]) -> list[Any] | None:
     tools = _list({key: _parsed(row[key], key) or []}, key) if key else []
     if told := _optional(row, "code_interpreter"):
         tools = [*tools, {"name": "code_interpreter", "description": told}]
-    return tools or None
+    return [_wrapped(tool) for tool in tools] or None
+
+
+def _wrapped(tool: Any) -> Any:
+    """Return a function as chat templates take it: `{"type": "function", "function": {...}}`."""
+    bare = isinstance(tool, dict) and "name" in tool and "function" not in tool
+    return {"type": "function", "function": tool} if bare else tool
 
 
 def _calls(calls: Any) -> list[dict[str, Any]]:

@@ -20,7 +20,9 @@ from snaketune.files import atomic_file
 
 _TOKENS = pa.list_(pa.int32())
 _WEIGHTS = pa.list_(pa.float32())
-_SAMPLES = pa.schema([("input_ids", _TOKENS), ("labels", _TOKENS), ("weights", _WEIGHTS)])
+_SAMPLES = pa.schema(
+    [("input_ids", _TOKENS), ("labels", _TOKENS), ("weights", _WEIGHTS), ("place", pa.string())]
+)
 _PACKS = pa.schema(
     [("samples", _TOKENS), ("starts", _TOKENS), ("stops", _TOKENS), ("loss_weight", pa.float64())]
 )
@@ -52,9 +54,14 @@ class Samples:
 
     def __getitem__(self, index: int) -> Encoded:
         """Return a sample without copying it."""
-        ids, labels, weights = (self._table.column(name)[index].values for name in _SAMPLES.names)
+        columns = (self._table.column(name) for name in _SAMPLES.names[:3])
+        ids, labels, weights = (column[index].values for column in columns)
         counted = None if weights is None else weights.to_numpy()
         return Encoded(ids.to_numpy(), labels.to_numpy(), counted)
+
+    def place(self, index: int) -> str:
+        """Return where a sample's row stands, as file:line."""
+        return self._table.column("place")[index].as_py()
 
 
 class Packs(Sequence[Pack]):
@@ -81,6 +88,11 @@ class Packs(Sequence[Pack]):
         ids = np.concatenate([part.input_ids for part in parts])
         return Pack(ids, labels, lengths, _joined_weights(parts))
 
+    def places(self, index: int) -> list[str]:
+        """Return where the rows in a pack stand, as file:line."""
+        samples = self._table.column("samples")[index].as_py()
+        return list(dict.fromkeys(map(self._samples.place, samples)))
+
     def most_tokens(self) -> int:
         """Return the tokens of the longest pack."""
         columns = (self._table.column(name).combine_chunks() for name in ("starts", "stops"))
@@ -102,15 +114,16 @@ class Sizes(NamedTuple):
 
 @dataclass(frozen=True)
 class Columns:
-    """Many samples as flat arrays, quick to hand from process to process."""
+    """Many samples as flat arrays, quick to hand from process to process, and their places."""
 
     input_ids: np.ndarray
     labels: np.ndarray
     weights: np.ndarray | None
     sizes: Sizes
+    places: Sequence[str]
 
     @staticmethod
-    def of(samples: Sequence[Encoded]) -> "Columns":
+    def of(samples: Sequence[Encoded], places: Sequence[str]) -> "Columns":
         """Put samples one after the other."""
         nothing = [np.zeros(0, np.int32)]
         labels = np.concatenate([sample.labels for sample in samples] or nothing)
@@ -126,7 +139,7 @@ class Columns:
             np.add.reduceat(weighed, firsts, dtype=np.float64),
         )
         ids = np.concatenate([sample.input_ids for sample in samples] or nothing)
-        return Columns(ids, labels, weights, sizes)
+        return Columns(ids, labels, weights, sizes, places)
 
 
 class SampleWriter:
@@ -134,7 +147,7 @@ class SampleWriter:
 
     def __init__(self, writer: pa.ipc.RecordBatchFileWriter) -> None:
         self._writer = writer
-        self._sizes = [Columns.of([]).sizes]
+        self._sizes = [Columns.of([], []).sizes]
         self.count = 0
 
     def write(self, columns: Columns) -> None:
@@ -147,7 +160,8 @@ class SampleWriter:
             else pa.ListArray.from_arrays(offsets, pa.array(values))
             for values in (columns.input_ids, columns.labels, columns.weights)
         ]
-        self._writer.write_batch(pa.record_batch(lists, schema=_SAMPLES))
+        places = pa.array(columns.places, pa.string())
+        self._writer.write_batch(pa.record_batch([*lists, places], schema=_SAMPLES))
         self._sizes.append(columns.sizes)
         self.count += count
 

@@ -54,6 +54,10 @@ class Batches:
         """Return the sum of the tokens' loss weights in some iterations, over all processes."""
         return float(sum(self._weights[self.indices(i)].sum() for i in iterations))
 
+    def places(self, iteration: int) -> list[str]:
+        """Return where the rows of an iteration stand, as file:line, over all processes."""
+        return [place for index in self.indices(iteration) for place in self.packs.places(index)]
+
     def most_tokens(self) -> int:
         """Return the tokens of the largest micro-batch that a process could get."""
         return min(self.size // self.processes, len(self.packs)) * self.packs.most_tokens()

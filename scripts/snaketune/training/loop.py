@@ -147,7 +147,7 @@ class Trainer:
         counts = torch.tensor([batch.input_ids.numel(), len(batch.targets)], device=self.where)
         tokens, supervised = processes.add(counts).tolist()
         total_loss = processes.add(loss.detach()).item()
-        self._require_finite(iteration, total_loss, grad_norm or 0.0)
+        self._require_finite(iteration, total_loss, grad_norm)
         self._update_loss.append(total_loss)
         seconds = time.perf_counter() - started
         row = {
@@ -173,15 +173,28 @@ class Trainer:
             self._mark_update(iteration)
         return row
 
-    def _require_finite(self, iteration: int, loss: float, grad_norm: float) -> None:
-        """Stop a diverged run before its weights are saved over good ones."""
-        if math.isfinite(loss) and math.isfinite(grad_norm):
+    def _require_finite(self, iteration: int, loss: float, grad_norm: float | None) -> None:
+        """Stop a diverged run before its weights are saved over good ones.
+
+        Raises:
+            UserError: The loss or the gradient is no number; names the rows and the way back.
+        """
+        if math.isfinite(loss) and math.isfinite(grad_norm or 0.0):
+            if loss == 0 or grad_norm == 0:
+                zero = "loss" if loss == 0 else "gradient"
+                log.warning(
+                    "the %s is exactly 0 at iteration %d: nothing is learned", zero, iteration
+                )
             return
         good = next(iter(self.folder.checkpoints().values()), None)
+        places = self.batches.places(iteration)
+        more = f" and {len(places) - 5} more" if len(places) > 5 else ""
         raise UserError(
-            f"training diverged at iteration {iteration}: loss {loss}, gradient norm {grad_norm}. "
-            f"The last good checkpoint is {good or 'none'}.\n"
-            "  Fix: lower train.lr, or raise train.warmup_ratio, and run again."
+            f"training diverged at iteration {iteration}: loss {loss}, gradient norm {grad_norm}.\n"
+            f"  Its rows: {', '.join(places[:5])}{more}.\n"
+            f"  The last good checkpoint is {good or 'none'}.\n"
+            "  Fix: lower train.lr, or raise train.warmup_ratio, and run again; look at these rows "
+            "if it happens at the first iterations."
         )
 
     def _finish_update(self, update: range) -> float:
