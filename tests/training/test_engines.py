@@ -1,30 +1,44 @@
 """Engines change how an update is computed, never what it is.
 
-ZeRO-2 runs in processes of their own, as a process group cannot be left again.
+They run in processes of their own, as a process group cannot be left again.
 """
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from snaketune.errors import UserError
+from snaketune.experiment.schema import Train
 from snaketune.files import read_json
+from snaketune.training import processes
+from snaketune.training.engine import deepspeed_config
 from tiny_run import Run
 
-SETTINGS = {"lr": 1e-2, "keep": 9, "method": {"dropout": 0.0}}
-TWO_DEVICES = """
-import runpy, sys, torch
-torch.cuda.device_count = lambda: 2
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-"""What makes train.py start two processes, on a machine without GPUs."""
+SETTINGS = {"lr": 1e-2, "keep": 9}
+METHODS = {
+    "lora": {"dropout": 0.0},
+    "qlora": {"name": "qlora", "dropout": 0.0},
+    "full": {"name": "full"},
+}
+ENGINES = {
+    1: ["zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"],
+    2: ["none", "zero1", "zero2", "zero3"],
+}
+"""What `train.deepspeed` says, by the number of processes."""
+
+RUNS = [(m, engine, count) for count, names in ENGINES.items() for engine in names for m in METHODS]
+INTERRUPTED = 7
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +57,92 @@ def command(repository, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def zero2(base, data, command, tmp_path_factory):
-    """A run with ZeRO-2 in one process, from start to end."""
-    done = Run(tmp_path_factory.mktemp("zero2"), base, data, deepspeed="zero2", **SETTINGS)
-    done.process = subprocess.run(**command(done), capture_output=True, text=True)
-    assert done.process.returncode == 0, (done.folder / "train.log").read_text()
-    return done
+    """Return a function that trains with ZeRO-2 through the program, once."""
+    done: dict[int, Run] = {}
+
+    def zero2(count: int) -> Run:
+        if count not in done:
+            run = make(tmp_path_factory.mktemp("zero2"), base, data, "lora", "zero2", count)
+            run.process = subprocess.run(**command(run), capture_output=True, text=True)
+            assert run.process.returncode == 0, (run.folder / "train.log").read_text()
+            done[count] = run
+        return done[count]
+
+    return zero2
+
+
+@pytest.fixture(scope="module")
+def trained_by(base, data, command, tmp_path_factory):
+    """Return every method trained with every engine, from start to end."""
+    folder = tmp_path_factory.mktemp("engines")
+    runs = {
+        combination: make(folder / "-".join(map(str, combination)), base, data, *combination)
+        for combination in RUNS
+    }
+    train_all(runs, command)
+    return runs
+
+
+@pytest.fixture(scope="module")
+def resumed_by(trained_by, command, tmp_path_factory):
+    """Return the same runs, gone on from what a kill -9 before their end had left."""
+    folder = tmp_path_factory.mktemp("resumed")
+    runs = {}
+    for combination, whole in trained_by.items():
+        name = "-".join(map(str, combination))
+        runs[combination] = make(folder / name, whole.base, whole.data, *combination)
+        shutil.copytree(whole.output, runs[combination].output)
+        cut(runs[combination])
+    train_all(runs, command)
+    return runs
+
+
+def make(folder, base, data, method, deepspeed, count) -> Run:
+    settings = {"deepspeed": deepspeed, "processes": count, "batch_size": 2 // count}
+    return Run(folder, base, data, method=METHODS[method], **settings, **SETTINGS)
+
+
+def train_all(runs: dict[tuple, Run], command) -> None:
+    """Train all runs of one number of processes in one start of them."""
+    some = next(iter(runs.values()))
+    for count in ENGINES:
+        folders = [run.folder for (_, _, processes), run in runs.items() if processes == count]
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+        program = [sys.executable, *launcher, Path(__file__).with_name("many_runs.py")]
+        program += [some.base, some.data, *folders]
+        environment = command(some)["env"]
+        done = subprocess.run(program, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-5000:]
+
+
+def cut(run: Run) -> None:
+    """Take away what a run had not written yet when it was killed."""
+    for path in run.output.glob("iter_*.pth"):
+        if int(path.stem.removeprefix("iter_")) > INTERRUPTED:
+            path.unlink()
+    for name in ("last.pth", "train.json"):
+        (run.output / name).unlink()
+    lines = (run.output / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run.output / "metrics.jsonl").write_text("".join(lines[:INTERRUPTED]))
+
+
+@pytest.fixture(scope="module")
+def plain(base, data, tmp_path_factory):
+    """Return a function that trains in this process, without an engine, once."""
+    done: dict[str, Run] = {}
+
+    def plain(method: str) -> Run:
+        if method not in done:
+            folder = tmp_path_factory.mktemp(method)
+            run = Run(folder, base, data, method=METHODS[method], batch_size=2, **SETTINGS)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(
+                    "snaketune.training.stage.Mirror", lambda *_: contextlib.nullcontext()
+                )
+                done[method] = run.train()
+        return done[method]
+
+    return plain
 
 
 def assert_same_training(found, expected, tolerance: float) -> None:
@@ -62,74 +157,92 @@ def assert_same_training(found, expected, tolerance: float) -> None:
         torch.testing.assert_close(tensor, others[name], atol=tolerance, rtol=0)
 
 
-def test_zero2_is_the_same_training_as_no_engine(run, zero2):
-    plain = run("plain", **SETTINGS).train()
-    assert_same_training(zero2, plain, 1e-4)
-    assert plain.updates()[-1]["update_loss"] < plain.updates()[0]["update_loss"] - 1
-    assert any(row["grad_norm"] > 1 for row in plain.updates())  # some were clipped
+@pytest.mark.parametrize(("method", "deepspeed", "count"), RUNS)
+def test_every_engine_is_the_same_training_as_none(plain, trained_by, method, deepspeed, count):
+    found, expected = trained_by[method, deepspeed, count], plain(method)
+    assert_same_training(found, expected, 1e-4)
+    assert len(expected.updates()) == 4
+    assert any(row["grad_norm"] > 1 for row in expected.updates())  # some were clipped
+    for row, same in zip(found.metrics(), expected.metrics(), strict=True):
+        assert row["loss"] == pytest.approx(same["loss"], abs=1e-4)
+        assert (row["tokens"], row["supervised_tokens"]) == (
+            same["tokens"],
+            same["supervised_tokens"],
+        )
 
 
-def test_zero2_exports_the_same_adapter(run, zero2):
-    exported = load_file(zero2.export() / "adapter_model.safetensors")
-    plain = load_file(run("plain", **SETTINGS).train().export() / "adapter_model.safetensors")
-    assert exported.keys() == plain.keys()
-    for name, tensor in exported.items():
-        torch.testing.assert_close(tensor, plain[name], atol=1e-4, rtol=0)
-
-
-def test_zero2_goes_on_after_a_crash_as_if_nothing_had_happened(zero2, command, tmp_path):
-    crashed = Run(tmp_path / "run", zero2.base, zero2.data, deepspeed="zero2", **SETTINGS)
-    shutil.copytree(zero2.output, crashed.output)
-    for iteration in (16, 20, 24):  # what a kill -9 at iteration 15 leaves
-        (crashed.output / f"iter_{iteration}.pth").unlink()
-    for name in ("last.pth", "train.json"):
-        (crashed.output / name).unlink()
-    lines = (zero2.output / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (crashed.output / "metrics.jsonl").write_text("".join(lines[:15]))
-    subprocess.run(**command(crashed), check=True)
-    assert_same_training(crashed, zero2, 1e-6)
-    assert [row["iteration"] for row in crashed.metrics()] == list(range(1, 25))
-
-
-@pytest.fixture(scope="module")
-def two_processes(base, data, command, tmp_path_factory):
-    settings = SETTINGS | {"deepspeed": "zero2", "batch_size": 1, "epochs": 4}
-    done = Run(tmp_path_factory.mktemp("two"), base, data, **settings)
-    done.process = subprocess.run(
-        **command(done, "-c", TWO_DEVICES), capture_output=True, text=True
+@pytest.mark.parametrize(("deepspeed", "count"), sorted({run[1:] for run in RUNS}))
+def test_every_engine_exports_the_same_adapter(plain, trained_by, deepspeed, count):
+    expected = load_file(plain("lora").export() / "adapter_model.safetensors")
+    exported = load_file(
+        trained_by["lora", deepspeed, count].export() / "adapter_model.safetensors"
     )
-    assert done.process.returncode == 0, (done.folder / "train.log").read_text()
-    return done
+    assert exported.keys() == expected.keys()
+    for name, tensor in exported.items():
+        torch.testing.assert_close(tensor, expected[name], atol=1e-4, rtol=0)
 
 
-def test_two_processes_are_one_with_twice_the_batch(run, two_processes):
-    settings = SETTINGS | {"batch_size": 2, "epochs": 4}
-    one = run("one", **settings).train()
-    assert_same_training(two_processes, one, 1e-4)
-    assert len(one.metrics()) == 24
-    for found, expected in zip(two_processes.metrics(), one.metrics(), strict=True):
-        assert found["loss"] == pytest.approx(expected["loss"], abs=1e-4)
-        assert found["tokens"] == expected["tokens"]
-        assert found["supervised_tokens"] == expected["supervised_tokens"]
+@pytest.mark.parametrize(("method", "deepspeed", "count"), RUNS)
+def test_a_crash_is_as_if_nothing_had_happened(trained_by, resumed_by, method, deepspeed, count):
+    whole, resumed = (runs[method, deepspeed, count] for runs in (trained_by, resumed_by))
+    assert_same_training(resumed, whole, 1e-6)
+    assert [row["iteration"] for row in resumed.metrics()] == list(range(1, 13))
 
 
-def test_two_processes_tell_everything_once(two_processes):
-    told, log = two_processes.process.stderr, (two_processes.folder / "train.log").read_text()
+def test_a_killed_rank_stops_the_other_and_the_next_run_goes_on(
+    plain, base, data, command, tmp_path
+):
+    settings = {"processes": 2, "batch_size": 1, "save_every": 1, "method": METHODS["lora"]}
+    killed = Run(tmp_path / "run", base, data, **SETTINGS | settings)
+    process = subprocess.Popen(**command(killed), stderr=subprocess.PIPE, text=True)
+    while len(killed.metrics()) < 3:
+        time.sleep(0.05)
+    os.kill(ranks_of(process)[1], signal.SIGKILL)
+    _, told = process.communicate()
+    assert process.returncode != 0
+    assert "SIGKILL" in told
+    subprocess.run(**command(killed), check=True)
+    assert_same_training(killed, plain("lora"), 1e-4)
+
+
+def ranks_of(process: subprocess.Popen) -> list[int]:
+    """Return the processes that a launcher started, the first one first."""
+    return sorted(child.pid for child in psutil.Process(process.pid).children())
+
+
+def test_two_processes_tell_everything_once(zero2):
+    done = zero2(2)
+    told, log = done.process.stderr, (done.folder / "train.log").read_text()
     for text in (told, log):
-        for line in ("starting DeepSpeed", "2 processes", "Iter(train) [20/24]"):
+        for line in ("starting DeepSpeed", "2 processes", "Iter(train) [10/12]"):
             assert text.count(line) == 1
-    assert [row["iteration"] for row in two_processes.metrics()] == list(range(1, 25))
-    figures = read_json(two_processes.output / "train.json")
-    assert (figures["iterations"], figures["processes"]) == (24, 2)
+    assert [row["iteration"] for row in done.metrics()] == list(range(1, 13))
+    figures = read_json(done.output / "train.json")
+    assert (figures["iterations"], figures["processes"]) == (12, 2)
 
 
 def test_nothing_but_our_own_lines_reaches_the_terminal(zero2):
-    told = zero2.process.stderr
-    assert "\x1b" not in told and "\r" not in told
-    assert all(re.match(r"\d\d:\d\d:\d\d train ", line) for line in told.splitlines())
-    assert zero2.process.stdout == ""
+    process = zero2(1).process
+    assert "\x1b" not in process.stderr and "\r" not in process.stderr
+    assert all(re.match(r"\d\d:\d\d:\d\d train ", line) for line in process.stderr.splitlines())
+    assert process.stdout == ""
 
 
 def test_what_no_layer_is_called_is_refused_with_the_names_there_are(run):
     with pytest.raises(UserError, match=r"target_modules(.|\n)*choose among .*q_proj"):
         run(method={"target_modules": ["query"]}).train()
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert processes.needed(None) == processes.needed(2) == 2
+    with pytest.raises(UserError, match=r"train.processes: 3, and this machine shows 2 GPUs"):
+        processes.needed(3)
+
+
+def test_a_file_for_deepspeed_is_used_but_for_what_the_loop_decides():
+    own = {"zero_optimization": {"stage": 1}, "train_batch_size": 999, "wall_clock_breakdown": True}
+    config = deepspeed_config(Train(deepspeed="own.json", batch_size=3), own)
+    assert config["zero_optimization"] == {"stage": 1}
+    assert config["wall_clock_breakdown"] is True
+    assert (config["train_batch_size"], config["train_micro_batch_size_per_gpu"]) == (3, 3)

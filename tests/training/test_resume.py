@@ -1,6 +1,7 @@
 """Interruption at every point must cost nothing but time: the numbers are those of one run."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -176,11 +177,15 @@ def test_a_kill_while_a_run_is_set_aside_mixes_and_loses_nothing(
 
 
 def test_a_diverged_run_stops_before_its_weights_are_saved(run):
-    diverging = run(lr=1e30, max_grad_norm=1e30)
-    with pytest.raises(UserError, match=r"diverged at iteration \d+: .*(.|\n)*lower train.lr"):
+    diverging = run(lr=1e30, max_grad_norm=1e30, accumulate=1, save_every=1, warmup_ratio=0.1)
+    with pytest.raises(UserError) as told:
         diverging.train()
-    for path in diverging.output.glob("iter_*.pth"):
-        weights = checkpoint.load_checkpoint(path)["adapter"].values()
+    [_] = re.findall(r"Its rows: \S+/rows.jsonl:\d+\.\n", str(told.value))
+    assert re.search(r"diverged at iteration \d+: (.|\n)*lower train.lr", str(told.value))
+    saved = list(diverging.output.glob("iter_*.pth"))
+    assert saved
+    for path in saved:
+        weights = checkpoint.load_checkpoint(path)["weights"].values()
         assert all(tensor.isfinite().all() for tensor in weights)
 
 

@@ -175,7 +175,9 @@ class ZeroEngine:
                 f"{processes.count()}.\n  Fix: run with {len(state)} devices "
                 "(CUDA_VISIBLE_DEVICES), or delete the checkpoints to start again."
             )
-        self.optimizer.load_state_dict(state, load_from_fp32_weights=True)
+        scaler = {"loss_scaler": self.optimizer.loss_scaler}
+        whole = [part | scaler for part in state]
+        self.optimizer.load_state_dict(whole, load_from_fp32_weights=True)
 
 
 def set_lr(optimizer: Any, lr: float) -> None:

@@ -32,11 +32,13 @@ def needed(asked: int | None) -> int:
 
 
 def start(deepspeed: bool) -> None:
-    """Join the group of processes; DeepSpeed needs one even for a process alone.
+    """Join the group of processes, once; DeepSpeed needs one even for a process alone.
 
     Raises:
         UserError: There is no C++ compiler for the kernel DeepSpeed builds on a CPU.
     """
+    if dist.is_initialized():
+        return
     if deepspeed:
         _start_deepspeed()
     elif "RANK" in os.environ:
