@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from snaketune.data.storage import Packs
+from snaketune.errors import UserError
 from snaketune.experiment.schema import Train
 from snaketune.files import read_jsonl
 from snaketune.models.packed import loss_sum
@@ -22,9 +23,17 @@ class Validation:
 
     Args:
         packs: The held-out packs.
+
+    Raises:
+        UserError: It is to measure, and nothing is held out.
     """
 
     def __init__(self, train: Train, packs: Packs, folder: RunFolder) -> None:
+        if train.validate_every and not len(packs):
+            raise UserError(
+                "train.validate_every asks for the held-out loss, and no rows are held out.\n"
+                "  Fix: set evaluate.heldout to a share of the rows, e.g. 0.1."
+            )
         each = Train(batch_size=train.batch_size, epochs=1)
         self.batches = Batches(packs, each, processes.rank(), processes.count())
         self.patience, self.every = train.early_stop, train.validate_every
@@ -37,14 +46,9 @@ class Validation:
 
     def measure(self, model: Any, iteration: int, where: torch.device) -> float:
         """Return the mean loss over all held-out tokens, and note it."""
-        total = torch.zeros((), device=where)
         model.eval()
-        with torch.no_grad():
-            for number in range(1, self.batches.total + 1):
-                total += loss_sum(model, self.batches.batch(number).to(where))
+        loss = _mean(model, self.batches, where)
         model.train()
-        weight = self.batches.loss_weight(range(1, self.batches.total + 1))
-        loss = processes.add(total).item() / weight
         self.measured[iteration] = loss
         if processes.rank() == 0:
             with self.file.open("a", encoding="utf-8") as file:
@@ -61,3 +65,12 @@ class Validation:
         if not self.patience or len(losses) <= self.patience:
             return False
         return min(losses[-self.patience :]) >= min(losses[: -self.patience], default=math.inf)
+
+
+def _mean(model: Any, batches: Batches, where: torch.device) -> float:
+    """Return the loss over all supervised tokens of one epoch, over all processes."""
+    numbers, total = range(1, batches.total + 1), torch.zeros((), device=where)
+    with torch.no_grad():
+        for number in numbers:
+            total += loss_sum(model, batches.batch(number).to(where))
+    return processes.add(total).item() / batches.loss_weight(numbers)
