@@ -90,3 +90,15 @@ def test_batch_and_accumulate_are_interchangeable(
     for whole, split in zip(*updates, strict=True):
         assert split["update_loss"] == pytest.approx(whole["update_loss"], abs=1e-5)
         assert split["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-4)
+
+
+@pytest.mark.parametrize("method", [{"name": "full"}, {"modules_to_save": ["lm_head"]}])
+def test_whole_layers_are_trained_in_fp32_with_bf16_arithmetic(run, make_data, method):
+    settings = {"data": make_data(pack=True), "method": method | {"dropout": 0.0}, "lr": 1e-3}
+    low, exact = (run(p, precision=p, **settings).train() for p in ("bf16", "fp32"))
+    assert low.losses() != exact.losses()
+    assert low.losses() == pytest.approx(exact.losses(), rel=0.02)
+    weights, others = low.adapter(), exact.adapter()
+    for name, tensor in weights.items():
+        assert tensor.dtype == torch.float32
+        torch.testing.assert_close(tensor, others[name], atol=0.02, rtol=0)

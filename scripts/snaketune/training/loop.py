@@ -209,7 +209,8 @@ class Trainer:
     def _sample(self, iteration: int) -> None:
         """Write the answers; where weights are split, every process helps to find them."""
         if self.sample.prompts and (processes.rank() == 0 or self.engine.splits_weights):
-            answers = self.answers()
+            with self._arithmetic():
+                answers = self.answers()
             if processes.rank() == 0:
                 rows = [
                     {"iteration": iteration, "prompt": prompt, "answer": answer}
