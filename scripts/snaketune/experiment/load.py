@@ -41,7 +41,7 @@ from snaketune.experiment.schema import (
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _WILDCARD = re.compile(r"\{.*\}")
-NOT_STUDIES = {"catalog", "data", "defaults"}
+NOT_STUDIES = {"catalog", "data", "deepspeed", "defaults"}
 
 
 class Source(Strict):

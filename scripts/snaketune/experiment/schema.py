@@ -406,10 +406,12 @@ XTUNER_NAMES = {
     "lora_dropout": "method.dropout",
     "lora_r": "method.r",
     "lr": "train.lr",
+    "lr_scheduler_type": "train.schedule",
     "max_epochs": "train.epochs",
     "max_norm": "train.max_grad_norm",
     "max_seq_length": "max_length",
     "num_train_epochs": "train.epochs",
+    "optim": "train.optimizer",
     "pack_to_max_length": "pack",
     "per_device_train_batch_size": "train.batch_size",
     "pretrained_model_name_or_path": "model",
@@ -417,5 +419,7 @@ XTUNER_NAMES = {
     "save_steps": "train.save_every",
     "save_total_limit": "train.keep",
     "seed": "train.seed",
+    "use_dora": "method.dora",
+    "use_rslora": "method.rslora",
 }
 """Names our users know from XTuner, TRL and transformers, and what they are called here."""
