@@ -73,7 +73,7 @@ def loss_sum(model: Any, batch: Batch) -> torch.Tensor:
     Logits are computed at those positions alone. Samples are kept apart by their lengths where
     our own attention runs, by their position ids elsewhere.
     """
-    causal: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    causal = causal_model(model)
     apart = causal.config._attn_implementation == SEGMENTS
     inputs = {
         "input_ids": batch.input_ids,
@@ -89,6 +89,11 @@ def loss_sum(model: Any, batch: Batch) -> torch.Tensor:
     if batch.weights is None:
         return cross_entropy(logits, batch.targets, reduction="sum")
     return cross_entropy(logits, batch.targets, reduction="none") @ batch.weights
+
+
+def causal_model(model: Any) -> Any:
+    """Return transformers' causal language model, inside PEFT's if there is one."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def _has_plain_head(causal: Any) -> bool:

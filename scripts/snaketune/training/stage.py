@@ -16,7 +16,7 @@ from snaketune.cli import also_log_to
 from snaketune.data.storage import Packs
 from snaketune.errors import UserError
 from snaketune.experiment.resolved import Resolved, package_versions, to_yaml
-from snaketune.experiment.schema import Train
+from snaketune.experiment.schema import Configuration, Train
 from snaketune.files import (
     locked,
     read_json,
@@ -34,6 +34,7 @@ from snaketune.models.load import (
     load_tokenizer,
     told_when_out_of_memory,
 )
+from snaketune.models.packed import causal_model
 from snaketune.tracking.mirror import Mirror
 from snaketune.training import processes
 from snaketune.training.batches import Batches
@@ -117,39 +118,18 @@ def _prepare(
     experiment: Resolved, folder: RunFolder, base: Path, data: Path, state: dict[str, Any] | None
 ) -> tuple[Trainer, dict[str, Any]]:
     """Load everything; return the trainer, and what was chosen for this machine."""
-    config, template = experiment.config, read_json(data / "data.json")["template"]
-    train, method = config.train, config.method
+    config, train = experiment.config, experiment.config.train
+    template = read_json(data / "data.json")["template"]
     dtype, reason = choose_precision(train.precision)
     if state:
         dtype, reason = getattr(torch, state["about"]["precision"]), "as the run began"
     where = device(int(os.environ.get("LOCAL_RANK", "0")))
     log.info("loading %s in %s (%s) on %s", base.name, dtype, reason, where)
     deepspeed = deepspeed_config(train, experiment.deepspeed_json)
-    splits = deepspeed is not None and deepspeed["zero_optimization"]["stage"] == 3
-    quantization = method.quantization if method.name == "qlora" else None
-    network = load_model(base, dtype, where, quantization, train.attention)
-    model = make_trainable(network, method, train.seed, whole=not splits)
-    # the next checkpoint is written before the oldest is deleted
-    more = max(1, train.keep + 1 - len(folder.checkpoints()))
-    disk = more * _checkpoint_bytes(model, train)
-    require_free_space(folder.path, disk, f"training with {more} more checkpoints (train.keep)")
+    model = _load(config, base, dtype, where, deepspeed)
     torch.manual_seed(train.seed + processes.rank())
     batches = Batches(Packs(data / "train.arrow"), train, processes.rank(), processes.count())
-    needs = estimate(model, train, batches.most_tokens())
-    checkpointed = _checkpointing(train, needs, where)
-    if checkpointed:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.enable_input_require_grads()
-    _announce(experiment, batches, model, needs.total(checkpointed), disk)
-    about = folder.identity | {
-        "name": experiment.name,
-        "base_id": base.name,
-        "precision": str(dtype).removeprefix("torch."),
-        "method": method.model_dump(),
-        "template": template,
-    }
-    if train.compile:
-        model.compile()
+    plan = _plan(experiment, folder, model, batches, where)
     trainer = Trainer(
         model=model,
         engine=make_engine(model, train, deepspeed),
@@ -159,18 +139,76 @@ def _prepare(
         folder=folder,
         where=where,
         answers=_answers(model, base, template, experiment),
-        about=about,
+        about=_about(experiment, folder, base, dtype, template),
         validation=Validation(train, Packs(data / "heldout.arrow"), folder),
-        flops=Flops(model, matrix_rate(where, dtype)),
-        autocast=dtype if needs_autocast(method) and dtype != torch.float32 else None,
+        flops=Flops(causal_model(model), matrix_rate(where, dtype)),
+        autocast=dtype if needs_autocast(config.method) and dtype != torch.float32 else None,
     )
-    return trainer, {
-        "precision": about["precision"],
+    return trainer, plan | {
+        "precision": trainer.about["precision"],
         "precision_reason": reason,
-        "attention": network.config._attn_implementation,
+        "attention": causal_model(model).config._attn_implementation,
+        "matrix_flops_per_second": trainer.flops.rate,
+    }
+
+
+def _load(
+    config: Configuration,
+    base: Path,
+    dtype: torch.dtype,
+    where: torch.device,
+    deepspeed: dict[str, Any] | None,
+) -> Any:
+    """Return the model to train, with what is trained freshly initialised."""
+    method = config.method
+    quantization = method.quantization if method.name == "qlora" else None
+    network = load_model(base, dtype, where, quantization, config.train.attention)
+    log.info("attention: %s", network.config._attn_implementation)
+    splits = deepspeed is not None and deepspeed["zero_optimization"]["stage"] == 3
+    model = make_trainable(network, method, config.train.seed, whole=not splits)
+    if config.train.compile:
+        causal_model(model).base_model.compile()
+    return model
+
+
+def _plan(
+    experiment: Resolved, folder: RunFolder, model: Any, batches: Batches, where: torch.device
+) -> dict[str, Any]:
+    """Say what the run will need, refuse it if the disk is too small, and save memory if it must.
+
+    Raises:
+        UserError: The checkpoints do not fit on the disk.
+    """
+    train = experiment.config.train
+    # the next checkpoint is written before the oldest is deleted
+    more = max(1, train.keep + 1 - len(folder.checkpoints()))
+    disk = more * _checkpoint_bytes(model, train)
+    require_free_space(folder.path, disk, f"training with {more} more checkpoints (train.keep)")
+    needs = estimate(model, train, batches.most_tokens())
+    checkpointed = _checkpointing(train, needs, where)
+    if checkpointed:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    _announce(experiment, batches, model, needs.total(checkpointed), disk)
+    return {
         "gradient_checkpointing": checkpointed,
         "estimated_peak_bytes": needs.total(checkpointed),
-        "matrix_flops_per_second": trainer.flops.rate,
+    }
+
+
+def _about(
+    experiment: Resolved,
+    folder: RunFolder,
+    base: Path,
+    dtype: torch.dtype,
+    template: dict[str, Any],
+) -> dict[str, Any]:
+    """Return what a checkpoint tells of itself."""
+    return folder.identity | {
+        "name": experiment.name,
+        "base_id": base.name,
+        "precision": str(dtype).removeprefix("torch."),
+        "method": experiment.config.method.model_dump(),
+        "template": template,
     }
 
 

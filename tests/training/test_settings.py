@@ -1,0 +1,77 @@
+"""Settings that may cost time or memory, and change no number; and those of the optimizer."""
+
+import pytest
+import torch
+
+from snaketune.experiment.schema import Train
+from snaketune.files import read_json
+from snaketune.training.engine import make_optimizer
+from snaketune.training.estimate import Estimate
+
+SAME = {
+    "gradient checkpointing": {"gradient_checkpointing": True},
+    "eager attention": {"attention": "eager"},
+    "sdpa attention": {"attention": "sdpa"},
+    "deterministic": {"deterministic": True},
+}
+
+
+@pytest.fixture
+def repeatable():
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("changes", SAME.values(), ids=SAME)
+def test_changes_no_number(run, make_data, changes, repeatable):
+    settings = {"data": make_data(pack=True), "method": {"dropout": 0.0}, "lr": 1e-2}
+    settings |= {"epochs": 8, "accumulate": 2}
+    plain, changed = (run(n, **settings | more).train() for n, more in (("a", {}), ("b", changes)))
+    assert changed.losses() == pytest.approx(plain.losses(), abs=1e-4)
+    assert changed.losses()[-1] < changed.losses()[0] - 1
+
+
+def test_max_steps_counts_updates_and_goes_over_epochs(run):
+    done = run(max_steps=5, accumulate=3).train()
+    assert len(done.metrics()) == 15
+    assert len(done.updates()) == 5
+    assert done.metrics()[-1]["epoch"] == 15 / 12
+
+
+@pytest.mark.parametrize("optimizer", ["adamw_8bit", "paged_adamw", "paged_adamw_8bit"])
+def test_an_optimizer_of_fewer_bits_learns_and_resumes(run, crash, optimizer):
+    settings = {"optimizer": optimizer, "lr": 1e-2, "accumulate": 1}
+    whole, stopped = run("whole", **settings).train(), run("stopped", **settings)
+    crash(stopped, 15)
+    stopped.train()
+    assert stopped.losses() == pytest.approx(whole.losses(), abs=1e-5)
+    assert whole.losses()[-1] < whole.losses()[0] - 1
+
+
+def test_betas_and_weight_decay_reach_the_optimizer():
+    layer = torch.nn.Linear(2, 2)
+    for name in ("adamw", "paged_adamw"):
+        train = Train(betas=(0.8, 0.9), weight_decay=0.3, optimizer=name)
+        [group] = make_optimizer(layer, train).param_groups
+        assert (tuple(group["betas"]), group["weight_decay"]) == ((0.8, 0.9), 0.3)
+
+
+@pytest.mark.parametrize(("room", "on"), [(10**9, False), (10, True)])
+def test_activations_are_computed_twice_where_memory_would_not_do(run, monkeypatch, room, on):
+    monkeypatch.setattr("snaketune.training.stage.available", lambda _: room)
+    needs = Estimate(resident=100, activations=900, activations_checkpointed=50)
+    monkeypatch.setattr("snaketune.training.stage.estimate", lambda *_: needs)
+    figures = read_json(run(max_steps=1).train().output / "train.json")
+    assert figures["gradient_checkpointing"] is on
+    assert figures["estimated_peak_bytes"] == (150 if on else 1000)
+
+
+def test_the_figures_name_every_kind(run):
+    done = run().train()
+    figures, rows = read_json(done.output / "train.json"), done.metrics()
+    assert figures["peak_rss_bytes"] == max(row["peak_rss_bytes"] for row in rows) > 2**26
+    assert 0 < figures["model_flops_utilisation"] < 1
+    assert figures["seeds"] == dict.fromkeys(("python", "numpy", "torch", "data_order"), 42)
+    for row in rows:
+        rate = row["supervised_tokens"] / row["time_seconds"]
+        assert row["supervised_tokens_per_second"] == pytest.approx(rate)
