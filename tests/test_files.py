@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -100,3 +101,15 @@ def test_too_little_disk_is_told_in_figures(tmp_path, monkeypatch):
     files.require_free_space(tmp_path / "not" / "yet", 5 * 2**20, "it")
     with pytest.raises(UserError, match="it needs 6 MiB, 5 MiB are free"):
         files.require_free_space(tmp_path, 6 * 2**20, "it")
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+    def refuse(self, *_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(
+        UserError, match=r"cannot write .*checkpoints: Read-only file system(.|\n)*Fix"
+    ):
+        with locked(tmp_path / "checkpoints"):
+            pass

@@ -91,9 +91,14 @@ def locked(path: Path, seconds: float = float("inf")) -> Iterator[None]:
 
     Raises:
         Busy: It is still held after that time.
+        UserError: The folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("a+") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_name(f".{path.name}.lock").open("a+")
+    except OSError as error:
+        raise _explained(path, error) from error
+    with lock as file:
         _wait_for(file, path, seconds)
         file.truncate(0)
         file.write(str(os.getpid()))
