@@ -108,8 +108,6 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path, monkeypatch):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(
-        UserError, match=r"cannot write .*checkpoints: Read-only file system(.|\n)*Fix"
-    ):
-        with locked(tmp_path / "checkpoints"):
-            pass
+    told = r"cannot write .*checkpoints: Read-only file system(.|\n)*Fix"
+    with pytest.raises(UserError, match=told), locked(tmp_path / "checkpoints"):
+        pass

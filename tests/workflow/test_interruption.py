@@ -20,7 +20,7 @@ def losses(project):
 
 def weights(project):
     path = project.folder / "experiments/study_none/checkpoints/last.pth"
-    return torch.load(path, weights_only=True)["adapter"]
+    return torch.load(path, weights_only=True)["weights"]
 
 
 def start_and_stop(project, number, after):
