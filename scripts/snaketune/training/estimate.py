@@ -45,8 +45,10 @@ def estimate(model: Any, train: Train, tokens: int) -> Estimate:
         size * tokens * (_HIDDEN * config.hidden_size + _INTERMEDIATE * config.intermediate_size)
     )
     logits = CHUNK * config.vocab_size * 10
+    # on a CPU oneDNN's kernels take about as much again as the weights they multiply with
+    kernels = 0 if torch.cuda.is_available() else size * sum(p.numel() for p in model.parameters())
     return Estimate(
-        resident=held + trained * (4 + MOMENTS[train.optimizer]) + logits,
+        resident=held + trained * (4 + MOMENTS[train.optimizer]) + logits + kernels,
         activations=config.num_hidden_layers * layer,
         activations_checkpointed=layer
         + config.num_hidden_layers * size * tokens * config.hidden_size,

@@ -255,14 +255,14 @@ def _announce(
     train = experiment.config.train
     trained = sum(parameter.numel() for parameter in trainable_parameters(model))
     log.info(
-        "%s: %d packs, %d iterations, %d updates of %d packs, %d checkpoints, %s, DeepSpeed %s",
+        "%s: %d packs, %d iterations, %d updates of %d packs, %s, %s, DeepSpeed %s",
         experiment.name,
         len(batches.packs),
         batches.total,
         -(-batches.total // train.accumulate),
         batches.size * train.accumulate,
-        -(-batches.total // train.save_every),
-        "1 process" if processes.count() == 1 else f"{processes.count()} processes",
+        _several(-(-batches.total // train.save_every), "checkpoint"),
+        _several(processes.count(), "process", "es"),
         train.deepspeed,
     )
     log.info(
@@ -271,6 +271,10 @@ def _announce(
         peak / 2**30,
         disk / 2**20,
     )
+
+
+def _several(count: int, thing: str, ending: str = "s") -> str:
+    return f"{count} {thing}{ending if count != 1 else ''}"
 
 
 def _compare(figures: dict[str, Any]) -> None:
