@@ -86,6 +86,15 @@ def test_every_metric_equals_the_file_at_every_iteration(client, finished, name)
     assert len(written(finished, name)) == expected
 
 
+def test_held_out_losses_are_sent_once(client, mirrored_run, make_data):
+    done = mirrored_run(data=make_data(heldout=0.25), validate_every=6).train()
+    Mirror(done.output, read_resolved(done.resolved)).catch_up()
+    rows = read_jsonl(done.output / "validation.jsonl")
+    expected = [(row["iteration"], row["heldout_loss"]) for row in rows]
+    assert history(client, done, "heldout_loss") == expected
+    assert len(expected) == 3
+
+
 def test_parameters_are_the_whole_configuration_by_dotted_key(client, finished):
     params = client.get_run(run_id(finished)).data.params
     config = read_resolved(finished.resolved).config.model_dump()

@@ -143,6 +143,7 @@ class Mirror:
         self._open_run()
         run_id = self._sent["run_id"]
         self._send_metrics()
+        self._send_validation()
         if status == "RUNNING":
             self._client.update_run(run_id, status="RUNNING")
         else:
@@ -233,6 +234,14 @@ class Mirror:
             ]
             self._client.log_batch(self._sent["run_id"], metrics=metrics)
             self._note(iteration=part[-1]["iteration"])
+
+    def _send_validation(self) -> None:
+        """Send the held-out losses that were measured since."""
+        rows = read_jsonl(self.folder / "validation.jsonl")
+        for row in rows[self._sent.get("validation", 0) :]:
+            step, loss = row["iteration"], row["heldout_loss"]
+            self._client.log_metric(self._sent["run_id"], "heldout_loss", loss, step=step)
+        self._note(validation=len(rows))
 
     def _send_samples(self) -> None:
         """Append new samples to the run's table; MLflow's UI shows it across runs."""

@@ -255,12 +255,12 @@ def _announce(
     train = experiment.config.train
     trained = sum(parameter.numel() for parameter in trainable_parameters(model))
     log.info(
-        "%s: %d packs, %d iterations, %d updates of %d packs, %s, %s, DeepSpeed %s",
+        "%s: %d packs, %d iterations, %d updates of %s, %s, %s, DeepSpeed %s",
         experiment.name,
         len(batches.packs),
         batches.total,
         -(-batches.total // train.accumulate),
-        batches.size * train.accumulate,
+        _several(batches.size * train.accumulate, "pack"),
         _several(-(-batches.total // train.save_every), "checkpoint"),
         _several(processes.count(), "process", "es"),
         train.deepspeed,
