@@ -65,6 +65,12 @@ def processed(name):
     return lambda wildcards: f"store/data/{data_id(experiment(wildcards))}/{name}"
 
 
+def start_checkpoint(wildcards):
+    """Return the end of the training that an experiment goes on from, if there is one."""
+    start = experiment(wildcards).start
+    return f"experiments/{start.name}/checkpoints/last.pth" if start else []
+
+
 def trained_weights(wildcards):
     """Return what a model is merged from: an adapter, or the end of a full fine-tune."""
     folder = f"experiments/{wildcards.experiment}"

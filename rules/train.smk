@@ -7,6 +7,7 @@ rule train:
         base=base_provenance,
         data=processed("data.json"),
         packs=ancient(processed("train.arrow")),
+        start=start_checkpoint,
     output:
         "experiments/{experiment}/checkpoints/last.pth",
         "experiments/{experiment}/checkpoints/train.json",
@@ -21,6 +22,8 @@ rule train:
         base=subpath(input.base, parent=True),
         data=subpath(input.data, parent=True),
         folder="experiments/{experiment}/checkpoints",
+        start=lambda wildcards, input: f"--start {input.start}" if input.start else "",
     shell:
         "python {input.script} --config {wildcards.experiment} --train-id {params.id} "
-        "--base {params.base} --data {params.data} --output {params.folder} --log {log}"
+        "--base {params.base} --data {params.data} --output {params.folder} "
+        "{params.start} --log {log}"

@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--base", type=Path, required=True, help="the base model's folder")
     parser.add_argument("--data", type=Path, required=True, help="the processed data's folder")
     parser.add_argument("--output", type=Path, required=True, help="folder for the checkpoints")
+    parser.add_argument("--start", type=Path, help="a checkpoint whose weights to begin with")
     args = parser.parse_args(argv)
     cli.open_log(args.log)
     from snaketune.training.processes import needed
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         launcher += ["--shutdown-timeout=300"]  # after a signal: the iteration and its checkpoint
         program = ["--", __file__, *(sys.argv[1:] if argv is None else argv)]
         os.execv(sys.executable, [sys.executable, *launcher, *program])
-    train(experiment, args.base, args.data, args.output)
+    train(experiment, args.base, args.data, args.output, args.start)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 import pytest
 
+from snaketune.experiment import train_id
+
 PIN, OTHER_PIN = "a" * 40, "b" * 40
 MINIMAL = "model: tiny\ndata: [{dataset: rows}]\n"
 
@@ -205,3 +207,35 @@ def test_a_folder_without_data_files_is_told(load, tmp_path):
     (tmp_path / "tiny" / "README.md").write_text("nothing yet")
     [problem] = load("model: tiny\ndata: [{path: tiny, format: auto}]").absent
     assert "tiny holds no data files" in problem.message
+
+
+STARTS = "model: {source: .}\nmethod: {name: lora, r: 8}\ndata: [{path: x.jsonl, format: alpaca}]\n"
+
+
+def test_an_experiment_goes_on_from_another_and_follows_its_changes(load):
+    second = "\nvariants: {a: {}, b: {method: {start_from: study_a, dropout: 0}}}"
+    found, changed = (
+        load({"study.yaml": f"{STARTS}train: {{lr: {lr}}}{second}"}).experiments
+        for lr in ("1e-4", "2e-4")
+    )
+    assert found["study_b"].start == found["study_a"]
+    assert found["study_a"].start is None
+    fixed = {"study.yaml": f"{STARTS}train: {{lr: 1e-4}}{second}"}
+    assert train_id(load(fixed).experiments["study_b"]) == train_id(found["study_b"])
+    assert train_id(changed["study_b"]) != train_id(found["study_b"])
+    assert train_id(found["study_b"]) != train_id(found["study_a"])
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("{start_from: study_c}", "there is no experiment 'study_c' to start from. Did you mean"),
+        ("{start_from: study_b}", "a cycle: study_b starts from study_b"),
+        ("{start_from: study_a, r: 4}", "'study_a' has another method"),
+    ],
+)
+def test_a_start_that_cannot_be_is_told(load, method, words):
+    studies = load({"study.yaml": f"{STARTS}variants: {{a: {{}}, b: {{method: {method}}}}}"})
+    [problem] = studies.problems
+    assert words in problem.message
+    assert list(studies.experiments) == ["study_a"]

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from snaketune.experiment.resolved import read_resolved
 from snaketune.experiment.schema import Train
 from snaketune.files import read_json
+from snaketune.training import stage
 from snaketune.training.engine import make_optimizer
 from snaketune.training.estimate import Estimate
 
@@ -75,3 +77,16 @@ def test_the_figures_name_every_kind(run):
     for row in rows:
         rate = row["supervised_tokens"] / row["time_seconds"]
         assert row["supervised_tokens_per_second"] == pytest.approx(rate)
+
+
+def test_a_run_may_begin_with_the_weights_of_another(run, trained):
+    settings = {"lr": 1e-2, "method": {"dropout": 0.0}}
+    fresh, going_on = run("fresh", **settings).train(), run("on", **settings)
+    stage.train(
+        read_resolved(going_on.resolved),
+        going_on.base,
+        going_on.data,
+        going_on.output,
+        trained.output / "last.pth",
+    )
+    assert going_on.losses()[0] < fresh.losses()[0] - 1

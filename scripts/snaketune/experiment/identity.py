@@ -87,6 +87,7 @@ def train_key(experiment: "Experiment") -> dict[str, Any]:
         "method": config.method.model_dump(exclude_defaults=True),
         "train": train,
         "deepspeed": experiment.deepspeed_json,
+        "start": experiment.start and train_id(experiment.start),
         "version": TRAIN_VERSION,
     }
 

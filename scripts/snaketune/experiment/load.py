@@ -8,7 +8,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,7 @@ class Experiment:
     """One thing to train: a study, or one variant of it, ready to run.
 
     `absent` tells the local files it names that are not there; it cannot be built without them.
+    `start` is the experiment whose trained weights it begins with.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Experiment:
     sources: tuple[Source, ...]
     deepspeed_json: dict[str, Any] | None
     absent: tuple[Problem, ...]
+    start: "Experiment | None" = None
 
     @property
     def prompts(self) -> list[str]:
@@ -156,7 +158,44 @@ def load_studies(root: Path) -> Studies:
         else:
             for experiment in same:
                 studies.study_problems[experiment.study].append(_name_clash(experiment, same))
+    _join(studies)
     return studies
+
+
+def _join(studies: Studies) -> None:
+    """Give every experiment the one it starts from; those that cannot have it are mistakes."""
+    known, joined = studies.experiments, {}
+    for name, experiment in known.items():
+        try:
+            joined[name] = _with_start(experiment, known, (name,))
+        except ValueError as error:
+            problem = Problem(Place(experiment.file, 1), f"{name}: {error}", "method.start_from")
+            studies.study_problems[experiment.study].append(problem)
+    studies.experiments = joined
+
+
+def _with_start(
+    experiment: Experiment, known: dict[str, Experiment], chain: tuple[str, ...]
+) -> Experiment:
+    """Return an experiment with all it starts from, directly or by way of others.
+
+    Raises:
+        ValueError: There is no such experiment, it has another base or method, or a cycle.
+    """
+    method, name = experiment.config.method, experiment.config.method.start_from
+    if name is None:
+        return experiment
+    if name not in known:
+        raise ValueError(f"there is no experiment '{name}' to start from.{nearest(name, known)}")
+    if name in chain:
+        raise ValueError(f"a cycle: {' starts from '.join((*chain, name))}")
+    start = known[name]
+    free = {"start_from": None, "dropout": 0.0}
+    if start.config.method.model_copy(update=free) != method.model_copy(update=free):
+        raise ValueError(f"'{name}' has another method; only start_from and dropout may differ")
+    if start.base != experiment.base:
+        raise ValueError(f"'{name}' has another base model ({start.base_name})")
+    return replace(experiment, start=_with_start(start, known, (*chain, name)))
 
 
 class Catalog:

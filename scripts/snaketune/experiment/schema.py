@@ -219,6 +219,9 @@ class Method(Strict):
     quantization: Literal["nf4", "fp4", "int8"] = Field(
         "nf4", description="how `qlora` holds the base; 4-bit constants are quantised again"
     )
+    start_from: str | None = Field(
+        None, description="an experiment with the same base and method to go on from"
+    )
 
 
 class Train(Strict):

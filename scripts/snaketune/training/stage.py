@@ -25,7 +25,13 @@ from snaketune.files import (
     sha256,
     write_text,
 )
-from snaketune.models.adapter import make_trainable, needs_autocast, trainable_parameters
+from snaketune.models.adapter import (
+    load_trained_weights,
+    make_trainable,
+    needs_autocast,
+    trainable_parameters,
+)
+from snaketune.models.checkpoint import load_checkpoint
 from snaketune.models.generation import answer
 from snaketune.models.load import (
     choose_precision,
@@ -71,13 +77,16 @@ def require_train_id(experiment: Resolved, planned: str | None) -> None:
         )
 
 
-def train(experiment: Resolved, base: Path, data: Path, output: Path) -> None:
+def train(
+    experiment: Resolved, base: Path, data: Path, output: Path, start: Path | None = None
+) -> None:
     """Train an experiment to its end, or go on where it stopped.
 
     Args:
         base: The base model's folder, with provenance.json.
         data: The processed data's folder, with data.json.
         output: experiments/X/checkpoints.
+        start: The checkpoint of another experiment, whose weights are the first.
     """
     seed_everything(experiment.config.train)
     processes.start(deepspeed=experiment.config.train.deepspeed != "none")
@@ -95,7 +104,7 @@ def train(experiment: Resolved, base: Path, data: Path, output: Path) -> None:
             Mirror(output, experiment) if leads else nullcontext() as mirror,
             told_when_out_of_memory(NEEDS_LESS_MEMORY),
         ):
-            trainer, setup = _prepare(experiment, folder, base, data, state)
+            trainer, setup = _prepare(experiment, folder, base, data, state, start)
             if mirror:
                 trainer.heartbeat = mirror.push
             result = trainer.run(state)
@@ -115,7 +124,12 @@ def _identity(experiment: Resolved, base: Path, data: Path) -> dict[str, str]:
 
 
 def _prepare(
-    experiment: Resolved, folder: RunFolder, base: Path, data: Path, state: dict[str, Any] | None
+    experiment: Resolved,
+    folder: RunFolder,
+    base: Path,
+    data: Path,
+    state: dict[str, Any] | None,
+    start: Path | None,
 ) -> tuple[Trainer, dict[str, Any]]:
     """Load everything; return the trainer, and what was chosen for this machine."""
     config, train = experiment.config, experiment.config.train
@@ -127,6 +141,9 @@ def _prepare(
     log.info("loading %s in %s (%s) on %s", base.name, dtype, reason, where)
     deepspeed = deepspeed_config(train, experiment.deepspeed_json)
     model = _load(config, base, dtype, where, deepspeed)
+    if start and not state:
+        log.info("beginning with the weights of %s", start)
+        load_trained_weights(model, load_checkpoint(start)["weights"])
     torch.manual_seed(train.seed + processes.rank())
     batches = Batches(Packs(data / "train.arrow"), train, processes.rank(), processes.count())
     plan = _plan(experiment, folder, model, batches, where)
