@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         launcher += ["--shutdown-timeout=300"]  # after a signal: the iteration and its checkpoint
         program = ["--", __file__, *(sys.argv[1:] if argv is None else argv)]
+        os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // processes))
         os.execv(sys.executable, [sys.executable, *launcher, *program])
     train(experiment, args.base, args.data, args.output, args.start)
 

@@ -239,3 +239,20 @@ def test_a_start_that_cannot_be_is_told(load, method, words):
     [problem] = studies.problems
     assert words in problem.message
     assert list(studies.experiments) == ["study_a"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "expected a JSON object, found list"),
+        ("{}", "expected `zero_optimization` with `stage` 1, 2 or 3"),
+        ('{"zero_optimization": {"stage": 0}}', "with `stage` 1, 2 or 3"),
+        ('{"zero_optimization": {"stage": 2}, "bf16": {}}', "leave out bf16: train: decides them"),
+    ],
+)
+def test_a_file_for_deepspeed_that_cannot_be_used_is_told(load, content, words):
+    text = f"{STARTS}train: {{deepspeed: own.json}}"
+    [problem] = load({"own.json": content, "study.yaml": text}).problems
+    assert words in problem.message
+    assert (problem.key, problem.place.line) == ("train.deepspeed", 4)

@@ -60,6 +60,18 @@ MISTAKES = {
         "train.deepspeed",
         "ds.json does not exist",
     ),
+    "DoRA on split weights": (
+        MINIMAL + "method: {name: lora, dora: true}\ntrain: {deepspeed: zero3}",
+        1,
+        "",
+        "method.dora needs whole weights",
+    ),
+    "compiled segments": (
+        MINIMAL + "train: {compile: true, attention: segments}",
+        3,
+        "train",
+        "compile needs attention: auto, sdpa or flash_attention_2",
+    ),
     "missing key": ("\ndata: [{dataset: rows}]", 1, "model", "required key is missing"),
     "no data": ("model: tiny\ndata: []", 2, "data", "expected at least one item"),
     "unknown model": (

@@ -57,3 +57,11 @@ def test_what_cannot_be_built_is_explained(studies, target, words):
 def test_an_experiment_whose_files_are_absent_is_known_all_the_same(studies):
     assert "c" in studies.experiments
     assert [problem.place.line for problem in studies.absent] == [2]
+
+
+def test_a_full_fine_tune_has_no_adapter(load):
+    text = "model: {source: .}\nmethod: {name: full}\ndata: [{path: x.jsonl, format: text}]"
+    studies = load({"a.yaml": text, "x.jsonl": "{}"})
+    for target in ("experiments/a/adapter", "experiments/a/iter_3/adapter"):
+        assert "Build experiments/a/merged" in explain_unknown(target, studies)
+    assert explain_unknown("experiments/a/iter_3/merged", studies) is None

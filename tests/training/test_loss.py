@@ -92,7 +92,14 @@ def test_batch_and_accumulate_are_interchangeable(
         assert split["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-4)
 
 
-@pytest.mark.parametrize("method", [{"name": "full"}, {"modules_to_save": ["lm_head"]}])
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"name": "full"},
+        {"modules_to_save": ["lm_head"]},
+        {"modules_to_save": ["embed_tokens"]},
+    ],
+)
 def test_whole_layers_are_trained_in_fp32_with_bf16_arithmetic(run, make_data, method):
     settings = {"data": make_data(pack=True), "method": method | {"dropout": 0.0}, "lr": 1e-3}
     low, exact = (run(p, precision=p, **settings).train() for p in ("bf16", "fp32"))

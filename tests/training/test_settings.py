@@ -1,11 +1,16 @@
 """Settings that may cost time or memory, and change no number; and those of the optimizer."""
 
+import shutil
+
 import pytest
 import torch
+from transformers.models.llama.modeling_llama import LlamaMLP
 
+from snaketune.errors import UserError
 from snaketune.experiment.resolved import read_resolved
 from snaketune.experiment.schema import Train
 from snaketune.files import read_json
+from snaketune.models.checkpoint import load_checkpoint, save_checkpoint
 from snaketune.training import stage
 from snaketune.training.engine import make_optimizer
 from snaketune.training.estimate import Estimate
@@ -90,3 +95,40 @@ def test_a_run_may_begin_with_the_weights_of_another(run, trained):
         trained.output / "last.pth",
     )
     assert going_on.losses()[0] < fresh.losses()[0] - 1
+
+
+@pytest.mark.parametrize("method", [{"name": "full"}, {"name": "lora"}])
+def test_checkpointing_computes_every_layer_twice(run, monkeypatch, method):
+    whole, calls = LlamaMLP.forward, []
+    monkeypatch.setattr(LlamaMLP, "forward", lambda self, x: calls.append(1) or whole(self, x))
+    for checkpointed in (False, True):
+        calls.clear()
+        settings = {"gradient_checkpointing": checkpointed, "max_steps": 1, "accumulate": 1}
+        run(str(checkpointed), method=method, sample={"prompts": []}, **settings).train()
+        assert len(calls) == (4 if checkpointed else 2)  # two layers
+
+
+def test_another_number_of_processes_is_not_resumed(run, crash):
+    stopped = run()
+    crash(stopped, 9)
+    path = stopped.output / "iter_8.pth"
+    state = load_checkpoint(path)
+    save_checkpoint(path, state | {"random": state["random"] * 2})
+    with pytest.raises(UserError, match=r"written by 2 processes, now there are 1(.|\n)*Fix"):
+        stopped.train()
+
+
+def test_a_start_that_is_named_must_be_given(run):
+    with pytest.raises(UserError, match="starts from other, whose checkpoint is not given"):
+        run(method={"start_from": "other"}).train()
+
+
+def test_another_start_is_another_run(run, trained, tmp_path):
+    going_on = run("on", max_steps=2)
+    starts = [shutil.copytree(trained.output, tmp_path / name) for name in "ab"]
+    (starts[1] / "run.json").write_text("{}")
+    for start in starts:
+        resolved = read_resolved(going_on.resolved)
+        data, output = going_on.data, going_on.output
+        stage.train(resolved, going_on.base, data, output, start / "last.pth")
+    assert len(list((going_on.output / "superseded").iterdir())) == 1

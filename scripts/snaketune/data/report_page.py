@@ -11,7 +11,7 @@ from snaketune.pages import LINE, plot, render
 
 def with_training(report: dict[str, Any], train: Train) -> dict[str, Any]:
     """Return the report with what this data and these settings will come to, on one device."""
-    iterations = -(-report["train"]["packs"] // train.batch_size) * train.epochs
+    _, iterations = train.iterations(report["train"]["packs"])
     training = {
         "iterations": iterations,
         "updates": -(-iterations // train.accumulate),

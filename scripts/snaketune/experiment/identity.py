@@ -81,15 +81,18 @@ def train_key(experiment: "Experiment") -> dict[str, Any]:
     config = experiment.config
     # without defaults: a key that is new and not used retrains nothing
     train = config.train.model_dump(exclude=_NO_EFFECT_ON_WEIGHTS, exclude_defaults=True)
-    return {
+    key: dict[str, Any] = {
         "base": digest(base_key(experiment)),
         "data": data_id(experiment),
-        "method": config.method.model_dump(exclude_defaults=True),
+        "method": config.method.model_dump(exclude={"start_from"}, exclude_defaults=True),
         "train": train,
-        "deepspeed": experiment.deepspeed_json,
-        "start": experiment.start and train_id(experiment.start),
         "version": TRAIN_VERSION,
     }
+    if experiment.deepspeed_json is not None:
+        key["deepspeed"] = experiment.deepspeed_json
+    if experiment.start is not None:
+        key["start"] = train_id(experiment.start)
+    return key
 
 
 def train_id(experiment: "Experiment") -> str:
@@ -109,5 +112,5 @@ def evaluate_key(experiment: "Experiment") -> dict[str, Any]:
 def report_key(experiment: "Experiment") -> dict[str, Any]:
     """Return what the data report tells besides the data: how long training will be."""
     return experiment.config.train.model_dump(
-        include={"epochs", "batch_size", "accumulate", "save_every"}
+        include={"epochs", "max_steps", "batch_size", "accumulate", "save_every"}
     )

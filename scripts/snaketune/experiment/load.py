@@ -430,6 +430,11 @@ def _deepspeed_json(root: Path, name: str) -> dict[str, Any] | None:
         raise ValueError(f"{root / name} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{root / name}: expected a JSON object, found {type(content).__name__}")
+    zero = content.get("zero_optimization")
+    if not isinstance(zero, dict) or zero.get("stage") not in (1, 2, 3):
+        raise ValueError(f"{root / name}: expected `zero_optimization` with `stage` 1, 2 or 3")
+    if others := sorted({"bf16", "fp16", "optimizer", "scheduler"} & content.keys()):
+        raise ValueError(f"{root / name}: leave out {', '.join(others)}: train: decides them")
     return content
 
 

@@ -292,7 +292,15 @@ class Train(Strict):
     def _validates_what_it_decides_by(self) -> "Train":
         if (self.early_stop or self.keep_best) and not self.validate_every:
             raise ValueError("early_stop and keep_best need validate_every: how often to measure")
+        if self.compile and self.attention == "segments":
+            raise ValueError("compile needs attention: auto, sdpa or flash_attention_2")
         return self
+
+    def iterations(self, packs: int, processes: int = 1) -> tuple[int, int]:
+        """Return the micro-batches of an epoch over some packs, and of a whole run."""
+        epoch = -(-packs // (self.batch_size * processes))
+        steps = self.max_steps
+        return epoch, epoch * self.epochs if steps is None else steps * self.accumulate
 
 
 class Sample(Strict):
@@ -345,6 +353,12 @@ class Configuration(Strict):
     train: Train = Train()
     sample: Sample = Sample()
     evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="after")
+    def _engine_knows_the_method(self) -> "Configuration":
+        if self.method.dora and self.train.deepspeed.startswith("zero3"):
+            raise ValueError("method.dora needs whole weights: choose another train.deepspeed")
+        return self
 
     @field_validator("model")
     @classmethod

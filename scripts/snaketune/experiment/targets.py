@@ -44,6 +44,8 @@ def explain_unknown(target: str, studies: Studies) -> str | None:
         return (
             f"there is no experiment '{name}'.{nearest(name, studies.experiments)} Known: {known}"
         )
+    if file.endswith("adapter") and studies.experiments[name].config.method.name == "full":
+        return f"{name} is a full fine-tune, which has no adapter. Build experiments/{name}/merged"
     if file in TARGETS or file in _ALSO_MADE or _AT_ITERATION.fullmatch(file):
         return None
     known = ", ".join([*TARGETS, "iter_N/adapter", "iter_N/merged"])

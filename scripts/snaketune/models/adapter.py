@@ -31,7 +31,7 @@ def make_trainable(
 ) -> PreTrainedModel | PeftModel:
     """Add freshly initialised LoRA weights to a frozen model, or free all weights.
 
-    What is trained is in fp32, whatever the base's dtype.
+    The model is in training mode; what is trained is in fp32, whatever the base's dtype.
 
     Args:
         whole: Every process holds all weights, as it does but in ZeRO stage 3.
@@ -41,7 +41,7 @@ def make_trainable(
     """
     torch.manual_seed(seed)
     if method.name == "full":
-        return model.float().requires_grad_(True)
+        return model.float().requires_grad_(True).train()
     try:
         adapted: PeftModel = get_peft_model(model, lora_config(method))  # type: ignore[assignment]
     except ValueError as error:
@@ -58,7 +58,7 @@ def make_trainable(
         parameter.data = parameter.data.float()
     if whole:
         speed_up(adapted)
-    return adapted
+    return adapted.train()
 
 
 def needs_autocast(method: Method) -> bool:

@@ -18,6 +18,8 @@ class _AddLora(torch.autograd.Function):
     """result + scale * (x @ A.T) @ B.T, added in place."""
 
     @staticmethod
+    @torch.autocast("cpu", enabled=False)
+    @torch.autocast("cuda", enabled=False)
     def forward(
         ctx: Any,
         result: torch.Tensor,
@@ -26,12 +28,11 @@ class _AddLora(torch.autograd.Function):
         b: torch.Tensor,
         scale: float,
     ) -> torch.Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        a, b = a.to(x.dtype), b.to(x.dtype)
+        rows, a, b = (each.to(result.dtype) for each in (x.reshape(-1, x.shape[-1]), a, b))
         inner = rows @ a.T
         result.view(-1, result.shape[-1]).addmm_(inner, b.T, alpha=scale)
         ctx.save_for_backward(rows, a, b, inner)
-        ctx.scale = scale
+        ctx.scale, ctx.dtype = scale, x.dtype
         ctx.mark_dirty(result)
         return result
 
@@ -40,7 +41,7 @@ class _AddLora(torch.autograd.Function):
         rows, a, b, inner = ctx.saved_tensors
         flat = gradient.reshape(-1, gradient.shape[-1])
         grad_inner = (flat @ b).mul_(ctx.scale)
-        grad_x = (grad_inner @ a).view(*gradient.shape[:-1], -1)
+        grad_x = (grad_inner @ a).to(ctx.dtype).view(*gradient.shape[:-1], -1)
         grad_a = (grad_inner.T @ rows).float()
         grad_b = (flat.T @ inner).float().mul_(ctx.scale)
         return gradient, grad_x, grad_a, grad_b, None

@@ -70,4 +70,6 @@ def chunked_cross_entropy(
         targets: (rows,) int64, the tokens that follow.
         weights: (rows,) float32, how much each counts; None where all count the same.
     """
+    if not torch.is_grad_enabled():
+        hidden, head = hidden.detach(), head.detach()
     return _ChunkedCrossEntropy.apply(hidden, head, targets, weights)  # type: ignore[no-untyped-call]

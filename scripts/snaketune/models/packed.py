@@ -81,7 +81,7 @@ def loss_sum(model: Any, batch: Batch) -> torch.Tensor:
         "use_cache": False,
         **({"segment_lengths": batch.lengths} if apart else {}),
     }
-    if _has_plain_head(causal):
+    if has_plain_head(causal):
         hidden = causal.base_model(**inputs).last_hidden_state[0, batch.predicts]
         head = causal.get_output_embeddings().weight
         return chunked_cross_entropy(*_in_dtype(hidden, head), batch.targets, batch.weights)
@@ -96,7 +96,7 @@ def causal_model(model: Any) -> Any:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-def _has_plain_head(causal: Any) -> bool:
+def has_plain_head(causal: Any) -> bool:
     """Tell whether logits are the last hidden states times a matrix that is here, and no more."""
     head = causal.get_output_embeddings()
     plain = type(head) is torch.nn.Linear and head.bias is None

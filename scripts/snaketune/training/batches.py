@@ -11,14 +11,6 @@ from snaketune.experiment.schema import Train
 from snaketune.models.packed import Batch, flatten
 
 
-def iterations(packs: int, train: Train, processes: int = 1) -> tuple[int, int]:
-    """Return the micro-batches of an epoch and of a whole run."""
-    per_epoch = -(-packs // (train.batch_size * processes))
-    if train.max_steps is not None:
-        return per_epoch, train.max_steps * train.accumulate
-    return per_epoch, per_epoch * train.epochs
-
-
 class Batches:
     """All micro-batches of a run, addressed by iteration so that resuming needs no replay.
 
@@ -38,7 +30,7 @@ class Batches:
     ) -> None:
         self.packs, self.seed, self.rank, self.processes = packs, train.seed, rank, processes
         self.size = train.batch_size * processes
-        self.per_epoch, self.total = iterations(len(packs), train, processes)
+        self.per_epoch, self.total = train.iterations(len(packs), processes)
         self._weights = packs.loss_weights()
         self._order = lru_cache(maxsize=2)(self._permutation)
 

@@ -8,7 +8,6 @@ import torch
 import torch.distributed as dist
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from snaketune.errors import UserError
 from snaketune.experiment.schema import Train
 from snaketune.models.adapter import trainable_parameters
 from snaketune.training import processes
@@ -164,17 +163,7 @@ class ZeroEngine:
         return processes.gather(own)
 
     def load_state(self, state: list[dict[str, Any]]) -> None:
-        """Put back each process's own part.
-
-        Raises:
-            UserError: The checkpoint was written with another number of processes.
-        """
-        if len(state) != processes.count():
-            raise UserError(
-                f"the checkpoint was written by {len(state)} processes, now there are "
-                f"{processes.count()}.\n  Fix: run with {len(state)} devices "
-                "(CUDA_VISIBLE_DEVICES), or delete the checkpoints to start again."
-            )
+        """Put back each process's own part."""
         scaler = {"loss_scaler": self.optimizer.loss_scaler}
         whole = [part | scaler for part in state]
         self.optimizer.load_state_dict(whole, load_from_fp32_weights=True)

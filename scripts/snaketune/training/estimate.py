@@ -1,13 +1,17 @@
 """What a run will need, told before it starts and compared afterwards: memory, disk, iterations."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from snaketune.experiment.schema import Train
 from snaketune.models.adapter import trainable_parameters
 from snaketune.models.loss import CHUNK
+from snaketune.models.packed import causal_model, has_plain_head
+from snaketune.training import processes
 from snaketune.training.progress import peak_memory, shown_memory
 
 MOMENTS = {"adamw": 8, "paged_adamw": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2}
@@ -44,7 +48,8 @@ def estimate(model: Any, train: Train, tokens: int) -> Estimate:
     layer = (
         size * tokens * (_HIDDEN * config.hidden_size + _INTERMEDIATE * config.intermediate_size)
     )
-    logits = CHUNK * config.vocab_size * 10
+    rows = CHUNK if has_plain_head(causal_model(model)) else tokens
+    logits = rows * config.vocab_size * 10
     # on a CPU oneDNN's kernels take about as much again as the weights they multiply with
     kernels = 0 if torch.cuda.is_available() else size * sum(p.numel() for p in model.parameters())
     return Estimate(
@@ -60,6 +65,8 @@ def available(where: torch.device) -> int:
     if where.type == "cuda":
         free, _ = torch.cuda.mem_get_info(where)
         return free + torch.cuda.memory_reserved(where)
-    import psutil
-
-    return psutil.virtual_memory().available + psutil.Process().memory_info().rss
+    own = psutil.Process().memory_info().rss
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.exists() else "max"
+    free = psutil.virtual_memory().available
+    return min(free, int(text) - own if text.isdigit() else free) // processes.count() + own

@@ -18,10 +18,10 @@ class Flops:
     """
 
     def __init__(self, model: Any, rate: float) -> None:
-        head = model.get_output_embeddings()
-        layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
-        self.for_token = sum(map(_cost, layers))
-        self.for_supervised = _cost(head)
+        linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
+        head = [m for m in model.get_output_embeddings().modules() if m in set(linear)]
+        self.for_token = sum(_cost(layer) for layer in linear if layer not in set(head))
+        self.for_supervised = max(map(_cost, head))  # PEFT keeps the old one beside a trained one
         self.rate = rate
 
     def utilisation(self, tokens: int, supervised: int, seconds: float) -> float:
@@ -34,7 +34,12 @@ def matrix_rate(where: torch.device, dtype: torch.dtype) -> float:
     """Return the FLOP/s that a device reaches in a large matrix product, the best of a few."""
     size = 8192 if where.type == "cuda" else 1024
     one = torch.ones(size, size, dtype=dtype, device=where)
-    return 2 * size**3 / min(_seconds(one, where) for _ in range(5))
+    seconds = min(_seconds(one, where) for _ in range(5))
+    if where.type == "cuda":
+        del one
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(where)
+    return 2 * size**3 / seconds
 
 
 def _seconds(one: torch.Tensor, where: torch.device) -> float:

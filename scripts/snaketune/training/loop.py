@@ -104,7 +104,9 @@ class Trainer:
 
     def result(self, last: int) -> int:
         """Return the iteration whose checkpoint is the run's result."""
-        return (self.validation.best() or last) if self.train.keep_best else last
+        if not self.train.keep_best:
+            return last
+        return self.validation.best(among=self.folder.checkpoints()) or last
 
     def _is_saved(self, iteration: int) -> bool:
         best = self.train.keep_best and self.validation.best() == iteration
@@ -222,7 +224,7 @@ class Trainer:
 
     def _save(self, iteration: int) -> None:
         with self.engine.whole_weights():
-            weights = trained_weights(self.model)
+            weights = trained_weights(self.model) if processes.rank() == 0 else None
         state = {
             "iteration": iteration,
             "resume_from": self._resume_from,
@@ -237,6 +239,19 @@ class Trainer:
         processes.wait()
 
     def _restore(self, state: dict[str, Any]) -> int:
+        """Put everything back, and return the iteration to go on from.
+
+        Raises:
+            UserError: The checkpoint was written with another number of processes.
+        """
+        before = len(state["random"])
+        if before != processes.count():
+            raise UserError(
+                f"the checkpoint was written by {before} processes, now there are "
+                f"{processes.count()}: they would train on other batches.\n  Fix: set "
+                f"train.processes: {before} (or CUDA_VISIBLE_DEVICES), or delete the checkpoints "
+                "to start again."
+            )
         with self.engine.whole_weights():
             load_trained_weights(self.model, state["weights"])
         self.engine.load_state(state["optimizer"])

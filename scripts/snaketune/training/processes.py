@@ -39,6 +39,8 @@ def start(deepspeed: bool) -> None:
     """
     if dist.is_initialized():
         return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if deepspeed:
         _start_deepspeed()
     elif "RANK" in os.environ:

@@ -88,11 +88,12 @@ def train(
         output: experiments/X/checkpoints.
         start: The checkpoint of another experiment, whose weights are the first.
     """
+    identity = _identity(experiment, base, data, start)
     seed_everything(experiment.config.train)
     processes.start(deepspeed=experiment.config.train.deepspeed != "none")
     leads = processes.rank() == 0
     with locked(output, LOCK_SECONDS) if leads else nullcontext():
-        folder = RunFolder(output, _identity(experiment, base, data), experiment.config.train.keep)
+        folder = RunFolder(output, identity, experiment.config.train.keep)
         state = folder.open() if leads else None
         if leads:
             also_log_to(output / "train.log")
@@ -114,13 +115,24 @@ def train(
                 folder.finish(result, figures | {"result_iteration": result})
 
 
-def _identity(experiment: Resolved, base: Path, data: Path) -> dict[str, str]:
-    """Return what must be equal for a checkpoint to be resumed."""
-    return {
+def _identity(experiment: Resolved, base: Path, data: Path, start: Path | None) -> dict[str, str]:
+    """Return what must be equal for a checkpoint to be resumed.
+
+    Raises:
+        UserError: The experiment starts from another one, and its checkpoint is not given.
+    """
+    wanted = experiment.config.method.start_from
+    if wanted and not start:
+        raise UserError(
+            f"{experiment.name} starts from {wanted}, whose checkpoint is not given.\n"
+            f"  Fix: add --start experiments/{wanted}/checkpoints/last.pth"
+        )
+    own = {
         "train_id": experiment.train_id,
         "base_sha256": sha256(base / "provenance.json"),
         "data_sha256": sha256(data / "data.json"),
     }
+    return own | ({"start_sha256": sha256(start.with_name("run.json"))} if start else {})
 
 
 def _prepare(
@@ -179,7 +191,10 @@ def _load(
     """Return the model to train, with what is trained freshly initialised."""
     method = config.method
     quantization = method.quantization if method.name == "qlora" else None
-    network = load_model(base, dtype, where, quantization, config.train.attention)
+    attention = config.train.attention
+    if config.train.compile and attention == "auto":
+        attention = "sdpa"  # samples of ever other lengths would be compiled ever again
+    network = load_model(base, dtype, where, quantization, attention)
     log.info("attention: %s", network.config._attn_implementation)
     splits = deepspeed is not None and deepspeed["zero_optimization"]["stage"] == 3
     model = make_trainable(network, method, config.train.seed, whole=not splits)
@@ -198,7 +213,7 @@ def _plan(
     """
     train = experiment.config.train
     # the next checkpoint is written before the oldest is deleted
-    more = max(1, train.keep + 1 - len(folder.checkpoints()))
+    more = max(1, train.keep + 1 + train.keep_best - len(folder.checkpoints()))
     disk = more * _checkpoint_bytes(model, train)
     require_free_space(folder.path, disk, f"training with {more} more checkpoints (train.keep)")
     needs = estimate(model, train, batches.most_tokens())
@@ -244,7 +259,8 @@ def _checkpointing(train: Train, needs: Estimate, where: torch.device) -> bool:
     if train.gradient_checkpointing != "auto":
         return train.gradient_checkpointing
     room = available(where)
-    if needs.total(checkpointed=False) <= room:
+    lacking = torch.tensor(int(needs.total(checkpointed=False) > room), device=where)
+    if not processes.add(lacking).item():  # all processes must do the same
         return False
     log.info(
         "gradient checkpointing is on: without it about %.1f GiB would be needed, %.1f are there",
@@ -261,9 +277,13 @@ def _answers(model: Any, base: Path, template: dict[str, Any], experiment: Resol
 
 
 def _checkpoint_bytes(model: torch.nn.Module, train: Train) -> int:
-    """Return about how large a checkpoint is: fp32 weights, AdamW's moments, and a margin."""
+    """Return about how large a checkpoint is: fp32 weights, AdamW's moments, and a margin.
+
+    DeepSpeed keeps the weights once more, in the optimizer's state.
+    """
     trained = sum(parameter.numel() for parameter in trainable_parameters(model))
-    return trained * (4 + MOMENTS[train.optimizer]) + 2**20
+    weights = 4 if train.deepspeed == "none" else 8
+    return trained * (weights + MOMENTS[train.optimizer]) + 2**20
 
 
 def _announce(
@@ -319,7 +339,7 @@ def _figures(folder: RunFolder, trainer: Trainer, setup: dict[str, Any]) -> dict
         "tokens": sum(row["tokens"] for row in rows),
         "supervised_tokens": sum(row["supervised_tokens"] for row in rows),
         "training_seconds": sum(row["time_seconds"] for row in rows),
-        **{key: max(row[key] for row in rows) for key in peak_memory()},
+        **{key: max(row.get(key, 0) for row in rows) for key in peak_memory()},
         "model_flops_utilisation": _median(rows, "model_flops_utilisation"),
         "supervised_tokens_per_second": _median(rows, "supervised_tokens_per_second"),
         "first_loss": updates[0]["update_loss"],

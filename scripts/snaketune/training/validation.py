@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Container
 from typing import Any
 
 import torch
@@ -55,9 +56,10 @@ class Validation:
                 file.write(json.dumps({"iteration": iteration, "heldout_loss": loss}) + "\n")
         return loss
 
-    def best(self) -> int | None:
+    def best(self, among: Container[int] | None = None) -> int | None:
         """Return the iteration with the lowest loss, the first of several."""
-        return min(self.measured, key=self.measured.__getitem__, default=None)
+        known = [n for n in self.measured if among is None or n in among]
+        return min(known, key=self.measured.__getitem__, default=None)
 
     def hopeless(self) -> bool:
         """Tell whether the last `early_stop` measurements were no better than one before them."""
