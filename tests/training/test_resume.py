@@ -38,6 +38,17 @@ def test_a_crash_at_any_iteration_changes_no_bit(run, straight, crash, iteration
     assert same_weights(crashed.adapter(), straight.adapter())
 
 
+@pytest.mark.parametrize("iteration", range(1, 7))
+def test_a_crash_with_packs_changes_no_bit(run, make_data, crash, iteration):
+    packed = make_data(pack=True)
+    whole, crashed = (run(name, packed, save_every=2, epochs=2) for name in ("whole", "crashed"))
+    assert len(whole.train().losses()) == 6
+    crash(crashed, iteration)
+    crashed.train()
+    assert crashed.losses() == whole.losses()
+    assert same_weights(crashed.adapter(), whole.adapter())
+
+
 def test_two_fresh_runs_are_equal_bit_for_bit(run, straight):
     assert run("again").train().losses() == straight.losses()
 

@@ -24,7 +24,7 @@ class Flops:
         self.for_supervised = max(map(_cost, head))  # PEFT keeps the old one beside a trained one
         self.rate = rate
 
-    def utilisation(self, tokens: int, supervised: int, seconds: float) -> float:
+    def utilisation(self, tokens: float, supervised: float, seconds: float) -> float:
         """Return the share of the matrix rate that an iteration reached."""
         needed = self.for_token * tokens + self.for_supervised * supervised
         return needed / seconds / self.rate

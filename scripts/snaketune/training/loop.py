@@ -92,7 +92,7 @@ class Trainer:
                 ends = self._validate(iteration) or iteration == total
                 if iteration % self.sample.every == 0 or ends:
                     self._sample(iteration)
-                stopping = processes.add(torch.tensor(len(caught), device=self.where)).item()
+                [stopping] = processes.total(len(caught), where=self.where)
                 if stopping or ends or self._is_saved(iteration):
                     self._save(iteration)
                 if ends:
@@ -146,8 +146,9 @@ class Trainer:
         self.engine.backward(loss / self.batches.loss_weight(update), last)
         lr = learning_rate(iteration, self.batches.total, self.train)
         grad_norm = self.engine.update(lr) if last else None
-        counts = torch.tensor([batch.input_ids.numel(), len(batch.targets)], device=self.where)
-        tokens, supervised = processes.add(counts).tolist()
+        tokens, supervised = processes.total(
+            batch.input_ids.numel(), len(batch.targets), where=self.where
+        )
         total_loss = processes.add(loss.detach()).item()
         self._require_finite(iteration, total_loss, grad_norm)
         self._update_loss.append(total_loss)

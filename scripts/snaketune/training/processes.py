@@ -92,6 +92,13 @@ def add(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
+def total(*numbers: int, where: torch.device) -> list[int]:
+    """Return the sums of some counts over all processes; one process asks no device for them."""
+    if count() == 1:
+        return list(numbers)
+    return add(torch.tensor(numbers, device=where)).tolist()
+
+
 def wait() -> None:
     """Let every process reach this line before any goes on."""
     if count() > 1:

@@ -259,8 +259,8 @@ def _checkpointing(train: Train, needs: Estimate, where: torch.device) -> bool:
     if train.gradient_checkpointing != "auto":
         return train.gradient_checkpointing
     room = available(where)
-    lacking = torch.tensor(int(needs.total(checkpointed=False) > room), device=where)
-    if not processes.add(lacking).item():  # all processes must do the same
+    [lacking] = processes.total(int(needs.total(checkpointed=False) > room), where=where)
+    if not lacking:  # in no process: all must do the same
         return False
     log.info(
         "gradient checkpointing is on: without it about %.1f GiB would be needed, %.1f are there",
