@@ -87,3 +87,8 @@ def load_trained_weights(model: Any, weights: dict[str, torch.Tensor]) -> None:
 def trainable_parameters(model: torch.nn.Module) -> list[torch.nn.Parameter]:
     """Return the parameters that training changes."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def count_trained(model: torch.nn.Module) -> int:
+    """Return how many weights training changes."""
+    return sum(parameter.numel() for parameter in trainable_parameters(model))

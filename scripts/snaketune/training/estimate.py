@@ -8,7 +8,7 @@ import psutil
 import torch
 
 from snaketune.experiment.schema import Train
-from snaketune.models.adapter import trainable_parameters
+from snaketune.models.adapter import count_trained
 from snaketune.models.loss import CHUNK
 from snaketune.models.packed import causal_model, has_plain_head
 from snaketune.training import processes
@@ -42,7 +42,6 @@ def estimate(model: Any, train: Train, tokens: int) -> Estimate:
         tokens: Of the largest micro-batch.
     """
     config = model.config.get_text_config()
-    trained = sum(parameter.numel() for parameter in trainable_parameters(model))
     held = shown_memory(peak_memory())
     size = torch.finfo(model.dtype).bits // 8
     layer = (
@@ -53,7 +52,7 @@ def estimate(model: Any, train: Train, tokens: int) -> Estimate:
     # on a CPU oneDNN's kernels take about as much again as the weights they multiply with
     kernels = 0 if torch.cuda.is_available() else size * sum(p.numel() for p in model.parameters())
     return Estimate(
-        resident=held + trained * (4 + MOMENTS[train.optimizer]) + logits + kernels,
+        resident=held + count_trained(model) * (4 + MOMENTS[train.optimizer]) + logits + kernels,
         activations=config.num_hidden_layers * layer,
         activations_checkpointed=layer
         + config.num_hidden_layers * size * tokens * config.hidden_size,

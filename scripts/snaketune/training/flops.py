@@ -18,9 +18,8 @@ class Flops:
     """
 
     def __init__(self, model: Any, rate: float) -> None:
-        linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
-        head = [m for m in model.get_output_embeddings().modules() if m in set(linear)]
-        self.for_token = sum(_cost(layer) for layer in linear if layer not in set(head))
+        head = _linear(model.get_output_embeddings())
+        self.for_token = sum(_cost(layer) for layer in _linear(model) if layer not in head)
         self.for_supervised = max(map(_cost, head))  # PEFT keeps the old one beside a trained one
         self.rate = rate
 
@@ -53,6 +52,10 @@ def _seconds(one: torch.Tensor, where: torch.device) -> float:
 def _wait(where: torch.device) -> None:
     if where.type == "cuda":
         torch.cuda.synchronize(where)
+
+
+def _linear(module: torch.nn.Module) -> list[torch.nn.Linear]:
+    return [inner for inner in module.modules() if isinstance(inner, torch.nn.Linear)]
 
 
 def _cost(layer: torch.nn.Linear) -> int:

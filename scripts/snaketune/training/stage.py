@@ -26,10 +26,10 @@ from snaketune.files import (
     write_text,
 )
 from snaketune.models.adapter import (
+    count_trained,
     load_trained_weights,
     make_trainable,
     needs_autocast,
-    trainable_parameters,
 )
 from snaketune.models.checkpoint import load_checkpoint
 from snaketune.models.generation import answer
@@ -281,16 +281,14 @@ def _checkpoint_bytes(model: torch.nn.Module, train: Train) -> int:
 
     DeepSpeed keeps the weights once more, in the optimizer's state.
     """
-    trained = sum(parameter.numel() for parameter in trainable_parameters(model))
     weights = 4 if train.deepspeed == "none" else 8
-    return trained * (weights + MOMENTS[train.optimizer]) + 2**20
+    return count_trained(model) * (weights + MOMENTS[train.optimizer]) + 2**20
 
 
 def _announce(
     experiment: Resolved, batches: Batches, model: torch.nn.Module, peak: int, disk: int
 ) -> None:
     train = experiment.config.train
-    trained = sum(parameter.numel() for parameter in trainable_parameters(model))
     log.info(
         "%s: %d packs, %d iterations, %d updates of %s, %s, %s, DeepSpeed %s",
         experiment.name,
@@ -304,7 +302,7 @@ def _announce(
     )
     log.info(
         "%s weights are trained; about %.1f GiB of memory and %.0f MiB of disk will be needed",
-        f"{trained:,}",
+        f"{count_trained(model):,}",
         peak / 2**30,
         disk / 2**20,
     )
