@@ -34,6 +34,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def inventory(folder: Path) -> list[dict[str, Any]]:
+    """Return name, sha256 and bytes of every file under a folder, sorted by name."""
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    return [
+        {"name": name, "sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size}
+        for name in names
+    ]
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; on success it is fsynced and renamed to `path`.

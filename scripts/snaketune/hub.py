@@ -38,6 +38,7 @@ from snaketune.experiment.identity import digest
 from snaketune.files import (
     LFS_POINTER,
     atomic_folder,
+    inventory,
     require_free_space,
     sha256,
     write_json,
@@ -186,15 +187,6 @@ def move(names: Iterable[str], source: Path, target: Path) -> None:
     for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).replace(target / name)
-
-
-def inventory(folder: Path) -> list[dict[str, Any]]:
-    """Return name, sha256 and bytes of every file under a folder, sorted by name."""
-    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    return [
-        {"name": name, "sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size}
-        for name in names
-    ]
 
 
 @contextmanager

@@ -26,7 +26,14 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from snaketune import hub
 from snaketune.errors import UserError
-from snaketune.files import atomic_folder, read_json, require_free_space, write_json, write_text
+from snaketune.files import (
+    atomic_folder,
+    inventory,
+    read_json,
+    require_free_space,
+    write_json,
+    write_text,
+)
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +72,7 @@ def fetch_base(spec: dict[str, Any], output: Path) -> None:
             _complete(folder, source)
         origin = {"source": source, "revision": revision, "sha256": fetched.sha256}
         summary = _summary(folder, source)
-        provenance = {**origin, **summary, "files": hub.inventory(folder)}
+        provenance = {**origin, **summary, "files": inventory(folder)}
         write_json(folder / "provenance.json", provenance)
         log.info(
             "%s: %s with %.1f million parameters in %s",

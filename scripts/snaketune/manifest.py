@@ -1,0 +1,60 @@
+"""manifest.json: the size and SHA-256 of every file of a finished folder, written last."""
+
+from pathlib import Path
+
+from snaketune.errors import UserError
+from snaketune.files import inventory, read_json, write_json
+
+MANIFEST = "manifest.json"
+
+
+def write_manifest(folder: Path) -> None:
+    """List every file of a folder in its manifest."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    write_json(folder / MANIFEST, {"files": inventory(folder)})
+
+
+def listed(folder: Path) -> list[str]:
+    """Return the names of the files a folder's manifest lists.
+
+    Raises:
+        UserError: There is no manifest: the folder is not whole.
+    """
+    return [entry["name"] for entry in read_json(folder / MANIFEST)["files"]]
+
+
+def damage(folder: Path) -> list[str]:
+    """Return what differs from the manifest, a line for each file: all bytes are read."""
+    expected = {entry["name"]: entry for entry in read_json(folder / MANIFEST)["files"]}
+    found = {entry["name"]: entry for entry in inventory(folder) if entry["name"] != MANIFEST}
+    names = sorted(expected.keys() | found.keys())
+    return [
+        f"{name} {_difference(expected.get(name), found.get(name))}"
+        for name in names
+        if expected.get(name) != found.get(name)
+    ]
+
+
+def require_intact(folder: Path) -> None:
+    """Refuse a folder that is not as it was written.
+
+    Raises:
+        UserError: Files are missing, changed, or not of it.
+    """
+    lines = damage(folder)
+    if lines:
+        told = "".join(f"\n  {line}" for line in lines)
+        raise UserError(
+            f"{folder} is not as it was written:{told}\n"
+            f"  Fix: delete it and build it again: rm -r {folder} && snakemake {folder}"
+        )
+
+
+def _difference(expected: dict[str, object] | None, found: dict[str, object] | None) -> str:
+    if expected is None:
+        return "is not in the manifest"
+    if found is None:
+        return "is missing"
+    if expected["bytes"] != found["bytes"]:
+        return f"has {found['bytes']} bytes, expected {expected['bytes']}"
+    return "has other bytes (sha256 differs)"

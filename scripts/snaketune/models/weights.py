@@ -1,0 +1,121 @@
+"""A model's weights in safetensors, read and written a tensor at a time, whatever their size.
+
+safetensors' own writer wants a whole shard in memory; this one writes the same format in blocks.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from huggingface_hub import split_state_dict_into_shards_factory
+from safetensors import SafetensorError, safe_open
+
+from snaketune.errors import UserError
+from snaketune.files import write_json
+
+Shapes = Mapping[str, torch.Tensor]
+"""Tensors by name on the device `meta`: shapes and dtypes without values."""
+
+INDEX = "model.safetensors.index.json"
+
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+_NAMES = {name: dtype for dtype, name in _DTYPES.items()}
+
+
+class Stored(Mapping[str, torch.Tensor]):
+    """The tensors in a folder's safetensors; each is mapped from its file when asked for.
+
+    Attributes:
+        shapes: Every tensor's shape and dtype, in the order of the files.
+
+    Raises:
+        UserError: A file is damaged or cut off.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._files: dict[str, Path] = {}
+        self.shapes: dict[str, torch.Tensor] = {}
+        for file in sorted(folder.glob("*.safetensors")):
+            for name, shape in _header(file).items():
+                self._files[name], self.shapes[name] = file, shape
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        # a file stays in memory as long as it is open, so it is opened anew for each tensor
+        with safe_open(self._files[name], framework="pt") as file:
+            return file.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def write_weights(
+    folder: Path,
+    shapes: Shapes,
+    blocks: Callable[[str], Iterable[torch.Tensor]],
+    max_shard_size: int | str,
+) -> None:
+    """Write model.safetensors, or shards and their index, holding one block in memory.
+
+    Args:
+        folder: Where to write; not atomic in itself.
+        shapes: What to write, in this order.
+        blocks: Gives a tensor's values in its dtype, in consecutive blocks of rows.
+        max_shard_size: Bytes, or as in `2GB`; a larger tensor is a shard of its own.
+    """
+    split = split_state_dict_into_shards_factory(
+        dict(shapes),
+        get_storage_size=lambda tensor: tensor.nbytes,
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=max_shard_size,
+    )
+    for file, names in split.filename_to_tensors.items():
+        _write_file(folder / file, {name: shapes[name] for name in names}, blocks)
+    if split.is_sharded:
+        files = split.tensor_to_filename
+        write_json(folder / INDEX, {"metadata": split.metadata, "weight_map": files})
+
+
+def _write_file(
+    path: Path, shapes: Shapes, blocks: Callable[[str], Iterable[torch.Tensor]]
+) -> None:
+    """Write one safetensors file: the header's length in 8 bytes, the header, the values."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape in shapes.items():
+        begin, end = end, end + shape.nbytes
+        entry = {"dtype": _DTYPES[shape.dtype], "shape": list(shape.shape)}
+        header[name] = entry | {"data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in shapes:
+            for block in blocks(name):
+                file.write(block.contiguous().flatten().view(torch.uint8).numpy().data)
+
+
+def _header(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        with safe_open(file, framework="pt") as weights:
+            slices = {name: weights.get_slice(name) for name in weights.offset_keys()}
+            return {
+                name: torch.empty(each.get_shape(), dtype=_NAMES[each.get_dtype()], device="meta")
+                for name, each in slices.items()
+            }
+    except SafetensorError as error:
+        raise UserError(f"{file} is damaged: {error}.\n  Fix: delete it and rebuild.") from error
