@@ -17,7 +17,7 @@ wildcard_constraints:
     base_id=one_of(BASES),
     data_id=one_of(DATA),
     dataset_id=one_of(DATASETS),
-    iteration=r"[1-9]\d*",
+    at=r"(iter_[1-9]\d*/)?",
 
 
 include: "rules/experiments.smk"

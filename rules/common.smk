@@ -71,22 +71,24 @@ def start_checkpoint(wildcards):
     return f"experiments/{start.name}/checkpoints/last.pth" if start else []
 
 
+def checkpoint(wildcards):
+    """Return the checkpoint of an iteration, or of the end; kept iterations are no declared files."""
+    name = wildcards.at.rstrip("/") or "last"
+    return f"experiments/{wildcards.experiment}/checkpoints/{name}.pth"
+
+
 def trained_weights(wildcards):
     """Return what a model is merged from: an adapter, or the end of a full fine-tune."""
     folder = f"experiments/{wildcards.experiment}"
     if experiment(wildcards).config.method.name == "full":
         return f"{folder}/checkpoints/last.pth"
-    return f"{folder}/{at_iteration(wildcards)}adapter"
+    return f"{folder}/{wildcards.at}adapter"
 
 
 def merged_weights(wildcards, input):
     """Return the same for the program: of a full fine-tune the iteration's own checkpoint."""
-    own = at_iteration(wildcards).rstrip("/")
-    return input.trained.replace("last.pth", f"{own}.pth") if own else input.trained
-
-
-def at_iteration(wildcards):
-    return f"iter_{wildcards.iteration}/" if hasattr(wildcards, "iteration") else ""
+    is_full = experiment(wildcards).config.method.name == "full"
+    return checkpoint(wildcards) if is_full else input.trained
 
 
 def refuse_unknown_targets():

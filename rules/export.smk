@@ -1,4 +1,5 @@
 # Export: checkpoint to PEFT adapter, adapter and base to a full model.
+# {at} is `iter_N/` for a kept checkpoint and empty for the end of training.
 
 
 rule export_adapter:
@@ -7,31 +8,18 @@ rule export_adapter:
         base=base_provenance,
         trained="experiments/{experiment}/checkpoints/last.pth",
     output:
-        directory("experiments/{experiment}/adapter"),
+        directory("experiments/{experiment}/{at}adapter"),
     log:
-        "logs/{experiment}/export_adapter.log",
+        "logs/{experiment}/{at}export_adapter.log",
     conda:
         "../envs/cpu.yaml"
     params:
         base=subpath(input.base, parent=True),
-        checkpoints=subpath(input.trained, parent=True),
-        iteration="last",
+        checkpoint=checkpoint,
         version=EXPORT_VERSION,
     shell:
-        "python {input.script} --checkpoints {params.checkpoints} --iteration {params.iteration} "
-        "--base {params.base} --output {output} --log {log}"
-
-
-use rule export_adapter as export_adapter_of_iteration with:
-    output:
-        directory("experiments/{experiment}/iter_{iteration}/adapter"),
-    log:
-        "logs/{experiment}/export_adapter_{iteration}.log",
-    params:
-        base=subpath(input.base, parent=True),
-        checkpoints=subpath(input.trained, parent=True),
-        iteration="{iteration}",
-        version=EXPORT_VERSION,
+        "python {input.script} --checkpoint {params.checkpoint} --base {params.base} "
+        "--output {output} --log {log}"
 
 
 rule merge:
@@ -40,9 +28,9 @@ rule merge:
         base=base_provenance,
         trained=trained_weights,
     output:
-        directory("experiments/{experiment}/merged"),
+        directory("experiments/{experiment}/{at}merged"),
     log:
-        "logs/{experiment}/merge.log",
+        "logs/{experiment}/{at}merge.log",
     conda:
         "../envs/cpu.yaml"
     threads: workflow.cores
@@ -53,14 +41,3 @@ rule merge:
     shell:
         "python {input.script} --base {params.base} --trained {params.trained} "
         "--output {output} --log {log}"
-
-
-use rule merge as merge_of_iteration with:
-    input:
-        script=ancient("scripts/merge.py"),
-        base=base_provenance,
-        trained=trained_weights,
-    output:
-        directory("experiments/{experiment}/iter_{iteration}/merged"),
-    log:
-        "logs/{experiment}/merge_{iteration}.log",

@@ -1,6 +1,6 @@
 """Turn a checkpoint into an adapter in PEFT's format.
 
-python scripts/export_adapter.py --checkpoints experiments/X/checkpoints --iteration last \
+python scripts/export_adapter.py --checkpoint experiments/X/checkpoints/last.pth \
     --base store/models/ID --output experiments/X/adapter
 """
 
@@ -14,16 +14,14 @@ from snaketune import cli
 def main(argv: Sequence[str] | None = None) -> None:
     """Export an adapter."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--checkpoints", type=Path, required=True, help="folder of iter_N.pth")
-    parser.add_argument("--iteration", default="last", help="N of iter_N.pth, or last")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="iter_N.pth or last.pth")
     parser.add_argument("--base", type=Path, required=True, help="the base model's folder")
     parser.add_argument("--output", type=Path, required=True, help="the adapter's folder")
     args = parser.parse_args(argv)
     cli.open_log(args.log)
-    from snaketune.models.export import export_adapter, find_checkpoint
+    from snaketune.models.export import export_adapter
 
-    checkpoint = find_checkpoint(args.checkpoints, args.iteration)
-    export_adapter(checkpoint, args.base, args.output)
+    export_adapter(args.checkpoint, args.base, args.output)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from snaketune.errors import UserError
 from snaketune.experiment.resolved import read_resolved
 from snaketune.files import read_json
 from snaketune.models.checkpoint import load_checkpoint
-from snaketune.models.export import export_adapter, find_checkpoint
+from snaketune.models.export import export_adapter
 from snaketune.training import stage
 
 IDS = torch.arange(3, 100)[None]
@@ -76,19 +76,14 @@ def test_an_iteration_is_exported_as_it_was_then(trained, base):
     assert read_json(adapter / "snaketune.json")["iteration"] == 8
 
 
-def test_finds_the_last_and_any_kept_iteration(trained):
-    assert find_checkpoint(trained.output, "last") == trained.output / "last.pth"
-    assert find_checkpoint(trained.output, "8") == trained.output / "iter_8.pth"
-
-
-def test_an_iteration_that_is_not_kept_lists_those_that_are(trained):
+def test_an_iteration_that_is_not_kept_lists_those_that_are(trained, base, tmp_path):
     with pytest.raises(UserError, match=r"iter_9.pth .*kept are iterations 4, 8, 12, 16, 20, 24\."):
-        find_checkpoint(trained.output, "9")
+        export_adapter(trained.output / "iter_9.pth", base, tmp_path / "adapter")
 
 
-def test_nothing_kept_is_said(tmp_path):
+def test_nothing_kept_is_said(base, tmp_path):
     with pytest.raises(UserError, match="kept are iterations none"):
-        find_checkpoint(tmp_path, "last")
+        export_adapter(tmp_path / "last.pth", base, tmp_path / "adapter")
 
 
 def test_another_base_is_refused(trained, base, tmp_path):
@@ -99,13 +94,12 @@ def test_another_base_is_refused(trained, base, tmp_path):
     assert not (tmp_path / "adapter").exists()
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "missing"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
 def test_a_damaged_checkpoint_is_refused(trained, base, tmp_path, damage):
     content = bytearray((trained.output / "last.pth").read_bytes())
     content[len(content) // 2] ^= 1
     kept = {"truncated": content[:-100], "flipped": content, "empty": b""}
-    if damage != "missing":
-        (tmp_path / "a.pth").write_bytes(kept[damage])
+    (tmp_path / "a.pth").write_bytes(kept[damage])
     with pytest.raises(UserError, match=r"the checkpoint .*a.pth cannot be used"):
         export_adapter(tmp_path / "a.pth", base, tmp_path / "adapter")
     assert not (tmp_path / "adapter").exists()

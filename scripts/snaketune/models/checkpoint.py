@@ -38,8 +38,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint after checking it.
 
     Raises:
-        UserError: It is missing or damaged, or holds code.
+        UserError: It is not kept, damaged, or holds code.
     """
+    if not path.exists():
+        kept = ", ".join(map(str, sorted(kept_checkpoints(path.parent)))) or "none"
+        raise UserError(
+            f"{path} does not exist; kept are iterations {kept}.\n"
+            "  Fix: name one of these, or train with a larger train.keep or another "
+            "train.save_every (delete the checkpoints folder to train again)."
+        )
     reason = damage(path)
     if reason:
         raise UserError(f"the checkpoint {path} cannot be used: {reason}.")

@@ -10,7 +10,7 @@ from snaketune.errors import UserError
 from snaketune.experiment.schema import Method
 from snaketune.files import atomic_folder, read_json, write_json
 from snaketune.models.adapter import lora_config
-from snaketune.models.checkpoint import kept_checkpoints, load_checkpoint
+from snaketune.models.checkpoint import load_checkpoint
 from snaketune.models.merge import copy_tokenizer, require_same_base
 
 log = logging.getLogger(__name__)
@@ -48,20 +48,3 @@ def export_adapter(checkpoint: Path, base: Path, output: Path) -> None:
         (folder / "chat_template.jinja").write_text(about["template"]["text"], encoding="utf-8")
         write_json(folder / "snaketune.json", about)
     log.info("%s holds the adapter at iteration %d", output, about["iteration"])
-
-
-def find_checkpoint(folder: Path, iteration: str) -> Path:
-    """Return the checkpoint of an iteration, or of the end for `last`.
-
-    Raises:
-        UserError: That checkpoint is not kept; the message lists those that are.
-    """
-    path = folder / ("last.pth" if iteration == "last" else f"iter_{iteration}.pth")
-    if not path.exists():
-        kept = sorted(kept_checkpoints(folder))
-        raise UserError(
-            f"{path} does not exist; kept are iterations {', '.join(map(str, kept)) or 'none'}.\n"
-            "  Fix: name one of these, or train with a larger train.keep or another "
-            "train.save_every (delete the checkpoints folder to train again)."
-        )
-    return path
