@@ -18,8 +18,8 @@ rule export_adapter:
         checkpoint=checkpoint,
         version=EXPORT_VERSION,
     shell:
-        "python {input.script} --checkpoint {params.checkpoint} --base {params.base} "
-        "--output {output} --log {log}"
+        "python {input.script} --config {wildcards.experiment} --checkpoint {params.checkpoint} "
+        "--base {params.base} --output {output} --log {log}"
 
 
 rule merge:

@@ -3,7 +3,7 @@
 python scripts/merge.py --config X --base store/models/ID --trained experiments/X/adapter \\
     --heldout store/data/ID/heldout.arrow --output experiments/X/merged
 
---config says what to ask both models and how to write the merged one; the other flags win over it.
+--config says what to ask both models and how to write the merged one; other flags win over it.
 A full fine-tune has no adapter: --trained experiments/X/checkpoints/last.pth
 """
 
@@ -35,8 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     experiment = load_resolved(args.config) if args.config else None
     flags = {name: getattr(args, name) for name in Export.model_fields if getattr(args, name)}
     export = (experiment.config.export if experiment else Export()).model_copy(update=flags)
-    prompts = experiment.prompts if experiment else ()
-    merge(args.base, args.trained, args.output, prompts, args.heldout, export)
+    merge(args.base, args.trained, args.output, experiment, args.heldout, export)
 
 
 if __name__ == "__main__":

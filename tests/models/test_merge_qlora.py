@@ -58,7 +58,7 @@ def test_int8_weights_are_rounded_to_a_255th_of_their_rows_largest(base):
     weight = AutoModelForCausalLM.from_pretrained(base).model.layers[0].mlp.up_proj.weight.detach()
     step = weight.abs().amax(1, keepdim=True) / 127
     found = rounding("int8", torch.float32)(weight)
-    assert ((found - weight).abs() <= 0.51 * step).all()  # 0.01 for the cast to fp16 before
+    assert ((found - weight).abs() <= 0.6 * step).all()  # 0.1 for the cast to fp16 before
     assert len(found[0].unique()) <= 255
     assert not torch.equal(found, weight)
 
@@ -85,7 +85,7 @@ def test_all_three_figures_are_those_of_real_models(base, adapter, held_out, out
 @pytest.mark.parametrize("wanted", CHOICES)
 def test_the_wanted_base_is_merged_into(base, adapter, output, held_out, wanted, monkeypatch):
     monkeypatch.setattr("snaketune.models.merge.QUANTIZED_BOUND", 1)
-    merge(base, adapter, output, (), held_out / "heldout.arrow", Export(merge_into=wanted))
+    merge(base, adapter, output, None, held_out / "heldout.arrow", Export(merge_into=wanted))
     found = load_file(output / "model.safetensors")
     name, lora = "model.layers.1.mlp.down_proj", load_file(adapter / "adapter_model.safetensors")
     a, b = (lora[f"base_model.model.{name}.lora_{side}.weight"] for side in "AB")
@@ -105,7 +105,7 @@ def test_auto_takes_the_base_that_loses_less(base, adapter, output, held_out):
 @pytest.fixture
 def compensating(base, adapter, held_out, output, tmp_path):
     """A base that 4 bits ruin, and an adapter that makes up for it: their sum is well trained."""
-    merge(base, adapter, output, (), held_out / "train.arrow", Export(merge_into="dequantized"))
+    merge(base, adapter, output, None, held_out / "train.arrow", Export(merge_into="dequantized"))
     wanted = load_file(output / "model.safetensors")
     shutil.rmtree(output)
     coarse = shutil.copytree(base, tmp_path / "coarse")
@@ -131,9 +131,9 @@ def test_the_wrong_base_loses_the_fine_tune_and_fails(compensating, held_out, ou
     base, adapter = compensating
     trained_on = held_out / "train.arrow"
     with pytest.raises(UserError, match=r"merged into the original base, the fine-tune is lost"):
-        merge(base, adapter, output, (), trained_on, Export(merge_into="original"))
+        merge(base, adapter, output, None, trained_on, Export(merge_into="original"))
     assert not output.exists()
-    merge(base, adapter, output, (), trained_on)
+    merge(base, adapter, output, None, trained_on)
     told = read_json(output / "snaketune.json")["merge"]
     loss = {name: row["heldout_loss"] for name, row in told["bases"].items()}
     assert told["merged_into"] == "dequantized"
