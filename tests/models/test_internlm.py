@@ -3,9 +3,9 @@
 PYTHONPATH=scripts pytest tests/models/test_internlm.py
 """
 
+import contextlib
 import io
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -231,9 +231,7 @@ def added(content: str) -> dict:
 
 def save(tensors: dict, folder: Path, suffix: str, shards: int) -> None:
     """Write weights as one file, or as shards with their index, as transformers did."""
-    stem, write = (
-        ("model", save_file) if suffix == "safetensors" else ("pytorch_model", torch.save)
-    )
+    stem, write = ("model", save_file) if suffix == "safetensors" else ("pytorch_model", torch.save)
     names = sorted(tensors)
     files = {}
     for number in range(shards):
@@ -438,11 +436,73 @@ PROBE = """
 import json, resource, sys
 from pathlib import Path
 from snaketune.models.internlm import convert_weights
-repository, folder = map(Path, sys.argv[1:])
-config = json.loads((repository / "config.json").read_text())
-files = sorted([*repository.glob("*.bin"), *repository.glob("*.safetensors")])
-convert_weights(files, config | {"num_hidden_layers": 1}, folder, "x") if 0 else None
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-convert_weights(files, config, folder, "x")
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+def peak():
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+before = peak()
+for repository in map(Path, sys.argv[1:]):
+    config = json.loads((repository / "config.json").read_text())
+    files = sorted([*repository.glob("*.bin"), *repository.glob("*.safetensors")])
+    (repository / "llama").mkdir()
+    convert_weights(files, config, repository / "llama", "a test")
+    print(peak() - before)
 """
+WIDE = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12}
+MIB = 2**20
+
+
+def test_only_a_tensor_at_a_time_is_in_memory(tmp_path: Path) -> None:
+    for suffix in ("safetensors", "bin"):
+        weights = write_repository(tmp_path / suffix, INTERNLM2 | WIDE, suffix, shards=2)
+    folders = [str(tmp_path / suffix) for suffix in ("safetensors", "bin")]
+    found = subprocess.run(
+        [sys.executable, "-c", PROBE, *folders], capture_output=True, text=True, check=True
+    )
+    assert sum(tensor.nbytes for tensor in weights.values()) > 170 * MIB
+    assert max(map(int, found.stdout.split())) < 50 * MIB, found.stdout
+
+
+# --- the tokenizer with its model, and everything downstream --------------------------------------
+
+
+def test_the_chat_template_reaches_its_own_file(tmp_path: Path) -> None:
+    marks = {"262": added("<|im_start|>"), "263": added("<|im_end|>")}
+    write_repository(tmp_path / "hub", INTERNLM2, added_tokens_decoder=marks)
+    base = converted(tmp_path / "hub")
+    assert (base / "chat_template.jinja").read_text() == CHATML
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    question = [{"role": "user", "content": "Say 12"}]
+    ids = tokenizer.apply_chat_template(question, add_generation_prompt=True)["input_ids"]
+    words = sentencepiece.SentencePieceProcessor(model_proto=spm_model())
+    user = [262, *words.encode("user\nSay 12"), 263, *words.encode("\n")]
+    assert ids == [1, *user, 262, *words.encode("assistant\n")]
+    assert ChatTemplate(base, "auto").end_token_ids() == [2, 263]
+
+
+def test_a_repository_without_tokenizer_model_is_refused(tmp_path: Path) -> None:
+    write_repository(tmp_path / "hub", INTERNLM2)
+    (tmp_path / "hub/tokenizer.model").unlink()
+    (tmp_path / "hub/tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match=r"lacks tokenizer\.model"):
+        converted(tmp_path / "hub")
+
+
+@pytest.mark.parametrize("config", [INTERNLM2, INTERNLM], ids=["InternLM2", "InternLM"])
+def test_a_converted_model_is_fine_tuned_and_merged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: dict
+) -> None:
+    monkeypatch.setattr("snaketune.training.stage.Mirror", lambda *_: contextlib.nullcontext())
+    marks = {"262": added("<|im_start|>"), "263": added("<|im_end|>")}
+    sizes = {"vocab_size": 336, "max_position_embeddings": 256}
+    weights = write_repository(tmp_path / "hub", config | sizes, "bin", added_tokens_decoder=marks)
+    base = converted(tmp_path / "hub")
+    run = Run(tmp_path / "run", base, write_data(tmp_path / "data", base), lr=1e-2).train()
+    assert run.losses()[-1] < run.losses()[0]
+    merge(base, run.export(), tmp_path / "merged")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").state_dict()
+    untouched = AutoModelForCausalLM.from_pretrained(base).state_dict()
+    changed = {name for name in merged if not torch.equal(merged[name], untouched[name])}
+    assert "model.layers.0.self_attn.k_proj.weight" in changed
+    assert "model.layers.1.mlp.down_proj.weight" in changed
+    assert torch.equal(merged["model.norm.weight"], weights["model.norm.weight"])

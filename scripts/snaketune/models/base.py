@@ -168,9 +168,9 @@ def _restore_digits(tokenizer: PreTrainedTokenizerBase, reader: GGUFReader, path
 
 
 def _bring(names: list[str], download: Path, folder: Path, source: str) -> None:
-    """Move a hub's files to the model's folder; on the way weights become safetensors of Llama's.
+    """Move a hub's files to the model's folder, with weights that need neither pickles nor code.
 
-    Weights that are safetensors of an architecture transformers knows stay as they are.
+    Safetensors of an architecture that transformers knows stay as they are.
     """
     config = _read(download / "config.json", source)
     weights = [download / name for name in names if name.endswith(_FORMATS)]
@@ -191,8 +191,9 @@ def _bring(names: list[str], download: Path, folder: Path, source: str) -> None:
 
 def _tied(folder: Path) -> list[str]:
     """Return the tensors that are another one by config.json; pickles list them all the same."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     return list(model.all_tied_weights_keys)
 
 

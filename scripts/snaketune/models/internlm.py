@@ -90,7 +90,6 @@ def llama_config(config: Mapping[str, Any], source: str) -> LlamaConfig:
         attention_bias=config.get("bias", True),  # as both of their own configurations default
         rope_parameters=_rope(config, source),
         architectures=["LlamaForCausalLM"],
-        dtype=config.get("dtype") or config.get("torch_dtype"),
     )
 
 
@@ -155,6 +154,7 @@ def convert_weights(
         return [_unpacked(tensor, name, llama) if _is_packed(origins[name]) else tensor]
 
     write_weights(folder, shapes, blocks, SHARD)
+    llama.dtype = shapes["model.embed_tokens.weight"].dtype
     llama.save_pretrained(folder)
 
 
