@@ -193,11 +193,16 @@ def _choose(
     better = min(candidates, key=lambda name: figures[name][key])
     chosen = better if wanted == "auto" else wanted
     for name, row in figures.items():
-        told = "none held out" if loss is None else f"{row['heldout_loss']:.4f}"
-        log.info("%s: held-out loss %s, logits differ by %.2g", name, told, row["difference"])
+        log.info("%s: %s", name, _told(row))
     log.info("merging into the %s weights of the base", chosen)
     _require_kept(figures, chosen, method)
     return candidates[chosen], {"merged_into": chosen, "quantization": method, "bases": figures}
+
+
+def _told(row: dict[str, Any]) -> str:
+    loss = row["heldout_loss"]
+    held_out = "no rows held out" if loss is None else f"held-out loss {loss:.4f}"
+    return f"{held_out}, logits differ from the trained model's by {row['difference']:.2g}"
 
 
 def _require_kept(figures: dict[str, Any], chosen: str, method: str) -> None:
@@ -216,7 +221,7 @@ def _require_kept(figures: dict[str, Any], chosen: str, method: str) -> None:
     raise UserError(
         f"merged into the {chosen} base, the fine-tune is lost: the {told} than in the model as it "
         f"was trained on the {method} base; at most {bound} is accepted.\n"
-        f"  As for the {other} base: {figures[other]}.\n"
+        f"  With the {other} base: {_told(figures[other])}.\n"
         "  Nothing was written. Fix: export: {merge_into: auto}, train with method: {name: lora}, "
         "or use the adapter without merging it."
     )
