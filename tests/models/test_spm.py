@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
@@ -57,12 +58,12 @@ def trained(lines: list[str], path: Path, **options) -> sentencepiece.SentencePi
         "normalization_rule_name": "identity",
         "byte_fallback": True,
         "model_type": "bpe",
+        "split_digits": True,
     }
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
         model_writer=model,
         vocab_size=900,
-        split_digits=True,
         allow_whitespace_only_pieces=True,
         character_coverage=0.98,
         user_defined_symbols=DEFINED,
@@ -99,6 +100,36 @@ def test_ids_and_text_are_sentencepieces(lines, tmp_path: Path, prefix: bool, op
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         assert ids == reference.encode(text), repr(text)
         assert tokenizer.decode(ids, skip_special_tokens=False) == reference.decode(ids)
+
+
+def test_the_order_of_merges_is_that_of_the_scores(lines, tmp_path: Path) -> None:
+    """A vocabulary put together from several has its ids in another order than its scores."""
+    path = tmp_path / "tokenizer.model"
+    trained(lines, path)
+    proto = sentencepiece_model_pb2.ModelProto.FromString(path.read_bytes())
+    kept = [piece for piece in proto.pieces if piece.type != piece.NORMAL]
+    moved = [piece for piece in proto.pieces if piece.type == piece.NORMAL]
+    random.Random(0).shuffle(moved)
+    shuffled = sentencepiece_model_pb2.ModelProto()
+    shuffled.CopyFrom(proto)
+    del shuffled.pieces[:]
+    shuffled.pieces.extend(kept + moved)
+    path.write_bytes(shuffled.SerializeToString())
+    reference = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
+    tokenizer = saved(path, {})
+    for text in texts(lines):
+        assert tokenizer.encode(text, add_special_tokens=False).ids == reference.encode(text)
+
+
+def test_the_name_of_a_byte_is_no_byte(lines, tmp_path: Path) -> None:
+    names = ["a<0x0 bA> c<0x0 dA> e<0x0 fA>"] * 200
+    loose = {"split_digits": False, "split_by_number": False, "split_by_unicode_script": False}
+    reference = trained(names + lines, tmp_path / "tokenizer.model", **loose)
+    tokenizer = saved(tmp_path / "tokenizer.model", {})
+    assert {"<0x0", "A>"} <= set(tokenizer.get_vocab())
+    pieces = reference.encode("g<0x0A>", out_type=str)
+    assert tokenizer.encode("g<0x0A>", add_special_tokens=False).tokens == pieces
+    assert tokenizer.encode("\n", add_special_tokens=False).ids == reference.encode("\n")
 
 
 def test_a_text_that_is_one_defined_piece_lacks_the_prefix(lines, tmp_path: Path) -> None:
