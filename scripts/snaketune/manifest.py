@@ -6,6 +6,7 @@ from snaketune.errors import UserError
 from snaketune.files import inventory, read_json, write_json
 
 MANIFEST = "manifest.json"
+_NOT_LISTED = {MANIFEST, ".snakemake_timestamp"}  # Snakemake puts that one into folders it made
 
 
 def write_manifest(folder: Path) -> None:
@@ -26,7 +27,9 @@ def listed(folder: Path) -> list[str]:
 def damage(folder: Path) -> list[str]:
     """Return what differs from the manifest, a line for each file: all bytes are read."""
     expected = {entry["name"]: entry for entry in read_json(folder / MANIFEST)["files"]}
-    found = {entry["name"]: entry for entry in inventory(folder) if entry["name"] != MANIFEST}
+    found = {
+        entry["name"]: entry for entry in inventory(folder) if entry["name"] not in _NOT_LISTED
+    }
     names = sorted(expected.keys() | found.keys())
     return [
         f"{name} {_difference(expected.get(name), found.get(name))}"

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from snaketune.errors import UserError
 from snaketune.experiment.schema import Method
 from snaketune.files import atomic_folder, read_json, write_json
+from snaketune.manifest import write_manifest
 from snaketune.models.adapter import lora_config
 from snaketune.models.checkpoint import load_checkpoint
 from snaketune.models.merge import copy_tokenizer, require_same_base
@@ -47,4 +48,5 @@ def export_adapter(checkpoint: Path, base: Path, output: Path) -> None:
         copy_tokenizer(base, folder)
         (folder / "chat_template.jinja").write_text(about["template"]["text"], encoding="utf-8")
         write_json(folder / "snaketune.json", about)
+        write_manifest(folder)
     log.info("%s holds the adapter at iteration %d", output, about["iteration"])
