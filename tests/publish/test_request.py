@@ -22,6 +22,7 @@ def studies(tmp_path):
     ("config", "expected"),
     [
         ({"to": "hf:me/tiny-1.0"}, Request("hf", "me/tiny-1.0", "merged", True)),
+        ({"to": "hf:me/x", "private": "false"}, Request("hf", "me/x", "merged", False)),
         (
             {"to": "modelscope:me/x", "private": False},
             Request("modelscope", "me/x", "merged", False),
@@ -53,6 +54,7 @@ def test_what_is_asked_for(config, expected) -> None:
         ({"to": 3}, "names no place"),
         ({"to": "hf:me/x", "what": "split"}, "what=split cannot be published"),
         ({"to": "hf:me/x", "private": "no way"}, "neither true nor false"),
+        ({"to": "hf:me/x", "private": None}, "neither true nor false"),
         ({"to": "hf:me/x", "private": 0}, "neither true nor false"),
         ({"to": "hf:me/x", "privat": False}, r"no setting 'privat'. Did you mean 'private'\?"),
     ],

@@ -136,7 +136,7 @@ def test_a_changed_model_sends_what_changed(hub, folder, record, scheme, told) -
 def test_every_file_is_told_with_its_size(hub, folder, record, scheme, told) -> None:
     publish(folder, Request(scheme, NAME), record)
     for path in folder.iterdir():
-        assert f"of 6: {path.name}, {path.stat().st_size} bytes" in told.text
+        assert f"of 6: {path.name}, {path.stat().st_size:,} bytes" in told.text
 
 
 def test_the_token_is_told_nowhere(hub, folder, record, scheme, told, capfd, tmp_path) -> None:

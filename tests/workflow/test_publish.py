@@ -32,7 +32,8 @@ def test_an_adapter_is_published_once(publishing, hub):
     record = json.loads((publishing.folder / TARGET).read_text())
     assert record["revision"] == hub.repositories["me/tiny"].head
     assert {f["name"] for f in record["files"]} == set(hub.repositories["me/tiny"].files)
-    size = record["files"][0]["bytes"]
+    assert hub.repositories["me/tiny"].private
+    size = f"{record['files'][0]['bytes']:,}"
     assert re.search(rf"1 of \d+: {re.escape(record['files'][0]['name'])}, {size} bytes", output)
     assert publishing.would_run(TARGET, *TO) == {}
     assert publishing.would_run(TARGET, "--config", "to=hf:me/b", "what=adapter") == {"publish": 1}
@@ -52,6 +53,11 @@ def test_a_lost_connection_is_told_and_the_repeat_goes_on(publishing, hub):
     hub.fails = {}
     publishing.snakemake(TARGET, *TO)
     assert hub.sent() == []
+
+
+def test_private_false_makes_a_public_repository(publishing, hub):
+    publishing.snakemake(TARGET, *TO, "private=false")
+    assert not hub.repositories["me/tiny"].private
 
 
 def test_the_list_needs_no_token_and_sends_nothing(publishing, hub):

@@ -1,13 +1,16 @@
 """What a place to publish to must do, and what its refusals mean to the one who asked."""
 
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from snaketune.errors import UserError
 from snaketune.hub.repository import Listed
+
+log = logging.getLogger(__name__)
 
 MESSAGE = "Published with SnakeTune"
 
@@ -20,6 +23,13 @@ class File:
     path: Path
     bytes: int
     sha256: str
+
+
+def announced(files: Sequence[File]) -> Iterator[File]:
+    """Give the files one by one, and say each one's number, name and size before it."""
+    for number, file in enumerate(files, 1):
+        log.info("%d of %d: %s, %s bytes", number, len(files), file.name, f"{file.bytes:,}")
+        yield file
 
 
 class Destination(Protocol):

@@ -5,7 +5,6 @@ a repository never shows half a model, and a repeated upload skips what is store
 """
 
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -17,7 +16,7 @@ from huggingface_hub.utils.sha import git_hash
 
 from snaketune.errors import UserError
 from snaketune.hub.repository import Listed
-from snaketune.publish.destination import MESSAGE, File, refusal
+from snaketune.publish.destination import MESSAGE, File, announced, refusal
 from snaketune.publish.request import TOKENS
 
 log = logging.getLogger(__name__)
@@ -63,12 +62,10 @@ class HuggingFace:
             UserError: The hub refuses or the connection is lost; nothing was committed.
         """
         with self._explained():
-            additions = [CommitOperationAdd(file.name, file.path) for file in files]
-            for number, (file, addition) in enumerate(zip(files, additions, strict=True), 1):
-                began = time.monotonic()
-                log.info("%d of %d: %s, %d bytes", number, len(files), file.name, file.bytes)
-                self._api.preupload_lfs_files(self.name, [addition], free_memory=False)
-                log.info("    ready after %.1f s", time.monotonic() - began)
+            additions = []
+            for file in announced(files):
+                additions.append(CommitOperationAdd(file.name, file.path))
+                self._api.preupload_lfs_files(self.name, additions[-1:], free_memory=False)
             commit = self._api.create_commit(self.name, additions, commit_message=MESSAGE)
             self._commit = commit.oid
 

@@ -4,7 +4,6 @@ Its client commits a file at a time, the weights first and the manifest last.
 """
 
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -20,7 +19,7 @@ from modelscope_hub.errors import (
 from requests import RequestException
 
 from snaketune.hub.repository import Listed
-from snaketune.publish.destination import MESSAGE, File, refusal
+from snaketune.publish.destination import MESSAGE, File, announced, refusal
 from snaketune.publish.request import TOKENS
 
 log = logging.getLogger(__name__)
@@ -75,9 +74,7 @@ class ModelScope:
         Raises:
             UserError: The hub refuses or the connection is lost; what was committed stays.
         """
-        for number, file in enumerate(files, 1):
-            began = time.monotonic()
-            log.info("%d of %d: %s, %d bytes", number, len(files), file.name, file.bytes)
+        for file in announced(files):
             with self._explained():
                 self._api.upload_file(
                     self.name,
@@ -88,7 +85,6 @@ class ModelScope:
                     revision=_BRANCH,
                     disable_tqdm=True,
                 )
-            log.info("    there after %.1f s", time.monotonic() - began)
 
     def revision(self) -> str:
         """Return the branch: the client does not tell commits."""

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from snaketune.errors import UserError
 from snaketune.files import atomic_folder, require_free_space
 from snaketune.manifest import MANIFEST
-from snaketune.publish.destination import File
+from snaketune.publish.destination import File, announced
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,7 @@ def write_folder(folder: Path, files: Sequence[File], licence: str | None) -> No
     refuse_others_folder(folder)
     require_free_space(folder, sum(file.bytes for file in files), str(folder))
     with atomic_folder(folder) as temporary:
-        for number, file in enumerate(files, 1):
-            log.info("%d of %d: %s, %d bytes", number, len(files), file.name, file.bytes)
+        for file in announced(files):
             (temporary / file.name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file.path, temporary / file.name)
         with (temporary / METAFILE).open("w", encoding="utf-8") as stream:

@@ -49,18 +49,18 @@ def read_request(config: Mapping[str, Any]) -> Request:
                 f"publishing has no setting '{key}'.{nearest(key, KEYS)}\n"
                 f"  Fix: use {', '.join(KEYS)} after --config."
             )
-    what, private = config.get("what", "merged"), config.get("private", True)
+    what, private = config.get("what", "merged"), str(config.get("private", True)).lower()
     if what not in FOLDERS:
         raise UserError(
             f"what={what} cannot be published.\n  Fix: what=merged (the default) or what=adapter."
         )
-    if not isinstance(private, bool):
+    if private not in ("true", "false"):  # Snakemake leaves `false` a word, and reads `False`
         raise UserError(
             f"private={private} is neither true nor false.\n"
             "  Fix: private=true (the default) or private=false."
         )
     scheme, name = read_destination(config.get("to"))
-    return Request(scheme, name, what, private)
+    return Request(scheme, name, what, private == "true")
 
 
 def read_destination(to: object) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,18 +35,18 @@ def publish(folder: Path, request: Request, record: Path) -> None:
         UserError: There is no token; the folder is not as its manifest says; the hub refuses or
             is out of reach. There is no record then, and the same call goes on.
     """
+    began, made = time.monotonic(), Path(request.name).expanduser()
     destination = _opened(request)
     files = files_to_publish(folder)
     licence = _licence(folder)
     if destination is None:
-        made = Path(request.name).expanduser()
         write_folder(made, files, licence)
         told: dict[str, Any] = {"folder": str(made.absolute())}
     else:
         told = _upload(destination, files, request.private, licence)
     listed = [{"name": f.name, "sha256": f.sha256, "bytes": f.bytes} for f in files]
     write_json(record, {"to": request.to, "what": request.what} | told | {"files": listed})
-    log.info("%s", told.get("page", told.get("folder")))
+    log.info("published in %.1f s: %s", time.monotonic() - began, told.get("page") or made)
 
 
 def list_to_publish(folder: Path, request: Request, output: Path) -> None:
