@@ -13,6 +13,8 @@ TARGETS = {
     "checkpoints/last.pth": "training",
     "adapter": "the adapter in PEFT format",
     "merged": "the full model in Hugging Face format",
+    "split": "the same with one tensor in each file",
+    "verify": "compares every file of `merged` with its manifest",
     "published": "the model on a hub: --config to=hf:ORG/NAME",
     "to_publish.txt": "what `published` would send; sends nothing",
     "eval/report.html": "base and merged model side by side",
@@ -21,7 +23,7 @@ TARGETS = {
 """Below experiments/X/, and what each is."""
 
 _ALSO_MADE = {"checkpoints/train.json", "data/report.txt"}
-_AT_ITERATION = re.compile(r"iter_[1-9]\d*/(adapter|merged|published|to_publish\.txt)")
+_AT_ITERATION = re.compile(r"iter_[1-9]\d*/(adapter|merged|split|verify|published|to_publish\.txt)")
 
 
 def explain_unknown(target: str, studies: Studies) -> str | None:
