@@ -25,6 +25,7 @@ include: "rules/base.smk"
 include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/export.smk"
+include: "rules/publish.smk"
 include: "rules/evaluate.smk"
 include: "rules/serve.smk"
 
