@@ -1,4 +1,4 @@
-# Export: checkpoint to PEFT adapter, adapter and base to a full model.
+# Export: checkpoint to PEFT adapter, adapter and base to a full model, that to a GGUF file.
 # {at} is `iter_N/` for a kept checkpoint and empty for the end of training.
 
 
@@ -40,4 +40,22 @@ rule merge:
         version=EXPORT_VERSION,
     shell:
         "python {input.script} --base {params.base} --trained {params.trained} "
+        "--output {output} --log {log}"
+
+
+rule export_gguf:
+    input:
+        script=ancient("scripts/export_gguf.py"),
+        merged="experiments/{experiment}/{at}merged",
+    output:
+        directory("experiments/{experiment}/{at}gguf"),
+    log:
+        "logs/{experiment}/{at}export_gguf.log",
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        dtype=config.get("gguf_dtype", "f16"),
+        version=EXPORT_VERSION,
+    shell:
+        "python {input.script} --merged {input.merged} --dtype {params.dtype} "
         "--output {output} --log {log}"
