@@ -54,7 +54,7 @@ rule export_gguf:
     conda:
         "../envs/cpu.yaml"
     params:
-        dtype=config.get("gguf_dtype", "f16"),
+        dtype=lambda wildcards: experiment(wildcards).config.export.gguf,
         version=EXPORT_VERSION,
     shell:
         "python {input.script} --merged {input.merged} --dtype {params.dtype} "

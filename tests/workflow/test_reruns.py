@@ -55,6 +55,10 @@ def test_a_finished_target_has_nothing_to_do(built):
     assert built.would_run(*TARGETS) == {}
 
 
+def test_a_gguf_is_made_of_what_is_there(built):
+    assert built.would_run("experiments/study_none/gguf") == {"export_gguf": 1}
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_key_reruns_its_stages_and_no_others(restored, change):
     old, new, expected = CHANGES[change]
