@@ -23,7 +23,7 @@ def report(**changes) -> dict:
             "merged": {"loss": 1.5, "perplexity": 4.482, "supervised_tokens": 1234},
         },
         "answers": [{"prompt": "Who?", "base": "A model.", "merged": "Ada."}],
-        "merge": {"dtype": "bfloat16", "difference": 0.00123, "bound": 0.05},
+        "merge": {"dtype": "bfloat16", "difference": 0.00123, "bound": 0.05, "equal_tokens": 0.98},
         "training": {
             "training_seconds": 102.0,
             "iterations": 24,
@@ -174,3 +174,22 @@ def test_durations(seconds, told):
 
 def test_bytes_are_told_in_mib():
     assert mib(2**30) == "1,024 MiB"
+
+
+def test_the_three_figures_of_a_qlora_merge_are_shown():
+    bases = {
+        "as_trained": {"heldout_loss": 1.2345, "difference": 0.0},
+        "original": {"heldout_loss": 1.3456, "difference": 0.21},
+        "dequantized": {"heldout_loss": 1.2346, "difference": 0.0021},
+    }
+    merged = report()["merge"] | {
+        "merged_into": "dequantized",
+        "quantization": "nf4",
+        "bases": bases,
+    }
+    text = " ".join(Page(page(merge=merged)).text.split())
+    assert "the nf4 base it was trained on, not merged 1.2345 0" in text
+    assert "the base's own weights 1.3456 0.21" in text
+    assert "the nf4 weights, dequantised (taken) 1.2346 0.0021" in text
+    bases["original"]["heldout_loss"] = None
+    assert "the base's own weights – 0.21" in " ".join(Page(page(merge=merged)).text.split())

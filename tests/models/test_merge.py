@@ -248,14 +248,52 @@ def test_a_diverged_adapter_is_refused(base, adapter, output, tmp_path):
     assert list(output.parent.iterdir()) == []
 
 
-def test_an_interrupted_merge_leaves_nothing(base, adapter, output, monkeypatch):
-    def interrupt(*_):
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("step", ["write_weights", "_write_config", "logits", "finish"])
+def test_an_interrupted_merge_leaves_nothing_and_its_repeat_gives_the_same_bytes(
+    base, adapter, output, monkeypatch, step
+):
+    merge(base, adapter, output)
+    expected = contents(output)
+    shutil.rmtree(output)
+    original = getattr(stage, step)
+
+    def interrupted(*arguments):
+        original(*arguments)  # its files are written by then
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stage, "copy_tokenizer", interrupt)  # the weights are written by then
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(stage, step, interrupted)
         merge(base, adapter, output)
     assert list(output.parent.iterdir()) == []
+    merge(base, adapter, output)
+    assert contents(output) == expected
+
+
+def test_an_interruption_between_two_shards_leaves_nothing(base, adapter, output, monkeypatch):
+    written = []
+
+    def write(path, *_):
+        written.append(path.name)
+        if len(written) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("snaketune.models.weights._write_file", write)
+    with pytest.raises(KeyboardInterrupt):
+        merge(base, adapter, output, export=Export(max_shard_size="50KB"))
+    assert list(output.parent.iterdir()) == []
+
+
+def test_a_merged_model_is_not_merged_again(base, adapter, output, tmp_path):
+    merge(base, adapter, output)
+    with pytest.raises(UserError, match=r"merged is a merged model already"):
+        merge(base, output, tmp_path / "again")
+    with pytest.raises(UserError, match=r"not on .*merged, which is a merged model\."):
+        merge(output, adapter, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 def test_what_a_killed_merge_left_is_not_in_the_next(base, adapter, output):

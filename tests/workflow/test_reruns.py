@@ -24,6 +24,8 @@ CHANGES = {
     "max_length": ("max_length: 160", "max_length: 150", DATA),
     "template": ("pack: false", "pack: false\ntemplate: chatml", DATA),
     "held-out share": ("evaluate: {", "evaluate: {heldout: 0.2, ", DATA),
+    "merged dtype": ("max_length", "export: {dtype: fp16}\nmax_length", EVALUATE | {"merge"}),
+    "dtype of the GGUF": ("max_length", "export: {gguf: bf16}\nmax_length", RESOLVE),
     "evaluation prompt": ("[Say 4]", "[Say 5]", EVALUATE),
     "evaluation length": (
         "prompts: [Say 4], max_new_tokens: 4",

@@ -13,14 +13,16 @@ TARGETS = {
     "checkpoints/last.pth": "training",
     "adapter": "the adapter in PEFT format",
     "merged": "the full model in Hugging Face format",
+    "split": "the same with one tensor in each file",
     "gguf": "the full model as one file for llama.cpp",
+    "verify": "compares every file of `merged` with its manifest",
     "eval/report.html": "base and merged model side by side",
     "eval/report.json": "the same for programs",
 }
 """Below experiments/X/, and what each is."""
 
 _ALSO_MADE = {"checkpoints/train.json", "data/report.txt"}
-_AT_ITERATION = re.compile(r"iter_[1-9]\d*/(adapter|merged|gguf)")
+_AT_ITERATION = re.compile(r"iter_[1-9]\d*/(adapter|merged|split|gguf|verify)")
 
 
 def explain_unknown(target: str, studies: Studies) -> str | None:

@@ -6,7 +6,6 @@ base's own weights, whichever loses less, and the figures of both are told.
 """
 
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,16 +16,15 @@ from transformers import GenerationConfig
 
 from snaketune.data.storage import Packs
 from snaketune.errors import UserError
+from snaketune.experiment.resolved import Resolved
 from snaketune.experiment.schema import Export
 from snaketune.files import (
     atomic_folder,
     read_json,
     require_free_space,
-    sha256,
     write_json,
-    write_text,
 )
-from snaketune.manifest import write_manifest
+from snaketune.models.artifact import describe, finish, require_same_base
 from snaketune.models.assembled import assembled, tied_weights, without_weights
 from snaketune.models.checkpoint import load_checkpoint
 from snaketune.models.comparison import (
@@ -67,7 +65,7 @@ def merge(
     base: Path,
     trained: Path,
     output: Path,
-    prompts: Sequence[str] = (),
+    experiment: Resolved | None = None,
     heldout: Path | None = None,
     export: Export | None = None,
 ) -> None:
@@ -76,33 +74,32 @@ def merge(
     Args:
         base: The base model's folder.
         trained: A PEFT adapter made by `export`, or the checkpoint of a full fine-tune.
-        output: Gets safetensors, tokenizer, chat template, generation config, manifest.json, and
-            snaketune.json with what it was trained on and the figures of the check.
-        prompts: What both models are asked.
+        output: Gets safetensors, tokenizer, chat template, generation config, model card,
+            manifest.json, and snaketune.json with what it was trained on and the check's figures.
+        experiment: Its prompts are asked of both models, and the model card tells of it.
         heldout: Held-out packs, by which one of two bases is chosen.
-        export: Dtype, size of the shards, and the base of a QLoRA run.
+        export: Dtype, size of the shards, and the base of a QLoRA run; default: the experiment's.
 
     Raises:
         UserError: It was trained on another base, or the merged model does not answer as the
             trained one does; nothing is written.
     """
-    export = export or Export()
+    export = export or (experiment.config.export if experiment else Export())
     about = _about(trained)
     require_same_base(base, about, trained)
     weights = _weights(base, trained, _DTYPES[export.dtype])
     needed = sum(shape.nbytes for shape in weights.shapes().values())
     require_free_space(output.parent, needed + 2**24, "the merged model")
-    check = Check(base, trained, about, prompts, heldout)
+    check = Check(base, trained, about, experiment.prompts if experiment else (), heldout)
     figures: dict[str, Any] = {}
     if about["method"]["name"] == "qlora":
         weights, figures = _choose(weights, check, export.merge_into)
     log.info("merging %s into %s", trained, base.name)
     with atomic_folder(output) as folder:
         write_weights(folder, weights.shapes(), weights.blocks, export.max_shard_size)
-        _write_rest(folder, base, weights, about)
+        _write_config(folder, base, weights, about)
         figures |= check.verify(folder, weights)
-        write_json(folder / "snaketune.json", about | {"merge": figures})
-        write_manifest(folder)
+        finish(folder, "merged", base, about | {"merge": figures}, experiment)
 
 
 @dataclass(frozen=True)
@@ -193,11 +190,16 @@ def _choose(
     better = min(candidates, key=lambda name: figures[name][key])
     chosen = better if wanted == "auto" else wanted
     for name, row in figures.items():
-        told = "none held out" if loss is None else f"{row['heldout_loss']:.4f}"
-        log.info("%s: held-out loss %s, logits differ by %.2g", name, told, row["difference"])
+        log.info("%s: %s", name, _told(row))
     log.info("merging into the %s weights of the base", chosen)
     _require_kept(figures, chosen, method)
     return candidates[chosen], {"merged_into": chosen, "quantization": method, "bases": figures}
+
+
+def _told(row: dict[str, Any]) -> str:
+    loss = row["heldout_loss"]
+    held_out = "no rows held out" if loss is None else f"held-out loss {loss:.4f}"
+    return f"{held_out}, logits differ from the trained model's by {row['difference']:.2g}"
 
 
 def _require_kept(figures: dict[str, Any], chosen: str, method: str) -> None:
@@ -216,7 +218,7 @@ def _require_kept(figures: dict[str, Any], chosen: str, method: str) -> None:
     raise UserError(
         f"merged into the {chosen} base, the fine-tune is lost: the {told} than in the model as it "
         f"was trained on the {method} base; at most {bound} is accepted.\n"
-        f"  As for the {other} base: {figures[other]}.\n"
+        f"  With the {other} base: {_told(figures[other])}.\n"
         "  Nothing was written. Fix: export: {merge_into: auto}, train with method: {name: lora}, "
         "or use the adapter without merging it."
     )
@@ -250,8 +252,7 @@ def _main_dtype(weights: MergedWeights) -> torch.dtype:
 def _about(trained: Path) -> dict[str, Any]:
     """Return what an adapter or a checkpoint tells of its training."""
     if not trained.is_dir():
-        state = load_checkpoint(trained)
-        return state["about"] | {"iteration": state["iteration"]}
+        return describe(trained, load_checkpoint(trained))
     about = read_json(trained / "snaketune.json")
     if "merge" in about:
         raise UserError(
@@ -261,25 +262,8 @@ def _about(trained: Path) -> dict[str, Any]:
     return about
 
 
-def require_same_base(base: Path, about: dict[str, Any], trained: Path) -> None:
-    """Refuse a base that the adapter was not trained on.
-
-    Raises:
-        UserError: The base's provenance is not the one the adapter names.
-    """
-    provenance = base / "provenance.json"
-    if provenance.exists() and sha256(provenance) == about["base_sha256"]:
-        return
-    merged = (base / "snaketune.json").exists()
-    found = f"{base}, which is a merged model" if merged else str(base)
-    raise UserError(
-        f"{trained} was trained on base model {about['base_id']}, not on {found}.\n"
-        f"  Fix: use --base store/models/{about['base_id']}"
-    )
-
-
-def _write_rest(folder: Path, base: Path, weights: MergedWeights, about: dict[str, Any]) -> None:
-    """Write what a model needs beside its weights."""
+def _write_config(folder: Path, base: Path, weights: MergedWeights, about: dict[str, Any]) -> None:
+    """Write how the model is built and how it generates."""
     config = read_json(base / "config.json")
     config.pop("torch_dtype", None)  # of older transformers
     config["dtype"] = str(_main_dtype(weights)).removeprefix("torch.")
@@ -292,12 +276,3 @@ def _write_rest(folder: Path, base: Path, weights: MergedWeights, about: dict[st
         eos_token_id=about["template"]["end_token_ids"],
         pad_token_id=old.pad_token_id,
     ).save_pretrained(folder)
-    copy_tokenizer(base, folder)
-    write_text(folder / "chat_template.jinja", about["template"]["text"])
-
-
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy a tokenizer and its chat template."""
-    for pattern in ("tokenizer*", "special_tokens_map.json", "chat_template.jinja", "*.model"):
-        for file in source.glob(pattern):
-            shutil.copyfile(file, target / file.name)
