@@ -1,16 +1,18 @@
 """The tokens llama.cpp makes of a text against those of the tokenizer the GGUF was made of."""
 
+import io
 import json
 import shutil
 from pathlib import Path
 
 import gguf
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors, trainers
-from transformers.convert_slow_tokenizer import generate_merges
+import sentencepiece
+from tokenizers import Tokenizer
 
 from snaketune.errors import UserError
 from snaketune.models.gguf_tokenizer import add_tokenizer
+from snaketune.models.spm import read_tokenizer
 
 ROWS = 3000
 TEXTS = [
@@ -70,36 +72,44 @@ def folder(bases, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def sentencepiece(repository, tmp_path_factory):
-    """A folder with a tokenizer as Llama 2's: bytes for what has no token, spaces as ▁."""
-    special = ["<unk>", "<s>", "</s>"]
-    blank = Tokenizer(models.BPE())
-    blank.normalizer = normalizers.Replace(" ", "▁")
-    trainer = trainers.BpeTrainer(vocab_size=2000, show_progress=False, max_token_length=8)
+def make_sentencepiece(repository, tmp_path_factory):
+    """Return a function that trains a SentencePiece model and writes its tokenizer's folder."""
     rows = (repository / "experiments/data/general.jsonl").read_text(encoding="utf-8").splitlines()
-    texts = [word + " " for row in rows for word in json.loads(row)["text"].split()]
-    blank.train_from_iterator(texts + [" " * n for n in range(2, 6)] * 50, trainer)
-    learned = sorted(blank.get_vocab(), key=blank.get_vocab().get)
-    tokens = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *learned]
-    vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
-    # as transformers reads a SentencePiece model, where later pieces score less
-    merges = generate_merges(vocabulary, {token: -vocabulary[token] for token in learned})
-    bpe = models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
-    tokenizer = Tokenizer(bpe)
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-    )
-    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback()])
-    tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
-    tokenizer.add_special_tokens(special)
-    tokenizer.add_tokens([AddedToken("[INST]", normalized=False)])
-    folder = tmp_path_factory.mktemp("sentencepiece")
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>"}
-    config |= {"bos_token": "<s>", "eos_token": "</s>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    (folder / "generation_config.json").write_text('{"eos_token_id": 2}')
-    return folder
+    texts = [json.loads(row)["text"] for row in rows]
+
+    def make(**options) -> Path:
+        folder, model = tmp_path_factory.mktemp("sentencepiece"), io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=2000,
+            byte_fallback=True,
+            split_digits=True,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True,
+            minloglevel=2,
+            **options,
+        )
+        (folder / "tokenizer.model").write_bytes(model.getvalue())
+        read_tokenizer(folder / "tokenizer.model", {}).save_pretrained(folder)
+        (folder / "generation_config.json").write_text('{"eos_token_id": 2}')
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def llama2(make_sentencepiece):
+    """A folder with a tokenizer as Llama 2's: a space before a text and after special tokens."""
+    return make_sentencepiece(add_dummy_prefix=True)
+
+
+@pytest.fixture(scope="session")
+def internlm2(make_sentencepiece):
+    """A folder with a tokenizer as InternLM2's: no such space, and pieces that stay whole."""
+    return make_sentencepiece(add_dummy_prefix=False, user_defined_symbols=["[INST]", "<|im_end|>"])
 
 
 def edit(folder: Path, **values) -> None:
@@ -154,15 +164,10 @@ def test_llama_cpp_makes_the_same_tokens_of_tricky_text(folder, rules, name):
     require_same_tokens(folder)
 
 
-def test_llama_cpp_makes_the_same_tokens_as_a_sentencepiece_tokenizer(sentencepiece):
-    require_same_tokens(sentencepiece)
-
-
-def test_without_a_dummy_space_the_tokens_are_the_same_too(sentencepiece, tmp_path):
-    folder = shutil.copytree(sentencepiece, tmp_path / "merged")
-    plain = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
-    edit(folder, normalizer=plain)
-    assert fields(written(folder))["add_space_prefix"] is False
+@pytest.mark.parametrize("kind", ["llama2", "internlm2"])
+def test_llama_cpp_makes_the_same_tokens_as_a_sentencepiece_tokenizer(request, kind):
+    folder = request.getfixturevalue(kind)
+    assert fields(written(folder))["add_space_prefix"] is (kind == "llama2")
     require_same_tokens(folder)
 
 
@@ -182,14 +187,19 @@ def test_tokens_keep_their_ids_and_kinds(folder):
     assert found["merges"] == [" ".join(pair) for pair in merges]
 
 
-def test_sentencepiece_tokens_keep_their_kinds(sentencepiece):
-    found = fields(written(sentencepiece))
+def test_sentencepiece_tokens_keep_their_kinds(internlm2):
+    found = fields(written(internlm2))
+    model = sentencepiece.SentencePieceProcessor(model_file=str(internlm2 / "tokenizer.model"))
+    size = model.get_piece_size()
+    assert found["tokens"][:size] == [model.id_to_piece(index) for index in range(size)]
     kinds = list(map(gguf.TokenType, found["token_type"]))
-    expected = [gguf.TokenType.UNKNOWN, gguf.TokenType.CONTROL, gguf.TokenType.CONTROL]
-    assert kinds[:3] == expected
-    assert kinds[3:259] == [gguf.TokenType.BYTE] * 256
+    assert kinds[:3] == [gguf.TokenType.UNKNOWN, gguf.TokenType.CONTROL, gguf.TokenType.CONTROL]
+    assert [kind is gguf.TokenType.BYTE for kind in kinds[:size]] == [
+        model.is_byte(index) for index in range(size)
+    ]
     assert kinds[found["tokens"].index("[INST]")] == gguf.TokenType.USER_DEFINED
-    assert (found["model"], found["pre"], found["add_space_prefix"]) == ("llama", "default", True)
+    assert kinds[size:] == [gguf.TokenType.UNUSED] * (ROWS - size)
+    assert (found["model"], found["pre"]) == ("llama", "default")
     assert (found["add_bos_token"], found["add_eos_token"]) == (True, False)
 
 
@@ -288,10 +298,8 @@ def with_a_late_token(model: dict) -> dict:
         (with_a_late_token, "no space is put after <late>"),
     ],
 )
-def test_sentencepiece_rules_llama_cpp_does_not_have_are_refused(
-    sentencepiece, tmp_path, change, message
-):
-    folder = shutil.copytree(sentencepiece, tmp_path / "merged")
+def test_sentencepiece_rules_llama_cpp_does_not_have_are_refused(llama2, tmp_path, change, message):
+    folder = shutil.copytree(llama2, tmp_path / "merged")
     edit(folder, **change(json.loads((folder / "tokenizer.json").read_text())["model"]))
     with pytest.raises(UserError, match=message):
         written(folder)
