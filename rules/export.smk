@@ -1,4 +1,4 @@
-# Export: checkpoint to PEFT adapter, adapter and base to a full model.
+# Export: checkpoint to PEFT adapter, adapter and base to a full model, that to a GGUF file.
 # {at} is `iter_N/` for a kept checkpoint and empty for the end of training.
 
 
@@ -72,3 +72,21 @@ rule verify:
         now=time.time_ns(),  # bytes may have changed since the last time
     shell:
         "python {input.script} --model {input.merged} --output {output} --log {log}"
+
+
+rule export_gguf:
+    input:
+        script=ancient("scripts/export_gguf.py"),
+        merged="experiments/{experiment}/{at}merged",
+    output:
+        directory("experiments/{experiment}/{at}gguf"),
+    log:
+        "logs/{experiment}/{at}export_gguf.log",
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        dtype=lambda wildcards: experiment(wildcards).config.export.gguf,
+        version=EXPORT_VERSION,
+    shell:
+        "python {input.script} --merged {input.merged} --dtype {params.dtype} "
+        "--output {output} --log {log}"

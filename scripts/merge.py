@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from snaketune.models.merge import merge
 
     experiment = load_resolved(args.config) if args.config else None
-    flags = {name: getattr(args, name) for name in Export.model_fields if getattr(args, name)}
+    flags = {name: v for name, v in vars(args).items() if v and name in Export.model_fields}
     export = (experiment.config.export if experiment else Export()).model_copy(update=flags)
     merge(args.base, args.trained, args.output, experiment, args.heldout, export)
 

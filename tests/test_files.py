@@ -111,3 +111,9 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path, monkeypatch):
     told = r"cannot write .*checkpoints: Read-only file system(.|\n)*Fix"
     with pytest.raises(UserError, match=told), locked(tmp_path / "checkpoints"):
         pass
+
+
+def test_an_inventory_leaves_out_the_mark_of_snakemake(tmp_path):
+    for name in ("a", ".snakemake_timestamp", ".hidden"):
+        (tmp_path / name).touch()
+    assert [entry["name"] for entry in files.inventory(tmp_path)] == [".hidden", "a"]

@@ -17,6 +17,9 @@ from snaketune.errors import UserError
 
 log = logging.getLogger(__name__)
 
+_MARK_OF_SNAKEMAKE = ".snakemake_timestamp"
+"""Snakemake puts it into a folder it has had made."""
+
 LFS_POINTER = b"version https://git-lfs"
 """What a file begins with that Git LFS put in another's place."""
 
@@ -40,6 +43,7 @@ def inventory(folder: Path) -> list[dict[str, Any]]:
     return [
         {"name": name, "sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size}
         for name in names
+        if name != _MARK_OF_SNAKEMAKE
     ]
 
 

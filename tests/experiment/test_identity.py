@@ -116,6 +116,7 @@ CHANGES = {
     "export.dtype": ("fp16", {"export"}),
     "export.max_shard_size": ("5GB", {"export"}),
     "export.merge_into": ("original", {"export"}),
+    "export.gguf": ("bf16", set()),
 }
 
 

@@ -20,7 +20,7 @@ def studies(load, tmp_path):
     )
 
 
-@pytest.mark.parametrize("target", [*TARGETS, "iter_300/adapter", "iter_1/merged"])
+@pytest.mark.parametrize("target", [*TARGETS, "iter_300/adapter", "iter_1/merged", "iter_2/gguf"])
 @pytest.mark.parametrize("start", ["experiments/", "./experiments/"])
 def test_what_can_be_built_needs_no_explanation(studies, start, target):
     assert explain_unknown(f"{start}a_none/{target}", studies) is None

@@ -25,6 +25,7 @@ CHANGES = {
     "template": ("pack: false", "pack: false\ntemplate: chatml", DATA),
     "held-out share": ("evaluate: {", "evaluate: {heldout: 0.2, ", DATA),
     "merged dtype": ("max_length", "export: {dtype: fp16}\nmax_length", EVALUATE | {"merge"}),
+    "dtype of the GGUF": ("max_length", "export: {gguf: bf16}\nmax_length", RESOLVE),
     "evaluation prompt": ("[Say 4]", "[Say 5]", EVALUATE),
     "evaluation length": (
         "prompts: [Say 4], max_new_tokens: 4",
@@ -54,6 +55,10 @@ def restored(built):
 
 def test_a_finished_target_has_nothing_to_do(built):
     assert built.would_run(*TARGETS) == {}
+
+
+def test_a_gguf_is_made_of_what_is_there(built):
+    assert built.would_run("experiments/study_none/gguf") == {"export_gguf": 1}
 
 
 @pytest.mark.parametrize("change", CHANGES)

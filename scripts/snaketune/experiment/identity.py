@@ -102,7 +102,7 @@ def train_id(experiment: "Experiment") -> str:
 
 def export_key(experiment: "Experiment") -> dict[str, Any]:
     """Return what decides the merged model, given the trained weights."""
-    return experiment.config.export.model_dump() | {"version": EXPORT_VERSION}
+    return experiment.config.export.model_dump(exclude={"gguf"}) | {"version": EXPORT_VERSION}
 
 
 def evaluate_key(experiment: "Experiment") -> dict[str, Any]:

@@ -324,7 +324,7 @@ class Evaluate(Strict):
 
 
 class Export(Strict):
-    """The files of the merged model."""
+    """The files of the merged model, and of its GGUF."""
 
     dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="of its weights; auto: each as in the base"
@@ -336,6 +336,9 @@ class Export(Strict):
         "auto",
         description="what a `qlora` adapter is added to: the base's own weights, or those it was "
         "trained on, rounded to 4 or 8 bits; auto: whichever loses less",
+    )
+    gguf: Literal["f16", "bf16", "f32"] = Field(
+        "f16", description="dtype of the matrices in the GGUF, as llama.cpp calls it"
     )
 
 

@@ -14,6 +14,7 @@ TARGETS = {
     "adapter": "the adapter in PEFT format",
     "merged": "the full model in Hugging Face format",
     "split": "the same with one tensor in each file",
+    "gguf": "the full model as one file for llama.cpp",
     "verify": "compares every file of `merged` with its manifest",
     "published": "the model on a hub: --config to=hf:ORG/NAME",
     "to_publish.txt": "what `published` would send; sends nothing",
@@ -23,7 +24,7 @@ TARGETS = {
 """Below experiments/X/, and what each is."""
 
 _ALSO_MADE = {"checkpoints/train.json", "data/report.txt"}
-_AT_ITERATION = re.compile(r"iter_[1-9]\d*/(adapter|merged|split|verify|published|to_publish\.txt)")
+_AT_ITERATION = ("adapter", "merged", "split", "gguf", "verify", "published", "to_publish.txt")
 
 
 def explain_unknown(target: str, studies: Studies) -> str | None:
@@ -50,9 +51,10 @@ def explain_unknown(target: str, studies: Studies) -> str | None:
         )
     if file.endswith("adapter") and studies.experiments[name].config.method.name == "full":
         return f"{name} is a full fine-tune, which has no adapter. Build experiments/{name}/merged"
-    if file in TARGETS or file in _ALSO_MADE or _AT_ITERATION.fullmatch(file):
+    of_iteration = re.fullmatch(r"iter_[1-9]\d*/(.+)", file)
+    if file in TARGETS or file in _ALSO_MADE or (of_iteration and of_iteration[1] in _AT_ITERATION):
         return None
-    known = ", ".join([*TARGETS, "iter_N/adapter", "iter_N/merged", "iter_N/published"])
+    known = ", ".join([*TARGETS, *(f"iter_N/{each}" for each in _AT_ITERATION)])
     if not file:
         return f"name a target of {target}, e.g. {target.rstrip('/')}/merged. Known: {known}"
     return f"an experiment has no target '{file}'.{nearest(file, TARGETS)} Known: {known}"
