@@ -65,8 +65,9 @@ def prepare(spec: dict[str, Any], base: Path, output: Path, workers: int = 1) ->
         sources = [_encode(encoder, writer, source, special) for source in spec["sources"]]
         sizes = writer.sizes()
     splits = _splits(spec, sources)
-    train = np.concatenate([split.train for split in splits])
-    heldout = np.concatenate([split.heldout for split in splits])
+    none = np.empty(0, np.int64)  # of a converted experiment, which need not have data
+    train = np.concatenate([none, *(split.train for split in splits)])
+    heldout = np.concatenate([none, *(split.heldout for split in splits)])
     _require_supervision(train, sources, spec["max_length"])
     samples = Samples(output / "samples.arrow")
     packs = _packs(train, sizes, samples, spec)
@@ -89,6 +90,17 @@ def chosen_rows(source: dict[str, Any]) -> tuple[int, Iterator[Row]]:
         return count, read_rows(path)
     keep = set(_choose(count, limit))
     return limit, (row for index, row in enumerate(read_rows(path)) if index in keep)
+
+
+def bound_template(template: ChatTemplate, system: str = "") -> dict[str, Any]:
+    """Return what a trained model carries of its template, and of the system message it knows."""
+    return {
+        "name": template.name,
+        "text": template.text,
+        "sha256": hashlib.sha256(template.text.encode()).hexdigest(),
+        "end_token_ids": template.end_token_ids(),
+        "system": system,
+    }
 
 
 def first_mistakes(source: dict[str, Any]) -> list[str]:
@@ -177,6 +189,8 @@ def _first_in_doubt(rows: Sequence[Row]) -> Row:
 
 def _splits(spec: dict[str, Any], sources: Sequence[SourceRows]) -> list[Split]:
     """Return each source's samples to train on and to hold out; a group is on one side."""
+    if not sources:
+        return []
     groups = [np.concatenate(each.groups) for each in sources]
     aside = np.concatenate([heldout_groups(each, spec["heldout"]) for each in groups])
     texts = np.concatenate([text for each in sources for text in each.texts])
@@ -229,13 +243,7 @@ def _manifest(
         "files": {name: sha256(output / name) for name in FILES},
         "max_length": spec["max_length"],
         "pack": spec["pack"],
-        "template": {
-            "name": template.name,
-            "text": template.text,
-            "sha256": hashlib.sha256(template.text.encode()).hexdigest(),
-            "end_token_ids": template.end_token_ids(),
-            "system": _common_system(spec["sources"]),
-        },
+        "template": bound_template(template, _common_system(spec["sources"])),
         "train": report["train"],
         "heldout": report["heldout"],
     }
@@ -261,7 +269,7 @@ def _wrong_rows(source: dict[str, Any], mistakes: list[Mistake], total: int) -> 
 
 
 def _require_supervision(train: np.ndarray, sources: list[SourceRows], max_length: int) -> None:
-    if len(train):
+    if len(train) or not sources:
         return
     reasons: Counter[str] = Counter()
     for rows in sources:

@@ -108,7 +108,7 @@ def summarise(
     lengths, supervised = sizes.lengths, sizes.supervised
     tokens = int(lengths[train].sum())
     packed = int((packs.stops - packs.starts).sum())
-    each = -(-SHOWN // len(sources))
+    each = -(-SHOWN // max(1, len(sources)))
     room = packs.size() * spec["max_length"] if spec["pack"] else tokens
     return {
         "template": template.name,
@@ -117,7 +117,7 @@ def summarise(
         "train": _totals(lengths[train], supervised[train])
         | {
             "packs": packs.size(),
-            "fill_rate": round(packed / room, 4),
+            "fill_rate": round(packed / max(1, room), 4),
             "tokens_not_packed": tokens - packed,
         },
         "histogram": _histogram(lengths[train]),
