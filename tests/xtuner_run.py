@@ -37,14 +37,12 @@ class SupervisedFinetune(torch.nn.Module):
         super().__init__()
         self.llm = llm
 
-    def saved(self) -> dict[str, torch.Tensor]:
+    def state_dict(self, *arguments: Any, **options: Any) -> dict[str, torch.Tensor]:
+        weights = super().state_dict(*arguments, **options)
+        if not hasattr(self.llm, "peft_config"):
+            return weights
         trained = ("lora_", "modules_to_save.default")
-        is_lora = hasattr(self.llm, "peft_config")
-        return {
-            name: tensor.detach().clone()
-            for name, tensor in self.state_dict().items()
-            if not is_lora or any(part in name for part in trained)
-        }
+        return {name: t for name, t in weights.items() if any(part in name for part in trained)}
 
 
 def peft_model(base: Path, **changes: Any) -> SupervisedFinetune:
@@ -81,8 +79,8 @@ def write_pth(path: Path, weights: dict[str, torch.Tensor], config: str = CONFIG
     names = ("mmengine", "mmengine.logging")
     packages = {name: types.ModuleType(name) for name in names} | {module.__name__: module}
     state = {
+        "state_dict": {name: tensor.clone() for name, tensor in weights.items()},
         "meta": {"epoch": 0, "iter": 500, "cfg": config, "seed": np.int64(7)},
-        "state_dict": dict(weights),
         "message_hub": {
             "log_scalars": {"train/loss": HistoryBuffer()},
             "runtime_info": {"loop_stage": "train", "time": np.float64(0.5)},

@@ -58,7 +58,7 @@ def test_lora_comes_back_as_peft_saves_it(tmp_path, convert, made, told):
     base = write_base(tmp_path / "base", tied="modules_to_save" not in made)
     model = peft_model(base, **made)
     config = CONFIG.replace("r=4", "use_rslora=True") if "use_rslora" in made else CONFIG
-    weights, method = convert(model.saved(), METHOD.model_copy(update=told), base, config)
+    weights, method = convert(model.state_dict(), METHOD.model_copy(update=told), base, config)
     require_equal(weights, get_peft_model_state_dict(model.llm))
     assert method.target_modules == sorted(made.get("target_modules", ALL))
     assert method.modules_to_save == made.get("modules_to_save", [])
@@ -68,7 +68,7 @@ def test_lora_comes_back_as_peft_saves_it(tmp_path, convert, made, told):
 def test_a_full_fine_tune_comes_back_with_tied_weights_once(tmp_path, convert, tied):
     base = write_base(tmp_path / "base", tied=tied)
     model = AutoModelForCausalLM.from_pretrained(base).bfloat16()
-    weights = SupervisedFinetune(model).saved()
+    weights = SupervisedFinetune(model).state_dict()
     weights["llm.model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
     found, method = convert(weights, Method(name="full"), base)
     require_equal(found, dict(model.named_parameters()))
@@ -174,7 +174,7 @@ MISTAKES = {
 def test_a_checkpoint_that_does_not_fit_is_refused_with_the_reason(model, convert, kind):
     change, told, wrong, fix = MISTAKES[kind]
     with pytest.raises(UserError) as caught:
-        convert(change(model.saved()), METHOD.model_copy(update=told))
+        convert(change(model.state_dict()), METHOD.model_copy(update=told))
     first, last = str(caught.value).split("Fix:")
     assert all(part in first for part in wrong.split(" ... "))
     assert fix in last
@@ -196,7 +196,7 @@ FULL_MISTAKES = {
 @pytest.mark.parametrize("kind", FULL_MISTAKES)
 def test_all_weights_that_do_not_fit_are_refused_with_the_reason(base, convert, kind):
     change, method, wrong = FULL_MISTAKES[kind]
-    weights = SupervisedFinetune(AutoModelForCausalLM.from_pretrained(base)).saved()
+    weights = SupervisedFinetune(AutoModelForCausalLM.from_pretrained(base)).state_dict()
     with pytest.raises(UserError, match=re.escape(wrong)):
         convert(change(weights), method)
 

@@ -41,11 +41,10 @@ def load_zero(folder: Path) -> dict[str, Any]:
     weights = {name: each for name, each in (state.get("module") or {}).items() if each.numel()}
     parts = [load_inert(file) for file in _of_all_processes(folder)]
     if parts:
-        shapes, optimizers = (
-            state.get("param_shapes"),
-            [part.get("optimizer_state_dict") for part in parts],
-        )
-        weights |= _trained(folder, shapes, optimizers)
+        optimizers = [part.get("optimizer_state_dict") for part in parts]
+        weights |= _trained(folder, state.get("param_shapes"), optimizers)
+        shared = state.get("shared_params") or {}
+        weights |= {alias: weights[name] for alias, name in shared.items() if name in weights}
     elif models[0].name.startswith("zero_pp_rank"):
         raise UserError(
             f"{folder} is of ZeRO stage 3 and lacks *_optim_states.pt, which hold its weights.\n"
