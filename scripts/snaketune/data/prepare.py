@@ -1,6 +1,5 @@
 """The data stage: sources to packs of tokens, and a report of what happened to every row."""
 
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -15,7 +14,7 @@ from snaketune.data.formats import FORMATS, recognise, what_it_has
 from snaketune.data.packing import concatenate_and_cut, pack
 from snaketune.data.progress import watching
 from snaketune.data.reading import Row, read_rows
-from snaketune.data.report import LISTED, SourceRows, Split, summarise
+from snaketune.data.report import LISTED, SourceRows, Split, joined, summarise
 from snaketune.data.storage import (
     PackTable,
     Samples,
@@ -65,9 +64,7 @@ def prepare(spec: dict[str, Any], base: Path, output: Path, workers: int = 1) ->
         sources = [_encode(encoder, writer, source, special) for source in spec["sources"]]
         sizes = writer.sizes()
     splits = _splits(spec, sources)
-    none = np.empty(0, np.int64)  # of a converted experiment, which need not have data
-    train = np.concatenate([none, *(split.train for split in splits)])
-    heldout = np.concatenate([none, *(split.heldout for split in splits)])
+    train, heldout = joined(splits)
     _require_supervision(train, sources, spec["max_length"])
     samples = Samples(output / "samples.arrow")
     packs = _packs(train, sizes, samples, spec)
@@ -90,17 +87,6 @@ def chosen_rows(source: dict[str, Any]) -> tuple[int, Iterator[Row]]:
         return count, read_rows(path)
     keep = set(_choose(count, limit))
     return limit, (row for index, row in enumerate(read_rows(path)) if index in keep)
-
-
-def bound_template(template: ChatTemplate, system: str = "") -> dict[str, Any]:
-    """Return what a trained model carries of its template, and of the system message it knows."""
-    return {
-        "name": template.name,
-        "text": template.text,
-        "sha256": hashlib.sha256(template.text.encode()).hexdigest(),
-        "end_token_ids": template.end_token_ids(),
-        "system": system,
-    }
 
 
 def first_mistakes(source: dict[str, Any]) -> list[str]:
@@ -243,7 +229,7 @@ def _manifest(
         "files": {name: sha256(output / name) for name in FILES},
         "max_length": spec["max_length"],
         "pack": spec["pack"],
-        "template": bound_template(template, _common_system(spec["sources"])),
+        "template": template.bound(_common_system(spec["sources"])),
         "train": report["train"],
         "heldout": report["heldout"],
     }

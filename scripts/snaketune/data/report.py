@@ -86,6 +86,13 @@ class Split:
     duplicates: int
 
 
+def joined(splits: Sequence[Split]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the samples of all sources to train on, and those held out; there may be no source."""
+    none = np.empty(0, np.int64)
+    train = np.concatenate([none, *(split.train for split in splits)])
+    return train, np.concatenate([none, *(split.heldout for split in splits)])
+
+
 def summarise(
     spec: dict[str, Any],
     template: ChatTemplate,
@@ -103,8 +110,7 @@ def summarise(
         packs: The training packs.
         special: How often the tokens that begin and end texts are in all samples.
     """
-    train = np.concatenate([split.train for split in splits])
-    heldout = np.concatenate([split.heldout for split in splits])
+    train, heldout = joined(splits)
     lengths, supervised = sizes.lengths, sizes.supervised
     tokens = int(lengths[train].sum())
     packed = int((packs.stops - packs.starts).sum())

@@ -3,7 +3,6 @@
 import logging
 from pathlib import Path
 
-from snaketune.data.prepare import bound_template
 from snaketune.data.template import ChatTemplate
 from snaketune.experiment.identity import digest
 from snaketune.experiment.resolved import Resolved, package_versions, to_yaml
@@ -39,7 +38,7 @@ def convert(experiment: Resolved, base: Path, source: Path, output: Path) -> Non
         "base_id": base.name,
         "precision": found.precision,
         "method": method.model_dump(),
-        "template": bound_template(template),
+        "template": template.bound(),
     }
     state = {
         "iteration": found.iteration,
