@@ -379,7 +379,7 @@ class Configuration(Strict):
     @field_validator("data")
     @classmethod
     def _has_a_source(cls, data: list[DataSource], info: ValidationInfo) -> list[DataSource]:
-        if not data and not info.data.get("convert_from"):
+        if not data and not info.data.get("convert_from", "a wrong one"):
             raise ValueError("expected at least one item")
         return data
 
