@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 from snaketune.data.files import data_files
@@ -13,6 +14,7 @@ from snaketune.experiment.identity import (
     canonical,
     data_key,
     evaluate_key,
+    export_key,
     report_key,
     train_key,
 )
@@ -80,7 +82,7 @@ def converted_files(wildcards):
 
 def checkpoint(wildcards):
     """Return the checkpoint of an iteration, or of the end; kept iterations are no declared files."""
-    name = wildcards.at.rstrip("/") or "last"
+    name = Path(wildcards.at).name or "last"
     return f"experiments/{wildcards.experiment}/checkpoints/{name}.pth"
 
 

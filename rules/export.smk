@@ -18,8 +18,8 @@ rule export_adapter:
         checkpoint=checkpoint,
         version=EXPORT_VERSION,
     shell:
-        "python {input.script} --checkpoint {params.checkpoint} --base {params.base} "
-        "--output {output} --log {log}"
+        "python {input.script} --config {wildcards.experiment} --checkpoint {params.checkpoint} "
+        "--base {params.base} --output {output} --log {log}"
 
 
 rule merge:
@@ -27,6 +27,7 @@ rule merge:
         script=ancient("scripts/merge.py"),
         base=base_provenance,
         trained=trained_weights,
+        heldout=ancient(processed("heldout.arrow")),
     output:
         directory("experiments/{experiment}/{at}merged"),
     log:
@@ -37,7 +38,37 @@ rule merge:
     params:
         base=subpath(input.base, parent=True),
         trained=merged_weights,
-        version=EXPORT_VERSION,
+        export=lambda wildcards: canonical(export_key(experiment(wildcards))),
     shell:
-        "python {input.script} --base {params.base} --trained {params.trained} "
-        "--output {output} --log {log}"
+        "python {input.script} --config {wildcards.experiment} --base {params.base} "
+        "--trained {params.trained} --heldout {input.heldout} --output {output} --log {log}"
+
+
+rule split:
+    input:
+        script=ancient("scripts/split.py"),
+        merged="experiments/{experiment}/{at}merged",
+    output:
+        directory("experiments/{experiment}/{at}split"),
+    log:
+        "logs/{experiment}/{at}split.log",
+    conda:
+        "../envs/cpu.yaml"
+    shell:
+        "python {input.script} --model {input.merged} --output {output} --log {log}"
+
+
+rule verify:
+    input:
+        script=ancient("scripts/verify.py"),
+        merged="experiments/{experiment}/{at}merged",
+    output:
+        "experiments/{experiment}/{at}verify",
+    log:
+        "logs/{experiment}/{at}verify.log",
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        now=time.time_ns(),  # bytes may have changed since the last time
+    shell:
+        "python {input.script} --model {input.merged} --output {output} --log {log}"

@@ -36,7 +36,7 @@ def write_base(
         initializer_range=0.2,
     )
     LlamaForCausalLM(config).to(dtype).save_pretrained(folder)
-    provenance = {"source": "./tiny", "revision": None, "files": []}
+    provenance = {"source": "./tiny", "revision": None, "parameters": 10**5, "files": []}
     provenance["dtype"] = str(dtype).removeprefix("torch.")
     (folder / "provenance.json").write_text(json.dumps(provenance))
     return folder

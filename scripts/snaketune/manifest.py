@@ -1,9 +1,13 @@
 """manifest.json: the size and SHA-256 of every file of a finished folder, written last."""
 
+import logging
+import shutil
 from pathlib import Path
 
 from snaketune.errors import UserError
-from snaketune.files import inventory, read_json, write_json
+from snaketune.files import inventory, read_json, write_json, write_text
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 
@@ -25,7 +29,10 @@ def listed(folder: Path) -> list[str]:
 
 def damage(folder: Path) -> list[str]:
     """Return what differs from the manifest, a line for each file: all bytes are read."""
-    expected = {entry["name"]: entry for entry in read_json(folder / MANIFEST)["files"]}
+    try:
+        expected = {entry["name"]: entry for entry in read_json(folder / MANIFEST)["files"]}
+    except UserError as error:
+        return [str(error).splitlines()[0]]
     found = {entry["name"]: entry for entry in inventory(folder) if entry["name"] != MANIFEST}
     names = sorted(expected.keys() | found.keys())
     return [
@@ -33,6 +40,28 @@ def damage(folder: Path) -> list[str]:
         for name in names
         if expected.get(name) != found.get(name)
     ]
+
+
+def verify(folder: Path, output: Path) -> None:
+    """Compare a folder with its manifest, and write a line for each file of it.
+
+    A damaged folder is moved aside, so that Snakemake builds it again.
+
+    Raises:
+        UserError: Files are missing, changed, or not of it.
+    """
+    lines = damage(folder)
+    if not lines:
+        log.info("all %d files of %s are as they were written", len(listed(folder)), folder)
+        write_text(output, "".join(f"{name}: OK\n" for name in listed(folder)))
+        return
+    aside = folder.with_name(f"{folder.name}.damaged")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    raise UserError(
+        f"{folder} is not as it was written:{_told(lines)}\n"
+        f"  It is now {aside}. Fix: build it again: snakemake {folder}"
+    )
 
 
 def require_intact(folder: Path) -> None:
@@ -43,11 +72,14 @@ def require_intact(folder: Path) -> None:
     """
     lines = damage(folder)
     if lines:
-        told = "".join(f"\n  {line}" for line in lines)
         raise UserError(
-            f"{folder} is not as it was written:{told}\n"
+            f"{folder} is not as it was written:{_told(lines)}\n"
             f"  Fix: delete it and build it again: rm -r {folder} && snakemake {folder}"
         )
+
+
+def _told(lines: list[str]) -> str:
+    return "".join(f"\n  {line}" for line in lines)
 
 
 def _difference(expected: dict[str, object] | None, found: dict[str, object] | None) -> str:

@@ -1,6 +1,7 @@
 """The page on a small made-up report: it must open offline, and show what it is given as text."""
 
 import re
+from html import unescape
 from html.parser import HTMLParser
 from itertools import pairwise
 
@@ -23,7 +24,7 @@ def report(**changes) -> dict:
             "merged": {"loss": 1.5, "perplexity": 4.482, "supervised_tokens": 1234},
         },
         "answers": [{"prompt": "Who?", "base": "A model.", "merged": "Ada."}],
-        "merge": {"dtype": "bfloat16", "difference": 0.00123, "bound": 0.05},
+        "merge": {"dtype": "bfloat16", "difference": 0.00123, "bound": 0.05, "equal_tokens": 0.98},
         "training": {
             "training_seconds": 102.0,
             "iterations": 24,
@@ -174,3 +175,30 @@ def test_durations(seconds, told):
 
 def test_bytes_are_told_in_mib():
     assert mib(2**30) == "1,024 MiB"
+
+
+def test_the_three_figures_of_a_qlora_merge_are_shown():
+    bases = {
+        "as_trained": {"heldout_loss": 1.2345, "difference": 0.0},
+        "original": {"heldout_loss": 1.3456, "difference": 0.21},
+        "dequantized": {"heldout_loss": 1.2346, "difference": 0.0021},
+    }
+    merged = report()["merge"] | {
+        "merged_into": "dequantized",
+        "quantization": "nf4",
+        "bases": bases,
+    }
+    assert merge_rows(merged) == [
+        "the nf4 base it was trained on, not merged 1.2345 0",
+        "the base's own weights 1.3456 0.21",
+        "the nf4 weights, dequantised (taken) 1.2346 0.0021",
+    ]
+    bases["original"]["heldout_loss"] = None
+    assert "the base's own weights – 0.21" in merge_rows(merged)
+
+
+def merge_rows(merged) -> list[str]:
+    """Return the rows of the table on the merge's base as text."""
+    section = page(merge=merged).partition("The base of the merge")[2].partition("</table>")[0]
+    rows = [re.sub(r"<[^>]*>", " ", row) for row in re.findall(r"<tr><td>.*?</tr>", section)]
+    return [unescape(" ".join(row.split())) for row in rows]

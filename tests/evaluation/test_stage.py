@@ -13,11 +13,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from snaketune.data.storage import Packs
 from snaketune.data.template import IGNORE
 from snaketune.errors import UserError
-from snaketune.evaluation.stage import evaluate, heldout_loss
+from snaketune.evaluation.stage import evaluate
 from snaketune.experiment.resolved import read_resolved
 from snaketune.files import read_json
+from snaketune.models.comparison import heldout_loss
 from snaketune.models.load import load_model
 from snaketune.models.merge import merge
+
+CPU = torch.device("cpu")
 
 PROMPTS = ["Say 3", "Something longer than that"]
 
@@ -62,15 +65,15 @@ def test_held_out_loss_is_transformers_loss_over_all_tokens(base, held_out):
     packs = Packs(held_out / "heldout.arrow")
     assert any(len(pack.lengths) > 1 for pack in packs) and len(packs) > 1
     expected, tokens = plain_loss(base, packs)
-    found = heldout_loss(load_model(base, torch.float32, torch.device("cpu")), packs)
+    found = heldout_loss(load_model(base, torch.float32, CPU), packs, CPU)
     assert found["loss"] == pytest.approx(expected, abs=1e-5)
     assert found["perplexity"] == pytest.approx(math.exp(expected), rel=1e-5)
     assert found["supervised_tokens"] == tokens
 
 
 def test_no_held_out_rows_have_no_loss(base, data):
-    model = load_model(base, torch.float32, torch.device("cpu"))
-    found = heldout_loss(model, Packs(data / "heldout.arrow"))
+    model = load_model(base, torch.float32, CPU)
+    found = heldout_loss(model, Packs(data / "heldout.arrow"), CPU)
     assert found == {"loss": None, "perplexity": None, "supervised_tokens": 0}
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from snaketune.experiment import base_id, data_id, load_studies, train_id
 from snaketune.experiment.explain import _model_in
-from snaketune.experiment.identity import evaluate_key
+from snaketune.experiment.identity import evaluate_key, export_key
 from snaketune.experiment.schema import Configuration
 
 SHA = "0" * 64
@@ -114,6 +114,9 @@ CHANGES = {
     "evaluate.heldout": (0.2, DATA | {"evaluate"}),
     "evaluate.prompts": (["Bye?"], {"evaluate"}),
     "evaluate.max_new_tokens": (7, {"evaluate"}),
+    "export.dtype": ("fp16", {"export"}),
+    "export.max_shard_size": ("5GB", {"export"}),
+    "export.merge_into": ("original", {"export"}),
 }
 
 
@@ -130,6 +133,7 @@ def ids_of(text, folder, catalog="format: alpaca"):
         "base": base_id(experiment),
         "data": data_id(experiment),
         "train": train_id(experiment),
+        "export": json.dumps(export_key(experiment)),
         "evaluate": json.dumps(evaluate_key(experiment)),
     }
 

@@ -13,6 +13,7 @@ from snaketune.evaluation.stage import evaluate
 from snaketune.experiment.resolved import read_resolved
 from snaketune.files import read_json
 from snaketune.models.checkpoint import load_checkpoint
+from snaketune.models.export import export_adapter
 from snaketune.models.merge import merge
 from snaketune.training.convert import convert
 from tiny_run import Run
@@ -139,6 +140,18 @@ def test_the_report_needs_no_data(make, lora, base, tmp_path):
     page = (tmp_path / "eval" / "report.html").read_text()
     assert re.search(r"Converted from.*iter_500.pth, iteration 500", page, re.DOTALL)
     assert "Training time" not in page
+
+
+def test_the_model_card_says_that_it_was_converted(make, lora, base, tmp_path):
+    run = make(lora.state_dict()).convert()
+    resolved = read_resolved(run.resolved)
+    resolved.values.update(sources=[], base={"source": "./tiny", "license": ""})
+    export_adapter(run.output / "last.pth", base, tmp_path / "adapter", resolved)
+    card = (tmp_path / "adapter" / "README.md").read_text()
+    told = "| trained | with XTuner up to iteration 500, converted from `iter_500.pth` |"
+    assert told in card
+    assert "epochs" not in card
+    assert str(tmp_path) not in card
 
 
 def test_training_goes_on_from_it(make, lora, base, data, tmp_path, run):

@@ -24,6 +24,7 @@ CHANGES = {
     "max_length": ("max_length: 160", "max_length: 150", DATA),
     "template": ("pack: false", "pack: false\ntemplate: chatml", DATA),
     "held-out share": ("evaluate: {", "evaluate: {heldout: 0.2, ", DATA),
+    "merged dtype": ("max_length", "export: {dtype: fp16}\nmax_length", EVALUATE | {"merge"}),
     "evaluation prompt": ("[Say 4]", "[Say 5]", EVALUATE),
     "evaluation length": (
         "prompts: [Say 4], max_new_tokens: 4",
@@ -121,8 +122,9 @@ def test_a_converted_experiment_is_neither_trained_nor_needs_data(built, source)
     study.write_text(f"model: {{source: ./models/tiny}}\nconvert_from: {source.split('/')[0]}\n")
     try:
         jobs = set(built.would_run("experiments/old/merged"))
-        assert jobs == {"convert_xtuner", "export_adapter", "merge"}
-        assert "prepare_data" in built.would_run("experiments/old/eval/report.html")
+        assert jobs == {"convert_xtuner", "export_adapter", "prepare_data", "merge"}
+        adapter = set(built.would_run("experiments/old/adapter"))
+        assert adapter == {"convert_xtuner", "export_adapter"}
         assert built.would_run(*TARGETS) == {}
         file.unlink()
         asked = built.snakemake("experiments/old/merged", "-n", check=False)

@@ -1,17 +1,15 @@
 """The evaluation stage: base and merged model answer the same prompts and rows."""
 
 import logging
-import math
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from snaketune.data.storage import Packs
 from snaketune.errors import UserError
 from snaketune.evaluation.report import html
 from snaketune.experiment.resolved import Resolved, to_yaml
 from snaketune.files import read_json, read_jsonl, write_json, write_text
+from snaketune.models.comparison import heldout_loss
 from snaketune.models.generation import answer
 from snaketune.models.load import (
     choose_precision,
@@ -20,7 +18,6 @@ from snaketune.models.load import (
     load_tokenizer,
     told_when_out_of_memory,
 )
-from snaketune.models.packed import flatten, loss_sum
 
 log = logging.getLogger(__name__)
 
@@ -62,24 +59,6 @@ def evaluate(
     write_text(output / "report.html", page)
 
 
-def heldout_loss(model: Any, packs: Packs) -> dict[str, Any]:
-    """Return the mean loss over all supervised tokens of some packs, and its perplexity.
-
-    Values are None where there are no held-out rows.
-    """
-    total, weight, tokens = 0.0, 0.0, 0
-    model.eval()
-    with torch.inference_mode():
-        for pack in packs:
-            batch = flatten([pack]).to(device())
-            total += loss_sum(model, batch).item()
-            weight += batch.loss_weight()
-            tokens += len(batch.targets)
-    loss = total / weight if weight else None
-    perplexity = math.exp(loss) if loss is not None else None
-    return {"loss": loss, "perplexity": perplexity, "supervised_tokens": tokens}
-
-
 def _measure(
     folder: Path, experiment: Resolved, template: dict[str, Any], heldout: Packs
 ) -> dict[str, Any]:
@@ -89,7 +68,7 @@ def _measure(
     tokenizer = load_tokenizer(folder, template["text"])
     limit = experiment.config.evaluate.max_new_tokens
     return {
-        "heldout": heldout_loss(model, heldout),
+        "heldout": heldout_loss(model, heldout, device()),
         "answers": answer(model, tokenizer, experiment.prompts, limit, template),
     }
 

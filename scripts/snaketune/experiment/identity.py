@@ -24,7 +24,7 @@ BASE_VERSION = 1
 CONVERT_VERSION = 1
 """Raise it when conversion makes another checkpoint of the same file."""
 
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2
 """Raise it when export or merging makes other files of the same checkpoint."""
 
 EVALUATE_VERSION = 1
@@ -110,6 +110,11 @@ def train_key(experiment: "Experiment") -> dict[str, Any]:
 def train_id(experiment: "Experiment") -> str:
     """Return the id that binds checkpoints to the configuration they were trained with."""
     return digest(train_key(experiment))
+
+
+def export_key(experiment: "Experiment") -> dict[str, Any]:
+    """Return what decides the merged model, given the trained weights."""
+    return experiment.config.export.model_dump() | {"version": EXPORT_VERSION}
 
 
 def evaluate_key(experiment: "Experiment") -> dict[str, Any]:

@@ -323,6 +323,22 @@ class Evaluate(Strict):
     max_new_tokens: Positive = Field(128, description="longest answer, in tokens")
 
 
+class Export(Strict):
+    """The files of the merged model."""
+
+    dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="of its weights; auto: each as in the base"
+    )
+    max_shard_size: str = Field(
+        "2GB", pattern=r"^\d+(KB|MB|GB)$", description="bytes in one file of weights, at most"
+    )
+    merge_into: Literal["auto", "original", "dequantized"] = Field(
+        "auto",
+        description="what a `qlora` adapter is added to: the base's own weights, or those it was "
+        "trained on, rounded to 4 or 8 bits; auto: whichever loses less",
+    )
+
+
 class Configuration(Strict):
     """What one experiment is, after inheritance and with every default filled in."""
 
@@ -360,6 +376,7 @@ class Configuration(Strict):
     train: Train = Train()
     sample: Sample = Sample()
     evaluate: Evaluate = Evaluate()
+    export: Export = Export()
 
     @model_validator(mode="before")
     @classmethod

@@ -13,13 +13,15 @@ TARGETS = {
     "checkpoints/last.pth": "training",
     "adapter": "the adapter in PEFT format",
     "merged": "the full model in Hugging Face format",
+    "split": "the same with one tensor in each file",
+    "verify": "compares every file of `merged` with its manifest",
     "eval/report.html": "base and merged model side by side",
     "eval/report.json": "the same for programs",
 }
 """Below experiments/X/, and what each is."""
 
 _ALSO_MADE = {"checkpoints/train.json", "data/report.txt"}
-_AT_ITERATION = re.compile(r"iter_[1-9]\d*/(adapter|merged)")
+_AT_ITERATION = re.compile(r"iter_[1-9]\d*/(adapter|merged|split|verify)")
 
 
 def explain_unknown(target: str, studies: Studies) -> str | None:

@@ -5,17 +5,19 @@ No code that comes with a model is ever run: neither a pickle's nor a repository
 
 import json
 import logging
-from collections import Counter
+from collections import ChainMap, Counter
 from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
+import torch
 from gguf import GGUFReader
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import Digits, Sequence
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
@@ -34,10 +36,19 @@ from snaketune.files import (
     write_json,
     write_text,
 )
+from snaketune.models import internlm, spm
+from snaketune.models.pickles import convert_pickles
 
 log = logging.getLogger(__name__)
 
 _DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+_FORMATS = (".safetensors", ".bin")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 _OTHER_MACHINES = ("auto_map", "_name_or_path", "_model_name_or_path")
 """Keys that point to the author's Python files or folders."""
 
@@ -68,7 +79,7 @@ def fetch_base(spec: dict[str, Any], output: Path) -> None:
         if ggufs:
             _convert_gguf(download / ggufs[0], folder)
         else:
-            hub.move(fetched.files, download, folder)
+            _bring(fetched.files, download, folder, source)
             _complete(folder, source)
         origin = {"source": source, "revision": revision, "sha256": fetched.sha256}
         summary = _summary(folder, source)
@@ -94,6 +105,9 @@ def _check_config(source: str, folder: Path) -> None:
             "be merged exactly.\n"
             "  Fix: name the model in bf16 or fp16; method: {name: qlora} makes it 4-bit itself."
         )
+    if kind in internlm.KINDS:
+        internlm.llama_config(config, source)
+        return
     if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return
     if "auto_map" in config:
@@ -153,12 +167,52 @@ def _restore_digits(tokenizer: PreTrainedTokenizerBase, reader: GGUFReader, path
     backend.pre_tokenizer = Sequence([Digits(individual_digits=True), backend.pre_tokenizer])
 
 
+def _bring(names: list[str], download: Path, folder: Path, source: str) -> None:
+    """Move a hub's files to the model's folder, with weights that need neither pickles nor code.
+
+    Safetensors of an architecture that transformers knows stay as they are.
+    """
+    config = _read(download / "config.json", source)
+    weights = [download / name for name in names if name.endswith(_FORMATS)]
+    for index in download.glob(f"*{weights[0].suffix}.index.json"):
+        _require_shards(index, source)
+    beside = [name for name in names if not name.endswith((*_FORMATS, ".index.json"))]
+    if config.get("model_type") in internlm.KINDS:
+        tokenizer = _spm_tokenizer(download, source)
+        internlm.convert_weights(weights, config, folder, source)
+        hub.move(set(beside) - {"config.json", *_TOKENIZER_FILES}, download, folder)
+        _save_tokenizer(tokenizer, folder)
+    elif weights[0].suffix == ".bin":
+        convert_pickles(weights, folder, drop=_tied(download))
+        hub.move(beside, download, folder)
+    else:
+        hub.move([name for name in names if not name.endswith(".bin.index.json")], download, folder)
+
+
+def _tied(folder: Path) -> list[str]:
+    """Return the tensors that are another one by config.json; pickles list them all the same."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return list(model.all_tied_weights_keys)
+
+
+def _spm_tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
+    if not (folder / "tokenizer.model").exists():
+        raise UserError(
+            f"{source} lacks tokenizer.model, from which InternLM's tokenizer is converted.\n"
+            "  Fix: name a repository or revision that has it."
+        )
+    log.info("converting the tokenizer of %s to tokenizer.json", source)
+    names = ("special_tokens_map.json", "tokenizer_config.json")
+    configs = [_read(folder / name, source) for name in names if (folder / name).exists()]
+    return spm.read_tokenizer(folder / "tokenizer.model", dict(ChainMap(*reversed(configs))))
+
+
 def _complete(folder: Path, source: str) -> None:
     """Add what a hub's folder lacks, and drop what points back to where it came from."""
     _drop_keys(folder / "config.json", _OTHER_MACHINES)
     _drop_keys(folder / "tokenizer_config.json", ("auto_map",))
-    for index in folder.glob("*.safetensors.index.json"):
-        _require_shards(index, source)
     if not (folder / "generation_config.json").exists():
         config = _read(folder / "config.json", source)
         keys = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -172,7 +226,8 @@ def _complete(folder: Path, source: str) -> None:
 def _require_shards(index: Path, source: str) -> None:
     names = set(_read(index, source).get("weight_map", {}).values())
     missing = sorted(name for name in names if not (index.parent / name).is_file())
-    if missing and not (index.parent / "model.safetensors").is_file():
+    whole = index.with_name(index.name.removesuffix(".index.json"))
+    if missing and not whole.is_file():
         raise UserError(
             f"{source} lacks {', '.join(missing)}, which {index.name} names.\n"
             "  Fix: complete that folder or repository, or name another revision."

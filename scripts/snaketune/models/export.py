@@ -2,33 +2,36 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save_file
 
 from snaketune.errors import UserError
+from snaketune.experiment.resolved import Resolved
 from snaketune.experiment.schema import Method
-from snaketune.files import atomic_folder, read_json, write_json
+from snaketune.files import atomic_folder, read_json
 from snaketune.models.adapter import lora_config
+from snaketune.models.artifact import describe, finish, require_same_base
 from snaketune.models.checkpoint import load_checkpoint
-from snaketune.models.merge import copy_tokenizer, require_same_base
 
 log = logging.getLogger(__name__)
 
 
-def export_adapter(checkpoint: Path, base: Path, output: Path) -> None:
-    """Write adapter_model.safetensors, adapter_config.json, tokenizer and chat template.
+def export_adapter(
+    checkpoint: Path, base: Path, output: Path, experiment: Resolved | None = None
+) -> None:
+    """Write adapter_model.safetensors, adapter_config.json, tokenizer, template and model card.
 
     Args:
         checkpoint: A .pth of any engine.
         base: The base model's folder, for its tokenizer and its origin.
         output: The adapter's folder; snaketune.json in it says what it was trained on.
+        experiment: What the model card tells of; None for no card.
 
     Raises:
         UserError: The checkpoint is missing or damaged, or was trained on another base.
     """
     state = load_checkpoint(checkpoint)
-    about: dict[str, Any] = state["about"] | {"iteration": state["iteration"]}
+    about = describe(checkpoint, state)
     require_same_base(base, about, checkpoint)
     if about["method"]["name"] == "full":
         raise UserError(
@@ -44,7 +47,5 @@ def export_adapter(checkpoint: Path, base: Path, output: Path) -> None:
     with atomic_folder(output) as folder:
         save_file(state["weights"], folder / "adapter_model.safetensors", {"format": "pt"})
         config.save_pretrained(str(folder))
-        copy_tokenizer(base, folder)
-        (folder / "chat_template.jinja").write_text(about["template"]["text"], encoding="utf-8")
-        write_json(folder / "snaketune.json", about)
+        finish(folder, "adapter", base, about, experiment)
     log.info("%s holds the adapter at iteration %d", output, about["iteration"])

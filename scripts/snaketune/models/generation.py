@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from snaketune.models.load import device
+
 
 def answer(
     model: Any,
@@ -22,6 +24,22 @@ def answer(
         template: What data.json tells of it: `end_token_ids` end an answer, a `system` message, if
             there is one, begins each conversation.
     """
+    asked = answer_ids(model, tokenizer, prompts, max_new_tokens, template)
+    return [tokenizer.decode(ids, skip_special_tokens=True) for _, ids in asked]
+
+
+def answer_ids(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    template: dict[str, Any],
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return the token ids of each rendered prompt, and of its answer with its end token.
+
+    Args:
+        As of `answer`.
+    """
     if not prompts:
         return []
     system = template.get("system")
@@ -32,7 +50,7 @@ def answer(
         padding=True,
         return_tensors="pt",
         return_dict=True,
-    ).to(model.device)
+    ).to(device() if model.device.type == "meta" else model.device)  # meta: weights on disk
     greedy = GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
@@ -44,5 +62,15 @@ def answer(
     with torch.no_grad():  # ZeRO stage 3 trains on with what is gathered here
         outputs = model.generate(**inputs, generation_config=greedy)
     model.train(was_training)
-    prompt_length = inputs["input_ids"].shape[1]
-    return tokenizer.batch_decode(outputs[:, prompt_length:], skip_special_tokens=True)
+    return [
+        (ids[mask.bool()], _until_end(output[len(ids) :], template["end_token_ids"]))
+        for ids, mask, output in zip(
+            inputs["input_ids"], inputs["attention_mask"], outputs, strict=True
+        )
+    ]
+
+
+def _until_end(ids: torch.Tensor, ends: list[int]) -> torch.Tensor:
+    """Leave out the padding behind an answer that ended before the longest of its batch."""
+    found = torch.isin(ids, ids.new_tensor(ends)).nonzero()
+    return ids[: int(found[0]) + 1] if len(found) else ids

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from transformers import (
     AutoModelForCausalLM,
@@ -66,6 +67,22 @@ def device(local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
 
 
+def available_memory(where: torch.device, shared_by: int = 1) -> int:
+    """Return the bytes that this process can have at most, with what it holds already.
+
+    Args:
+        shared_by: How many processes like this one share a machine's memory.
+    """
+    if where.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(where)
+        return free + torch.cuda.memory_reserved(where)
+    own = psutil.Process().memory_info().rss
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.exists() else "max"
+    free = psutil.virtual_memory().available
+    return min(free, int(text) - own if text.isdigit() else free) // shared_by + own
+
+
 def load_model(
     folder: Path,
     dtype: torch.dtype,
@@ -86,7 +103,7 @@ def load_model(
         dtype=dtype,
         device_map={"": where},
         attn_implementation=attention_implementation(where, dtype, attention),
-        quantization_config=quantization and _bitsandbytes(quantization, dtype),
+        quantization_config=quantization and bitsandbytes_config(quantization, dtype),
         trust_remote_code=False,
         use_safetensors=True,
     )
@@ -104,7 +121,8 @@ def _keep_differentiable(model: Any) -> None:
             layer.support_avx512bf16_for_cpu = False
 
 
-def _bitsandbytes(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:
+def bitsandbytes_config(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """Return how bitsandbytes is to hold the linear layers: `nf4`, `fp4` or `int8`."""
     if quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(

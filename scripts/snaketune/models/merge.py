@@ -1,159 +1,278 @@
 """Make one model of a base and what was trained on it, and check that it is the trained one.
 
-The base is the one in its own precision, also for QLoRA, which trained on its 4-bit form.
+Weights are read, summed in fp32, rounded once and written in blocks: memory holds a tensor or two
+of any model. QLoRA trained on a rounded form of the base; it is merged into that form or into the
+base's own weights, whichever loses less, and the figures of both are told.
 """
 
 import logging
-import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig
 
+from snaketune.data.storage import Packs
 from snaketune.errors import UserError
-from snaketune.files import atomic_folder, read_json, require_free_space, sha256, write_json
-from snaketune.models.adapter import load_trained_weights
+from snaketune.experiment.resolved import Resolved
+from snaketune.experiment.schema import Export
+from snaketune.files import (
+    atomic_folder,
+    read_json,
+    require_free_space,
+    write_json,
+)
+from snaketune.models.artifact import describe, finish, require_same_base
+from snaketune.models.assembled import assembled, tied_weights, without_weights
 from snaketune.models.checkpoint import load_checkpoint
-from snaketune.models.load import load_model, load_tokenizer
+from snaketune.models.comparison import (
+    converse,
+    equal_tokens,
+    heldout_loss,
+    logits,
+    relative_difference,
+)
+from snaketune.models.load import device, load_tokenizer
+from snaketune.models.merged_weights import MergedWeights
+from snaketune.models.quantized import quantized_layers, rounding
+from snaketune.models.trained import read_adapter, read_full
+from snaketune.models.weights import Stored, write_weights
 
 log = logging.getLogger(__name__)
 
-BOUNDS = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
-"""Largest accepted difference of logits, as a share of their standard deviation, for each dtype
-the merged weights are stored in. Rounding a weight to bf16 keeps 8 bits of it."""
+BOUNDS = {
+    torch.float32: (1e-4, 0.99),
+    torch.float16: (0.01, 0.95),
+    torch.bfloat16: (0.05, 0.85),
+}
+"""For each dtype of the merged weights: the largest accepted difference of logits, as a share of
+their standard deviation, and the smallest accepted share of equal greedy tokens. Rounding a weight
+to bf16 keeps 8 bits of it."""
 
-CPU = torch.device("cpu")
+QUANTIZED_BOUND = 0.05
+"""How much higher the held-out loss of a merged QLoRA model may be than that of the model as it
+was trained, in nats."""
 
-PROBES = (
-    "The capital of Italy is Rome, and the capital of Japan is",
-    "Please introduce yourself.",
-    "1 + 1 = 2, 2 + 2 = 4, 4 + 4 =",
-    "你好，请介绍一下你自己。",
-)
+HELDOUT_TOKENS = 16_384
+"""So many held-out tokens decide between two bases."""
+
+_DTYPES = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
-def merge(base: Path, trained: Path, output: Path) -> None:
-    """Write base + adapter, or a full fine-tune, as one model in the base's own precision.
-
-    The sums are done in fp32 and rounded once.
+def merge(
+    base: Path,
+    trained: Path,
+    output: Path,
+    experiment: Resolved | None = None,
+    heldout: Path | None = None,
+    export: Export | None = None,
+) -> None:
+    """Write base + adapter, or a full fine-tune, as one model.
 
     Args:
         base: The base model's folder.
         trained: A PEFT adapter made by `export`, or the checkpoint of a full fine-tune.
-        output: Gets safetensors, tokenizer, chat template, generation config, and
-            snaketune.json with what it was trained on and the figures of the check.
+        output: Gets safetensors, tokenizer, chat template, generation config, model card,
+            manifest.json, and snaketune.json with what it was trained on and the check's figures.
+        experiment: Its prompts are asked of both models, and the model card tells of it.
+        heldout: Held-out packs, by which one of two bases is chosen.
+        export: Dtype, size of the shards, and the base of a QLoRA run; default: the experiment's.
 
     Raises:
         UserError: It was trained on another base, or the merged model does not answer as the
-            trained one does.
+            trained one does; nothing is written.
     """
+    export = export or (experiment.config.export if experiment else Export())
     about = _about(trained)
     require_same_base(base, about, trained)
-    weights = sum(file.stat().st_size for file in base.glob("*.safetensors"))
-    require_free_space(output.parent, weights + 2**24, "the merged model")
-    dtype = stored_dtype(base)
-    log.info("merging %s into %s, in %s", trained, base.name, dtype)
-    # on the CPU, as fp32 weights of a model trained in 4 bits rarely fit its GPU
-    network = load_model(base, torch.float32, CPU)
-    if trained.is_file():
-        load_trained_weights(network, load_checkpoint(trained)["weights"])
-        expected, merged = logits(network, base), network
-    else:
-        model = PeftModel.from_pretrained(network, trained)
-        expected, merged = logits(model, base), _merged(model, trained)
-    cast_parameters(merged, dtype)
-    cast_parameters(merged, torch.float32)
-    difference = relative_difference(logits(merged, base), expected)
-    bound = BOUNDS[dtype]
-    if not difference <= bound:
+    weights = _weights(base, trained, _DTYPES[export.dtype])
+    needed = sum(shape.nbytes for shape in weights.shapes().values())
+    require_free_space(output.parent, needed + 2**24, "the merged model")
+    check = Check(base, trained, about, experiment.prompts if experiment else (), heldout)
+    figures: dict[str, Any] = {}
+    if about["method"]["name"] == "qlora":
+        weights, figures = _choose(weights, check, export.merge_into)
+    log.info("merging %s into %s", trained, base.name)
+    with atomic_folder(output) as folder:
+        write_weights(folder, weights.shapes(), weights.blocks, export.max_shard_size)
+        _write_config(folder, base, weights, about)
+        figures |= check.verify(folder, weights)
+        finish(folder, "merged", base, about | {"merge": figures}, experiment)
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a merged model is compared with: the base and the adapter, kept apart."""
+
+    base: Path
+    trained: Path
+    about: dict[str, Any]
+    prompts: Sequence[str]
+    heldout: Path | None
+
+    def as_trained(self, weights: MergedWeights) -> Any:
+        """Return the trained model, in which nothing is summed or rounded beforehand."""
+        if self.trained.is_dir():
+            return assembled(self.base, device(), weights.before(), self.trained)
+        return assembled(self.base, device(), weights.trained.values())
+
+    def ask(self, model: Any) -> Any:
+        """Return what a model answers to the prompts."""
+        template = self.about["template"]
+        tokenizer = load_tokenizer(self.base, template["text"])
+        return converse(model, tokenizer, self.prompts, template)
+
+    def loss(self, model: Any) -> float | None:
+        """Return a model's held-out loss; None without held-out rows."""
+        if not self.heldout:
+            return None
+        return heldout_loss(model, Packs(self.heldout), device(), HELDOUT_TOKENS)["loss"]
+
+    def verify(self, folder: Path, weights: MergedWeights) -> dict[str, Any]:
+        """Return how far a merged model is from the trained one.
+
+        Raises:
+            UserError: Further than rounding explains.
+        """
+        model = self.as_trained(weights)
+        conversations = self.ask(model)
+        expected = logits(model, conversations)
+        del model
+        found = logits(assembled(folder, device()), conversations)
+        dtype = _main_dtype(weights)
+        figures = {
+            "dtype": str(dtype).removeprefix("torch."),
+            "difference": relative_difference(found, expected),
+            "bound": BOUNDS[dtype][0],
+            "equal_tokens": equal_tokens(found, conversations),
+            "equal_tokens_bound": BOUNDS[dtype][1],
+        }
+        _require_equal(figures)
+        return figures
+
+
+def _weights(base: Path, trained: Path, dtype: torch.dtype | None) -> MergedWeights:
+    model, stored = without_weights(base), Stored(base)
+    changed = read_adapter(trained, model) if trained.is_dir() else read_full(trained)
+    weights = MergedWeights(stored, changed, tied_weights(model), dtype)
+    absent = sorted(changed.names - {*weights.shapes()})
+    if absent:
         raise UserError(
-            f"the merged model's logits differ from the trained model's by {difference:.2g} of "
-            f"their standard deviation; for {dtype} at most {bound} is rounding.\n"
-            "  Nothing was written. Fix: merge in fp32, or lower the learning rate: weights this "
-            "far from the base do not survive its precision."
+            f"{base} stores no tensor {absent[0]}, which was trained ({len(absent)} such): its "
+            "file names its weights otherwise than transformers does.\n"
+            "  Fix: load it with transformers, save_pretrained() it to a folder, and train on that."
         )
-    log.info("merged and trained model differ by %.2g of the logits' deviation", difference)
-    figures = {"dtype": str(dtype).removeprefix("torch."), "difference": difference, "bound": bound}
-    cast_parameters(merged, dtype)
-    _write(merged, base, output, about | {"merge": figures})
+    return weights
+
+
+def _choose(
+    original: MergedWeights, check: Check, wanted: str
+) -> tuple[MergedWeights, dict[str, Any]]:
+    """Return the better of two bases for a QLoRA adapter, and the figures of both."""
+    method = check.about["method"]["quantization"]
+    rounded = rounding(method, getattr(torch, check.about["precision"]))
+    layers = quantized_layers(without_weights(check.base), method)
+    dequantized = replace(original, rounded=dict.fromkeys(layers, rounded))
+    model = check.as_trained(dequantized)
+    conversations = check.ask(model)
+    expected, loss = logits(model, conversations), check.loss(model)
+    del model
+    candidates = {"original": original, "dequantized": dequantized}
+    figures: dict[str, Any] = {"as_trained": {"heldout_loss": loss, "difference": 0.0}}
+    for name, weights in candidates.items():
+        model = assembled(check.base, device(), weights.after())
+        difference = relative_difference(logits(model, conversations), expected)
+        figures[name] = {"heldout_loss": check.loss(model), "difference": difference}
+        del model
+    key = "difference" if loss is None else "heldout_loss"
+    better = min(candidates, key=lambda name: figures[name][key])
+    chosen = better if wanted == "auto" else wanted
+    for name, row in figures.items():
+        log.info("%s: %s", name, _told(row))
+    log.info("merging into the %s weights of the base", chosen)
+    _require_kept(figures, chosen, method)
+    return candidates[chosen], {"merged_into": chosen, "quantization": method, "bases": figures}
+
+
+def _told(row: dict[str, Any]) -> str:
+    loss = row["heldout_loss"]
+    held_out = "no rows held out" if loss is None else f"held-out loss {loss:.4f}"
+    return f"{held_out}, logits differ from the trained model's by {row['difference']:.2g}"
+
+
+def _require_kept(figures: dict[str, Any], chosen: str, method: str) -> None:
+    """Refuse a base on which the fine-tune is lost."""
+    row, trained = figures[chosen], figures["as_trained"]
+    if trained["heldout_loss"] is None:
+        bound = BOUNDS[torch.bfloat16][0]
+        lost, told = row["difference"] > bound, f"logits differ by {row['difference']:.2g}"
+    else:
+        bound = QUANTIZED_BOUND
+        higher = row["heldout_loss"] - trained["heldout_loss"]
+        lost, told = higher > bound, f"held-out loss is {higher:.3g} nats higher"
+    if not lost:
+        return
+    other = "dequantized" if chosen == "original" else "original"
+    raise UserError(
+        f"merged into the {chosen} base, the fine-tune is lost: the {told} than in the model as it "
+        f"was trained on the {method} base; at most {bound} is accepted.\n"
+        f"  With the {other} base: {_told(figures[other])}.\n"
+        "  Nothing was written. Fix: export: {merge_into: auto}, train with method: {name: lora}, "
+        "or use the adapter without merging it."
+    )
+
+
+def _require_equal(figures: dict[str, Any]) -> None:
+    difference, equal = figures["difference"], figures["equal_tokens"]
+    log.info(
+        "merged and trained model: logits differ by %.2g of their deviation, %.0f %% of the "
+        "answers' tokens are equal",
+        difference,
+        100 * equal,
+    )
+    if difference <= figures["bound"] and equal >= figures["equal_tokens_bound"]:
+        return
+    raise UserError(
+        f"the merged model's logits differ from the trained model's by {difference:.2g} of "
+        f"their standard deviation, and {equal:.0%} of its greedy tokens are equal; for "
+        f"{figures['dtype']} at most {figures['bound']} and at least "
+        f"{figures['equal_tokens_bound']:.0%} are rounding.\n"
+        "  Nothing was written. Fix: export: {dtype: fp32}, or lower the learning rate: weights "
+        "this far from the base do not survive its precision."
+    )
+
+
+def _main_dtype(weights: MergedWeights) -> torch.dtype:
+    """Return the dtype of the largest tensor, which most others share."""
+    return max(weights.shapes().values(), key=lambda shape: shape.nbytes).dtype
 
 
 def _about(trained: Path) -> dict[str, Any]:
     """Return what an adapter or a checkpoint tells of its training."""
-    if trained.is_dir():
-        return read_json(trained / "snaketune.json")
-    state = load_checkpoint(trained)
-    return state["about"] | {"iteration": state["iteration"]}
-
-
-def _merged(model: PeftModel, adapter: Path) -> Any:
-    try:
-        return model.merge_and_unload(safe_merge=True)
-    except ValueError as error:  # PEFT found NaN
+    if not trained.is_dir():
+        return describe(trained, load_checkpoint(trained))
+    about = read_json(trained / "snaketune.json")
+    if "merge" in about:
         raise UserError(
-            f"{adapter} cannot be merged: {error}\n"
-            "  The training diverged. Fix: lower train.lr, or merge an earlier iteration."
-        ) from error
-
-
-def require_same_base(base: Path, about: dict[str, Any], adapter: Path) -> None:
-    """Refuse a base that the adapter was not trained on.
-
-    Raises:
-        UserError: The base's provenance is not the one the adapter names.
-    """
-    if sha256(base / "provenance.json") != about["base_sha256"]:
-        raise UserError(
-            f"{adapter} was trained on base model {about['base_id']}, not on {base}.\n"
-            f"  Fix: use --base store/models/{about['base_id']}"
+            f"{trained} is a merged model already: there is nothing left to add to a base.\n"
+            "  Fix: name the adapter's folder, or use the merged model as it is."
         )
+    return about
 
 
-def stored_dtype(base: Path) -> torch.dtype:
-    """Return the precision most of a base model's weights are stored in."""
-    return getattr(torch, read_json(base / "provenance.json")["dtype"])
-
-
-def logits(model: torch.nn.Module, base: Path) -> torch.Tensor:
-    """Return a model's logits for PROBES, (tokens, vocabulary), fp32."""
-    tokenizer = load_tokenizer(base)
-    found = []
-    with torch.inference_mode():
-        for probe in PROBES:
-            inputs = tokenizer(probe, return_tensors="pt")
-            found.append(model.eval()(**inputs, use_cache=False).logits[0].float())
-    return torch.cat(found)
-
-
-def relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Return the root mean square difference of logits as a share of their deviation."""
-    return ((found - expected).pow(2).mean().sqrt() / expected.std()).item()
-
-
-def cast_parameters(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Cast the weights alone: buffers, such as rotary frequencies, stay in fp32."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
-
-
-def _write(model: PreTrainedModel, base: Path, output: Path, about: dict[str, Any]) -> None:
-    with atomic_folder(output) as folder:
-        model.generation_config = GenerationConfig(
-            bos_token_id=model.generation_config.bos_token_id,
-            eos_token_id=about["template"]["end_token_ids"],
-            pad_token_id=model.generation_config.pad_token_id,
-        )
-        model.config.dtype = next(model.parameters()).dtype
-        model.save_pretrained(folder)
-        copy_tokenizer(base, folder)
-        (folder / "chat_template.jinja").write_text(about["template"]["text"], encoding="utf-8")
-        write_json(folder / "snaketune.json", about)
-
-
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy a tokenizer and its chat template."""
-    for pattern in ("tokenizer*", "special_tokens_map.json", "chat_template.jinja", "*.model"):
-        for file in source.glob(pattern):
-            shutil.copyfile(file, target / file.name)
+def _write_config(folder: Path, base: Path, weights: MergedWeights, about: dict[str, Any]) -> None:
+    """Write how the model is built and how it generates."""
+    config = read_json(base / "config.json")
+    config.pop("torch_dtype", None)  # of older transformers
+    config["dtype"] = str(_main_dtype(weights)).removeprefix("torch.")
+    if weights.unties:
+        config["tie_word_embeddings"] = False
+    write_json(folder / "config.json", config)
+    old = GenerationConfig.from_pretrained(base)
+    GenerationConfig(
+        bos_token_id=old.bos_token_id,
+        eos_token_id=about["template"]["end_token_ids"],
+        pad_token_id=old.pad_token_id,
+    ).save_pretrained(folder)

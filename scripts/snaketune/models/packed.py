@@ -100,10 +100,10 @@ def has_plain_head(causal: Any) -> bool:
     """Tell whether logits are the last hidden states times a matrix that is here, and no more."""
     head = causal.get_output_embeddings()
     plain = type(head) is torch.nn.Linear and head.bias is None
-    split = hasattr(head.weight, "ds_id")  # over processes, by ZeRO stage 3
+    elsewhere = hasattr(head.weight, "ds_id") or head.weight.is_meta  # ZeRO stage 3, or on disk
     return (
         plain
-        and not split
+        and not elsewhere
         and all(getattr(causal.config, key, None) in (None, 1.0) for key in _SCALED)
     )
 

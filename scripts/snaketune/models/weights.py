@@ -76,13 +76,21 @@ def write_weights(
         shapes: What to write, in this order.
         blocks: Gives a tensor's values in its dtype, in consecutive blocks of rows.
         max_shard_size: Bytes, or as in `2GB`; a larger tensor is a shard of its own.
+
+    Raises:
+        UserError: `max_shard_size` is no size.
     """
-    split = split_state_dict_into_shards_factory(
-        dict(shapes),
-        get_storage_size=lambda tensor: tensor.nbytes,
-        filename_pattern="model{suffix}.safetensors",
-        max_shard_size=max_shard_size,
-    )
+    try:
+        split = split_state_dict_into_shards_factory(
+            dict(shapes),
+            get_storage_size=lambda tensor: tensor.nbytes,
+            filename_pattern="model{suffix}.safetensors",
+            max_shard_size=max_shard_size,
+        )
+    except ValueError as error:
+        raise UserError(
+            f"'{max_shard_size}' is no size.\n  Fix: write e.g. 500MB or 2GB."
+        ) from error
     for file, names in split.filename_to_tensors.items():
         _write_file(folder / file, {name: shapes[name] for name in names}, blocks)
     if split.is_sharded:

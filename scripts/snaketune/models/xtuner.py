@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig, LlamaConfig, PretrainedConfig
 
 from snaketune.errors import UserError
 from snaketune.experiment.schema import Method
 from snaketune.models.inert import load_inert
-from snaketune.models.internlm2 import is_own_layout, to_llama
+from snaketune.models.internlm import from_internlm2, has_internlm2_names
 from snaketune.models.weights import Shapes, Stored
 from snaketune.models.zero import load_zero
 
@@ -123,11 +123,8 @@ def fitted(found: XTunerCheckpoint, base: Path, method: Method) -> tuple[Weights
         holds, fix = ("LoRA", "qlora (or lora)") if is_lora else ("all weights of a model", "full")
         raise _unfit(found, f"it holds {holds}, the method is {method.name}", f"method.name: {fix}")
     named = {_plain(name): tensor for name, tensor in found.weights.items()}
-    if is_own_layout(named) and not is_own_layout(shapes):
-        try:
-            named = to_llama(named, config.to_dict())
-        except ValueError as error:
-            raise _unfit(found, f"{error}", _OWN_BASE) from error
+    if has_internlm2_names(named):
+        named = _in_llamas_layout(found, named, config)
     if is_lora:
         method = _fitted_lora(found, named, shapes, method)
         weights = {_PEFT + name: tensor for name, tensor in named.items()}
@@ -168,6 +165,15 @@ def _plain(name: str) -> str:
         return f"{match[1]}.{match[2]}" + ".weight" * (match[2] != "lora_magnitude_vector")
     match = _SAVED.fullmatch(name)
     return f"{match[1]}.{match[2]}" if match else name
+
+
+def _in_llamas_layout(found: XTunerCheckpoint, named: Weights, config: PretrainedConfig) -> Weights:
+    if not isinstance(config, LlamaConfig):
+        raise _unfit(found, f"it is of InternLM2, the base is {config.model_type}", _OWN_BASE)
+    try:
+        return from_internlm2(named, config)
+    except ValueError as error:
+        raise _unfit(found, f"{error}", _OWN_BASE) from error
 
 
 def _fitted_lora(found: XTunerCheckpoint, named: Weights, shapes: Shapes, method: Method) -> Method:

@@ -1,17 +1,14 @@
 """What a run will need, told before it starts and compared afterwards: memory, disk, iterations."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from snaketune.experiment.schema import Train
 from snaketune.models.adapter import count_trained
 from snaketune.models.loss import CHUNK
 from snaketune.models.packed import causal_model, has_plain_head
-from snaketune.training import processes
 from snaketune.training.progress import peak_memory, shown_memory
 
 MOMENTS = {"adamw": 8, "paged_adamw": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2}
@@ -57,15 +54,3 @@ def estimate(model: Any, train: Train, tokens: int) -> Estimate:
         activations_checkpointed=layer
         + config.num_hidden_layers * size * tokens * config.hidden_size,
     )
-
-
-def available(where: torch.device) -> int:
-    """Return the bytes that this process can have at most, with what it holds already."""
-    if where.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(where)
-        return free + torch.cuda.memory_reserved(where)
-    own = psutil.Process().memory_info().rss
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.exists() else "max"
-    free = psutil.virtual_memory().available
-    return min(free, int(text) - own if text.isdigit() else free) // processes.count() + own

@@ -34,6 +34,7 @@ from snaketune.models.adapter import (
 from snaketune.models.checkpoint import load_checkpoint
 from snaketune.models.generation import answer
 from snaketune.models.load import (
+    available_memory,
     choose_precision,
     device,
     load_model,
@@ -45,7 +46,7 @@ from snaketune.tracking.mirror import Mirror
 from snaketune.training import processes
 from snaketune.training.batches import Batches
 from snaketune.training.engine import deepspeed_config, make_engine
-from snaketune.training.estimate import MOMENTS, Estimate, available, estimate
+from snaketune.training.estimate import MOMENTS, Estimate, estimate
 from snaketune.training.flops import Flops, matrix_rate
 from snaketune.training.loop import Trainer
 from snaketune.training.progress import peak_memory, shown_memory
@@ -265,7 +266,7 @@ def _checkpointing(train: Train, needs: Estimate, where: torch.device) -> bool:
     """Tell whether activations are computed twice: if asked, or if memory would not do without."""
     if train.gradient_checkpointing != "auto":
         return train.gradient_checkpointing
-    room = available(where)
+    room = available_memory(where, processes.count())
     [lacking] = processes.total(int(needs.total(checkpointed=False) > room), where=where)
     if not lacking:  # in no process: all must do the same
         return False

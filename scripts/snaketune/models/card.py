@@ -1,0 +1,64 @@
+"""The model card: README.md of an adapter or a merged model, as model hubs show it."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import jinja2
+from huggingface_hub import ModelCardData
+
+from snaketune.experiment.resolved import Resolved
+from snaketune.files import read_json, write_text
+from snaketune.pages import minutes
+
+Kind = Literal["adapter", "merged"]
+
+
+def write_card(
+    folder: Path, kind: Kind, about: dict[str, Any], experiment: Resolved, base: Path
+) -> None:
+    """Write README.md.
+
+    Args:
+        folder: The adapter's or merged model's.
+        about: What its snaketune.json tells.
+        base: The base model's folder.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("snaketune", "models"),
+        autoescape=False,  # Markdown
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["minutes"] = minutes
+    config = experiment.config
+    provenance = read_json(base / "provenance.json")
+    own_folder = ":" not in provenance["source"]
+    text = environment.get_template("card.md.jinja").render(
+        kind=kind,
+        front=_front(kind, about, experiment).to_yaml(),
+        about=about,
+        config=config,
+        method=config.method,
+        train=config.train,
+        sources=experiment.values["sources"],
+        base=provenance,
+        source=Path(provenance["source"]).name if own_folder else provenance["source"],
+    )
+    write_text(folder / "README.md", text)
+
+
+def _front(kind: Kind, about: dict[str, Any], experiment: Resolved) -> ModelCardData:
+    """Return what hubs sort models by."""
+    base = experiment.values["base"]
+    is_on_hub = base["source"].startswith("hf:")
+    return ModelCardData(
+        model_name=about["name"],
+        base_model=base["source"].removeprefix("hf:") if is_on_hub else None,
+        base_model_relation=("adapter" if kind == "adapter" else "finetune") if is_on_hub else None,
+        license=base["license"].lower() or None,
+        library_name="peft" if kind == "adapter" else "transformers",
+        pipeline_tag="text-generation",
+        tags=["snaketune", about["method"]["name"]],
+    )
