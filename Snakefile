@@ -26,6 +26,7 @@ include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/convert.smk"
 include: "rules/export.smk"
+include: "rules/publish.smk"
 include: "rules/evaluate.smk"
 include: "rules/serve.smk"
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from snaketune.data.files import data_files
+from snaketune.errors import UserError
 from snaketune.experiment import base_id, data_id, load_studies, train_id
 from snaketune.experiment.identity import (
     EXPORT_VERSION,
@@ -19,6 +20,7 @@ from snaketune.experiment.identity import (
     train_key,
 )
 from snaketune.experiment.targets import explain_unknown
+from snaketune.publish import request as publishing
 
 # Rules call `python`; it must be the one that runs Snakemake, activated or not.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.getenv("PATH", "")]))
@@ -100,10 +102,29 @@ def merged_weights(wildcards, input):
     return checkpoint(wildcards) if is_full else input.trained
 
 
+def published_folder(wildcards):
+    """Return the folder that is published: the merged model or the adapter."""
+    return f"experiments/{wildcards.experiment}/{wildcards.at}{requested().what}"
+
+
+def requested():
+    """Return what --config says of publishing; only the rules that publish may ask."""
+    return publishing.read_request(config)
+
+
+def refuse_publishing_without_token():
+    """Stop before the first job, so that nobody trains for hours and is told at the end."""
+    if any(re.fullmatch(r"(\./)*experiments/.+/published", each) for each in sys.argv[1:]):
+        try:
+            publishing.require_token(requested().scheme, os.environ)
+        except UserError as error:
+            sys.exit(f"Error: {error}")
+
+
 def refuse_unknown_targets():
     """Stop with a helpful message when a target names no experiment or no file we can make."""
     for target in filter(re.compile(r"(\./)*experiments/").match, sys.argv[1:]):
-        message = explain_unknown(target, STUDIES)
+        message = explain_unknown(target, STUDIES) or publishing.explain(target, STUDIES, config)
         if message:
             sys.exit(f"Error: {message}")
 

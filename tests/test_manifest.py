@@ -49,3 +49,8 @@ def test_damage_is_told_and_moved_aside(folder, harm, told):
 def test_a_whole_folder_is_said_to_be(folder):
     verify(folder, folder.parent / "verify")
     assert (folder.parent / "verify").read_text() == "a.bin: OK\nsub/b.txt: OK\n"
+
+
+def test_snakemakes_timestamp_in_a_folder_is_no_damage(folder):
+    (folder / ".snakemake_timestamp").touch()
+    assert damage(folder) == []

@@ -10,6 +10,7 @@ from snaketune.files import inventory, read_json, write_json, write_text
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+_NOT_LISTED = {MANIFEST, ".snakemake_timestamp"}  # Snakemake puts that one into folders it made
 
 
 def write_manifest(folder: Path) -> None:
@@ -33,7 +34,8 @@ def damage(folder: Path) -> list[str]:
         expected = {entry["name"]: entry for entry in read_json(folder / MANIFEST)["files"]}
     except UserError as error:
         return [str(error).splitlines()[0]]
-    found = {entry["name"]: entry for entry in inventory(folder) if entry["name"] != MANIFEST}
+    files = [entry for entry in inventory(folder) if entry["name"] not in _NOT_LISTED]
+    found = {entry["name"]: entry for entry in files}
     names = sorted(expected.keys() | found.keys())
     return [
         f"{name} {_difference(expected.get(name), found.get(name))}"

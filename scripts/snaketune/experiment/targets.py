@@ -15,13 +15,15 @@ TARGETS = {
     "merged": "the full model in Hugging Face format",
     "split": "the same with one tensor in each file",
     "verify": "compares every file of `merged` with its manifest",
+    "published": "the model on a hub: --config to=hf:ORG/NAME",
+    "to_publish.txt": "what `published` would send; sends nothing",
     "eval/report.html": "base and merged model side by side",
     "eval/report.json": "the same for programs",
 }
 """Below experiments/X/, and what each is."""
 
 _ALSO_MADE = {"checkpoints/train.json", "data/report.txt"}
-_AT_ITERATION = re.compile(r"iter_[1-9]\d*/(adapter|merged|split|verify)")
+_AT_ITERATION = re.compile(r"iter_[1-9]\d*/(adapter|merged|split|verify|published|to_publish\.txt)")
 
 
 def explain_unknown(target: str, studies: Studies) -> str | None:
@@ -52,7 +54,7 @@ def explain_unknown(target: str, studies: Studies) -> str | None:
         return f"{name} is a full fine-tune, which has no adapter. Build experiments/{name}/merged"
     if file in TARGETS or file in _ALSO_MADE or _AT_ITERATION.fullmatch(file):
         return None
-    known = ", ".join([*TARGETS, "iter_N/adapter", "iter_N/merged"])
+    known = ", ".join([*TARGETS, "iter_N/adapter", "iter_N/merged", "iter_N/published"])
     if not file:
         return f"name a target of {target}, e.g. {target.rstrip('/')}/merged. Known: {known}"
     return f"an experiment has no target '{file}'.{nearest(file, TARGETS)} Known: {known}"

@@ -51,7 +51,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if reason:
         raise UserError(f"the checkpoint {path} cannot be used: {reason}.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError) as error:
         raise UserError(
             f"{path} is not a checkpoint of SnakeTune, which hold tensors and plain values only; "

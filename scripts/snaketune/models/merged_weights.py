@@ -54,10 +54,11 @@ class MergedWeights:
             yield from (block.to(dtype) for block in in_blocks(weight))
             return
         for block in self.trained.blocks(name, weight):
-            rounded = block.to(dtype)
-            if not torch.isfinite(rounded).all():
-                raise _not_finite(name, block, dtype)
-            yield rounded
+            low, high = block.aminmax()  # 25 times as fast as isfinite; NaN is in both
+            most = torch.finfo(dtype).max
+            if not -most <= low <= high <= most:
+                raise _not_finite(name, max(-low, high), dtype)
+            yield block.to(dtype)
 
     def before(self) -> Values:
         """Return the weights that training saw in another form than the base's own."""
@@ -83,11 +84,11 @@ class MergedWeights:
         return self.dtype if self.dtype and tensor.is_floating_point() else tensor.dtype
 
 
-def _not_finite(name: str, block: torch.Tensor, dtype: torch.dtype) -> UserError:
-    if torch.isfinite(block).all():
+def _not_finite(name: str, largest: torch.Tensor, dtype: torch.dtype) -> UserError:
+    if torch.isfinite(largest):
         short = str(dtype).removeprefix("torch.")
         return UserError(
-            f"{name} after training holds {block.abs().max():.3g}, too large for {short}.\n"
+            f"{name} after training holds {largest:.3g}, too large for {short}.\n"
             "  Nothing was written. Fix: set export.dtype: bf16 or fp32."
         )
     return UserError(

@@ -91,8 +91,7 @@ class LowRank:
         begin = 0
         for block in in_blocks(weight):
             rows = slice(begin, begin := begin + len(block))
-            update = (left[rows] @ right) * self.scale
-            updated = update.add_(block)
+            updated = (left[rows] @ right).mul_(self.scale).add_(block)
             if "magnitude" in parts:
                 updated *= (parts["magnitude"][rows] / torch.linalg.norm(updated, dim=1))[:, None]
             yield updated

@@ -6,33 +6,17 @@ come from the environment alone, as the hubs' own libraries read them. Imports n
 """
 
 import logging
-import os
 import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, Protocol
+from typing import Any
 
-import httpx2
-from huggingface_hub import HfApi, constants, hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    FileMetadataError,
-    GatedRepoError,
-    HFValidationError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-    XetDownloadError,
-)
-
-from snaketune.data.files import data_files
 from snaketune.errors import UserError, nearest
 from snaketune.experiment.identity import digest
 from snaketune.files import (
@@ -43,12 +27,21 @@ from snaketune.files import (
     sha256,
     write_json,
 )
+from snaketune.hub.huggingface import HuggingFace
+from snaketune.hub.modelscope import ModelScope
+from snaketune.hub.repository import (
+    Folder,
+    Kind,
+    Listed,
+    Repository,
+    Unreachable,
+    Wheel,
+    mirror_folder,
+    mirror_places,
+    unreachable,
+)
 
 log = logging.getLogger(__name__)
-
-Kind = Literal["model", "dataset"]
-
-MIRROR = "SNAKETUNE_MIRROR"
 
 _WEIGHTS = (".safetensors", ".gguf", ".bin")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -67,38 +60,12 @@ _TOKENIZERS = ({"tokenizer.json"}, {"tokenizer.model"}, {"vocab.json", "merges.t
 _MIB = 2**20
 
 
-class Unreachable(UserError):
-    """A download failed half-way or never began; what arrived is kept for the next attempt."""
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A file as its source lists it; `sha256` where the source tells."""
-
-    bytes: int
-    sha256: str | None = None
-
-
 @dataclass(frozen=True)
 class Fetched:
     """The files put into a folder, and the SHA-256 of the one file they were unpacked from."""
 
     files: list[str]
     sha256: str | None
-
-
-class Repository(Protocol):
-    """A place that lists its files before it hands them out; `where` names it in messages."""
-
-    @property
-    def where(self) -> str:
-        """What to call it in a message."""
-
-    def files(self) -> dict[str, Listed]:
-        """Return every file by its path, with forward slashes."""
-
-    def download(self, name: str, folder: Path) -> None:
-        """Put one of the files under a folder, at its path."""
 
 
 def fetch(
@@ -222,194 +189,6 @@ def _opened(
         yield Folder(_existing(Path(source).expanduser())), None
 
 
-@dataclass(frozen=True)
-class Folder:
-    """Files on this machine."""
-
-    path: Path
-
-    @property
-    def where(self) -> str:
-        """Its path."""
-        return str(self.path)
-
-    def files(self) -> dict[str, Listed]:
-        """Return every file under the folder."""
-        found = (path for path in self.path.rglob("*") if path.is_file())
-        return {p.relative_to(self.path).as_posix(): Listed(p.stat().st_size) for p in found}
-
-    def holds(self, wanted: str) -> bool:
-        """Tell whether a file is there, or one that a pattern matches."""
-        return any(file.is_file() for file in data_files(self.path / wanted))
-
-    def download(self, name: str, folder: Path) -> None:
-        """Copy a file: a hard link would let a later edit of the original change the copy."""
-        shutil.copyfile(self.path / name, folder / name)
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """A wheel, of which single files are unpacked and none is ever run."""
-
-    path: Path
-
-    @property
-    def where(self) -> str:
-        """Its file name."""
-        return self.path.name
-
-    def files(self) -> dict[str, Listed]:
-        """Return the archive's files.
-
-        Raises:
-            UserError: It is no zip archive.
-        """
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                members = [member for member in archive.infolist() if not member.is_dir()]
-        except zipfile.BadZipFile as error:
-            raise UserError(
-                f"{self.path.name} is damaged ({error}).\n  Fix: delete it and download it again."
-            ) from error
-        return {member.filename: Listed(member.file_size) for member in members}
-
-    def download(self, name: str, folder: Path) -> None:
-        """Unpack a file."""
-        with (
-            zipfile.ZipFile(self.path) as archive,
-            archive.open(name) as packed,
-            (folder / name).open("wb") as unpacked,
-        ):
-            shutil.copyfileobj(packed, unpacked)
-
-
-class HuggingFace:
-    """A repository on the Hugging Face hub, or on the server HF_ENDPOINT names."""
-
-    def __init__(self, name: str, revision: str, kind: Kind) -> None:
-        self.name, self.revision, self.kind = name, revision, kind
-        self.where = f"hf:{name}"
-
-    def files(self) -> dict[str, Listed]:
-        """Return the files at the revision, and remember the commit it stands for.
-
-        Raises:
-            UserError: There is no such repository or revision, or a token is needed.
-            Unreachable: The hub does not answer.
-        """
-        describe = HfApi().model_info if self.kind == "model" else HfApi().dataset_info
-        with self._explained():
-            info = describe(self.name, revision=self.revision, files_metadata=True)
-        if info.sha and info.sha != self.revision:
-            log.info("revision %s is commit %s; name that to pin it", self.revision, info.sha)
-            self.revision = info.sha
-        return {
-            file.rfilename: Listed(file.size or 0, file.lfs.sha256 if file.lfs else None)
-            for file in info.siblings or []
-        }
-
-    def download(self, name: str, folder: Path) -> None:
-        """Download a file, or take it from the library's own cache.
-
-        One at a time: Ctrl-C must not wait for the other threads of `snapshot_download`.
-
-        Raises:
-            Unreachable: The connection was lost.
-        """
-        with self._explained():
-            hf_hub_download(
-                self.name, name, repo_type=self.kind, revision=self.revision, local_dir=folder
-            )
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        source, page = self.where, f"{constants.ENDPOINT}/{self.name}"
-        try:
-            yield
-        except GatedRepoError as error:
-            raise UserError(
-                f"{source} asks for its licence to be accepted.\n"
-                f"  Fix: accept it at {page}, then set HF_TOKEN to a token of that account."
-            ) from error
-        except (RepositoryNotFoundError, HFValidationError) as error:
-            raise UserError(
-                f"there is no {self.kind} {source} at {constants.ENDPOINT}, or it is private.\n"
-                "  Fix: check the name; for a private one set HF_TOKEN."
-            ) from error
-        except RevisionNotFoundError as error:
-            raise UserError(
-                f"{source} has no revision {self.revision}.\n"
-                f"  Fix: take a commit hash from {page}/commits/main."
-            ) from error
-        except (
-            httpx2.HTTPError,
-            XetDownloadError,
-            OfflineModeIsEnabled,
-            EntryNotFoundError,
-            FileMetadataError,
-        ) as error:
-            fix = "check the network, or set HF_ENDPOINT to a server that this machine can reach"
-            place = _mirror_places("hf", self.name, self.kind)[0]
-            raise _unreachable(source, constants.ENDPOINT, error, fix, place) from error
-
-
-class ModelScope:
-    """A repository on ModelScope, or on the server MODELSCOPE_ENDPOINT names."""
-
-    def __init__(self, name: str, revision: str, kind: Kind) -> None:
-        from modelscope_hub import HubApi
-
-        self.name, self.revision, self.kind = name, revision, kind
-        self.where = f"modelscope:{name}"
-        self._api = HubApi()
-
-    def files(self) -> dict[str, Listed]:
-        """Return the files at the revision.
-
-        Raises:
-            UserError: There is no such repository or revision, or a token is needed.
-            Unreachable: The hub does not answer.
-        """
-        with self._explained():
-            found = self._api.list_repo_files(self.name, self.kind, revision=self.revision)
-        return {file.path: Listed(file.size, file.sha256) for file in found if not file.is_dir}
-
-    def download(self, name: str, folder: Path) -> None:
-        """Download a file, going on in the middle of it where an attempt was cut off.
-
-        Raises:
-            Unreachable: The connection was lost.
-        """
-        with self._explained():
-            self._api.download_file(
-                self.name, self.kind, name, revision=self.revision, local_dir=folder
-            )
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        from modelscope_hub import errors
-        from requests import RequestException
-
-        source = self.where
-        try:
-            yield
-        except (
-            errors.NotExistError,
-            errors.AuthenticationError,
-            errors.PermissionDeniedError,
-        ) as error:
-            raise UserError(
-                f"there is no {self.kind} {source} at revision {self.revision}, or it is private "
-                f"({error}).\n"
-                "  Fix: check the name and the revision; for a private one set "
-                "MODELSCOPE_API_TOKEN."
-            ) from error
-        except (errors.HubError, RequestException) as error:
-            fix = "check the network, or set MODELSCOPE_ENDPOINT to a server within reach"
-            place = _mirror_places("modelscope", self.name, self.kind)[0]
-            raise _unreachable(source, "ModelScope", error, fix, place) from error
-
-
 def _hub(
     scheme: str, name: str, revision: str | None, files: Sequence[str] | None, kind: Kind
 ) -> Repository:
@@ -423,8 +202,8 @@ def _hub(
             f"'{scheme}:{name}' needs a revision, or two runs may use different files.\n"
             "  Fix: add the commit hash shown on the hub's page."
         )
-    mirror = _mirror()
-    places = _mirror_places(scheme, name, kind)
+    mirror = mirror_folder()
+    places = mirror_places(scheme, name, kind)
     for path in [mirror / place for place in places] if mirror else []:
         if path.is_dir() and all(map(Folder(path).holds, files or ())):
             log.info("using the mirror: %s (not compared with revision %s)", path, revision)
@@ -441,7 +220,7 @@ def _wheel(requirement: str, folder: Path) -> Path:
             "  Fix: write pypi:NAME==VERSION."
         )
     wanted = [_normalised(part) for part in match.groups()]
-    mirror = _mirror()
+    mirror = mirror_folder()
     for path in sorted(mirror.glob("pypi/*.whl")) if mirror else ():
         if [_normalised(part) for part in path.name.split("-")[:2]] == wanted:
             log.info("using the mirror: %s", path)
@@ -458,7 +237,7 @@ def _pip_download(requirement: str, folder: Path) -> Path:
     if result.returncode or not wheels:
         tail = " / ".join(result.stderr.strip().splitlines()[-2:])
         fix = "check the version and the network, or set PIP_INDEX_URL to an index within reach"
-        raise _unreachable(f"pypi:{requirement}", "pip", RuntimeError(tail), fix, "pypi/*.whl")
+        raise unreachable(f"pypi:{requirement}", "pip", RuntimeError(tail), fix, "pypi/*.whl")
     return wheels[0]
 
 
@@ -621,29 +400,6 @@ def _existing(path: Path) -> Path:
             "modelscope:ORG/NAME."
         )
     return path
-
-
-def _mirror() -> Path | None:
-    path = os.environ.get(MIRROR)
-    return Path(path).expanduser() if path else None
-
-
-def _mirror_places(scheme: str, name: str, kind: Kind) -> list[str]:
-    """Return where a mirror may keep a hub repository, best first."""
-    place = f"{scheme}/{name}"
-    return [f"{scheme}/datasets/{name}", place] if kind == "dataset" else [place]
-
-
-def _unreachable(source: str, tried: str, error: Exception, fix: str, place: str) -> Unreachable:
-    """Say what was tried and the two ways out: the network, or files at `place` in a mirror."""
-    mirror = _mirror()
-    looked = f"the mirror {mirror} and {tried}" if mirror else tried
-    setting = "" if mirror else f"set {MIRROR}=/path and "
-    return Unreachable(
-        f"cannot fetch {source}: {str(error).strip() or type(error).__name__}\n"
-        f"  Tried: {looked}.\n"
-        f"  Fix: {fix}; or {setting}bring the files as {mirror or '/path'}/{place}."
-    )
 
 
 def _some(names: Sequence[str]) -> str:

