@@ -34,6 +34,7 @@ DATASETS = {
     for source in each.sources
     if source.hub
 }
+CONVERTED = {name for name, each in STUDIES.experiments.items() if each.convert_from}
 
 
 def one_of(names):
@@ -73,6 +74,12 @@ def start_checkpoint(wildcards):
     """Return the end of the training that an experiment goes on from, if there is one."""
     start = experiment(wildcards).start
     return f"experiments/{start.name}/checkpoints/last.pth" if start else []
+
+
+def converted_files(wildcards):
+    """Return the files of the checkpoint that an experiment is converted from."""
+    source = Path(experiment(wildcards).convert_from)
+    return sorted(map(str, source.glob("*.pt"))) if source.is_dir() else str(source)
 
 
 def checkpoint(wildcards):

@@ -13,6 +13,8 @@ rule train:
         "experiments/{experiment}/checkpoints/train.json",
     log:
         "logs/{experiment}/train.log",
+    wildcard_constraints:
+        experiment=one_of(STUDIES.experiments.keys() - CONVERTED),
     conda:
         "../envs/cpu.yaml"
     threads: workflow.cores

@@ -15,7 +15,9 @@ CHATML = (
 )
 
 
-def write_base(folder: Path, layers: int = 2, dtype: torch.dtype = torch.float32) -> Path:
+def write_base(
+    folder: Path, layers: int = 2, dtype: torch.dtype = torch.float32, tied: bool = True
+) -> Path:
     """Write a base model's folder as fetch_base would, and return it."""
     folder.mkdir(parents=True)
     tokenizer = write_tokenizer(folder)
@@ -30,7 +32,7 @@ def write_base(folder: Path, layers: int = 2, dtype: torch.dtype = torch.float32
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=2,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         initializer_range=0.2,
     )
     LlamaForCausalLM(config).to(dtype).save_pretrained(folder)

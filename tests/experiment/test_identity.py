@@ -48,6 +48,7 @@ CHANGES = {
     "model.revision": ("b" * 40, BASE),
     "model.sha256": (SHA, BASE),
     "model.description": ("another", set()),
+    "convert_from": ("work/iter_500.pth", WEIGHTS),
     "model.license": ("MIT", set()),
     "method.name": ("lora", WEIGHTS),
     "method.r": (8, WEIGHTS),
@@ -167,6 +168,30 @@ def test_the_table_above_speaks_of_every_key():
     spoken_of = {".".join(p for p in path.split(".") if not p.isdigit()) for path in CHANGES}
     spoken_of.add("method.start_from")  # it names another experiment: see test_load
     assert set(leaves(Configuration)) == spoken_of
+
+
+CONVERTED = {
+    "convert_from": ("other.pth", True),
+    "model.revision": ("b" * 40, True),
+    "template": ("chatml", True),
+    "method.r": (8, True),
+    "method.alpha": (32, True),
+    "data.0.dataset": ("others", False),
+    "max_length": (512, False),
+    "evaluate.heldout": (0.2, False),
+    "train.lr": (1e-3, False),
+    "train.seed": (1, False),
+}
+
+
+@pytest.mark.parametrize(("path", "change"), CONVERTED.items(), ids=CONVERTED)
+def test_a_conversion_follows_neither_data_nor_training(tmp_path, path, change):
+    study = STUDY | {"convert_from": "iter_500.pth"}
+    value, expected = change
+    before = ids_of(json.dumps(study), tmp_path)["train"]
+    assert (
+        before != ids_of(json.dumps(changed(study, path, value)), tmp_path)["train"]
+    ) == expected
 
 
 def test_sample_prompts_change_nothing_where_the_evaluation_has_its_own(tmp_path):

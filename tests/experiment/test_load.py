@@ -4,6 +4,7 @@ from snaketune.experiment import train_id
 
 PIN, OTHER_PIN = "a" * 40, "b" * 40
 MINIMAL = "model: tiny\ndata: [{dataset: rows}]\n"
+CONVERTED = "model: tiny\nconvert_from: iter_5.pth\n"
 
 
 def config_of(studies, name="a"):
@@ -239,6 +240,22 @@ def test_a_start_that_cannot_be_is_told(load, method, words):
     [problem] = studies.problems
     assert words in problem.message
     assert list(studies.experiments) == ["study_a"]
+
+
+def test_a_converted_experiment_names_a_file_and_needs_no_data(load, tmp_path):
+    studies = load({"tiny/config.json": "{}", "iter_5.pth": b"x", "a.yaml": CONVERTED})
+    assert config_of(studies).data == []
+    assert studies.experiments["a"].convert_from == f"{tmp_path}/iter_5.pth"
+    assert studies.absent == []
+
+
+def test_a_checkpoint_that_is_not_there_is_told_with_the_nearest(load):
+    text = CONVERTED.replace("iter_5", "iter_50")
+    studies = load({"tiny/config.json": "{}", "iter_5.pth": b"x", "a.yaml": text})
+    [problem] = studies.absent
+    assert "iter_50.pth does not exist" in problem.message
+    assert "Did you mean 'iter_5.pth'?" in problem.message
+    assert (problem.key, problem.place.line) == ("convert_from", 2)
 
 
 @pytest.mark.parametrize(

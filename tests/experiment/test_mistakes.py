@@ -74,6 +74,24 @@ MISTAKES = {
     ),
     "missing key": ("\ndata: [{dataset: rows}]", 1, "model", "required key is missing"),
     "no data": ("model: tiny\ndata: []", 2, "data", "expected at least one item"),
+    "no data, no conversion": (
+        "model: tiny\nconvert_from:\n",
+        1,
+        "data",
+        "required key is missing",
+    ),
+    "conversion and another's end": (
+        "model: tiny\nconvert_from: a.pth\nmethod: {start_from: b}",
+        1,
+        "",
+        "convert_from takes the place of training: drop method.start_from",
+    ),
+    "conversion of a name with braces": (
+        "model: tiny\nconvert_from: '{a}.pth'",
+        2,
+        "convert_from",
+        "Snakemake takes {a} for a wildcard",
+    ),
     "unknown model": (
         "data: [{dataset: rows}]\nmodel: tinny",
         2,

@@ -59,6 +59,13 @@ def test_an_experiment_whose_files_are_absent_is_known_all_the_same(studies):
     assert [problem.place.line for problem in studies.absent] == [2]
 
 
+def test_a_converted_experiment_without_data_has_no_report_of_it(load):
+    text = "model: {source: .}\nconvert_from: iter_5.pth"
+    studies = load({"a.yaml": text, "iter_5.pth": "x"})
+    assert "Give it data:" in explain_unknown("experiments/a/data/report.html", studies)
+    assert explain_unknown("experiments/a/eval/report.html", studies) is None
+
+
 def test_a_full_fine_tune_has_no_adapter(load):
     text = "model: {source: .}\nmethod: {name: full}\ndata: [{path: x.jsonl, format: text}]"
     studies = load({"a.yaml": text, "x.jsonl": "{}"})

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 import torch
+from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save_file
 from torch.nn.functional import embedding, linear, silu
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -20,9 +21,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from snaketune import hub
 from snaketune.data.template import ChatTemplate
 from snaketune.errors import UserError
+from snaketune.experiment.schema import Method
+from snaketune.models.adapter import lora_config
 from snaketune.models.base import fetch_base
-from snaketune.models.internlm import llama_config
+from snaketune.models.internlm import from_internlm2, has_internlm2_names, llama_config
 from snaketune.models.merge import merge
+from snaketune.models.xtuner import fitted, read_xtuner
 from tiny_run import Run, write_data
 
 LENGTH = 24
@@ -506,3 +510,75 @@ def test_a_converted_model_is_fine_tuned_and_merged(
     assert "model.layers.0.self_attn.k_proj.weight" in changed
     assert "model.layers.1.mlp.down_proj.weight" in changed
     assert torch.equal(merged["model.norm.weight"], weights["model.norm.weight"])
+
+
+# --- what others trained of it -------------------------------------------------------------------
+
+LORA = ("attention.wqkv", "attention.wo", "feed_forward.w1", "feed_forward.w2", "feed_forward.w3")
+
+
+def random_lora(weights: dict[str, torch.Tensor], r: int = 4) -> dict[str, torch.Tensor]:
+    """Return LoRA's matrices for all linear layers but the output, named as PEFT names them."""
+    found = {}
+    for name, weight in weights.items():
+        layer = name.removesuffix(".weight")
+        if layer.endswith(LORA):
+            found[f"{layer}.lora_A.weight"] = torch.randn(r, weight.shape[1])
+            found[f"{layer}.lora_B.weight"] = 0.1 * torch.randn(len(weight), r)
+    return found
+
+
+def with_lora(weights: dict, lora: dict, scale: float) -> dict[str, torch.Tensor]:
+    """Return the weights with LoRA's updates added."""
+    updated = dict(weights)
+    for layer in (name.removesuffix(".lora_A.weight") for name in lora if "lora_A" in name):
+        update = lora[f"{layer}.lora_B.weight"] @ lora[f"{layer}.lora_A.weight"]
+        updated[f"{layer}.weight"] = weights[f"{layer}.weight"] + scale * update
+    return updated
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_lora_of_the_original_is_lora_of_the_converted(tmp_path: Path, groups: int) -> None:
+    config = INTERNLM2 | {"num_key_value_heads": groups}
+    weights = write_repository(tmp_path / "hub", config)
+    base = converted(tmp_path / "hub")
+    torch.manual_seed(0)
+    lora = random_lora(weights)
+    assert len(lora) == 2 * 2 * len(LORA)
+    xtuner = {
+        f"llm.base_model.model.{name.replace('.weight', '.default.weight')}": tensor
+        for name, tensor in lora.items()
+    }
+    torch.save({"state_dict": xtuner}, tmp_path / "iter_5.pth")
+    method = Method(name="lora", r=4, alpha=8)
+    found, method = fitted(read_xtuner(tmp_path / "iter_5.pth"), base, method)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), lora_config(method))
+    assert not set_peft_model_state_dict(model, found).unexpected_keys
+    assert found.keys() == get_peft_model_state_dict(model).keys()
+    model.merge_and_unload().save_pretrained(tmp_path / "merged")
+    assert_same_logits(with_lora(weights, lora, 2.0), config, tmp_path / "merged")
+
+
+def test_a_full_fine_tune_of_the_original_is_one_of_the_converted(tmp_path: Path) -> None:
+    write_repository(tmp_path / "hub", INTERNLM2)
+    base = converted(tmp_path / "hub")
+    theirs = random_weights(INTERNLM2)
+    tuned = {name: each + 0.02 * torch.randn_like(each) for name, each in theirs.items()}
+    torch.save({"state_dict": {f"llm.{n}": t for n, t in tuned.items()}}, tmp_path / "iter_5.pth")
+    found, _ = fitted(read_xtuner(tmp_path / "iter_5.pth"), base, Method(name="full"))
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.load_state_dict(found, strict=True)
+    model.save_pretrained(tmp_path / "tuned")
+    assert_same_logits(tuned, INTERNLM2, tmp_path / "tuned")
+
+
+def test_other_heads_than_the_bases_are_refused() -> None:
+    name = "model.layers.0.attention.wqkv.lora_B.weight"
+    with pytest.raises(ValueError, match=r"wqkv.lora_B.weight has 63 rows, .* need 64"):
+        from_internlm2({name: torch.ones(63, 4)}, llama_config(INTERNLM2, "hub"))
+
+
+def test_llamas_own_names_are_not_mistaken() -> None:
+    assert not has_internlm2_names(["model.layers.0.self_attn.q_proj.weight", "lm_head.weight"])
+    for layer in LORA:
+        assert has_internlm2_names([f"model.layers.0.{layer}.lora_A.weight"])

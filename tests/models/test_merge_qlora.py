@@ -95,6 +95,13 @@ def test_the_wanted_base_is_merged_into(base, adapter, output, held_out, wanted,
     assert read_json(output / "snaketune.json")["merge"]["merged_into"] == wanted
 
 
+def test_weights_rounded_in_fewer_bits_are_merged_in_the_bases_dtype(run, base, held_out, output):
+    short = run("short", data=held_out, method=FOUR_BITS, precision="bf16").train().export()
+    merge(base, short, output, None, held_out / "heldout.arrow", Export(merge_into="dequantized"))
+    dtypes = {tensor.dtype for tensor in load_file(output / "model.safetensors").values()}
+    assert dtypes == {torch.float32}
+
+
 def test_auto_takes_the_base_that_loses_less(base, adapter, output, held_out):
     merge(base, adapter, output, heldout=held_out / "heldout.arrow")
     told = read_json(output / "snaketune.json")["merge"]

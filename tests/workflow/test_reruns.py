@@ -119,6 +119,26 @@ def test_variants_with_the_same_data_share_one_processed_set(make_project):
     assert jobs["train"] == jobs["merge"] == 2
 
 
+@pytest.mark.parametrize("source", ["iter_5.pth", "iter_6.pth/mp_rank_00_model_states.pt"])
+def test_a_converted_experiment_is_neither_trained_nor_needs_data(built, source):
+    file, study = built.folder / "experiments" / source, built.study.with_name("old.yaml")
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
+    study.write_text(f"model: {{source: ./models/tiny}}\nconvert_from: {source.split('/')[0]}\n")
+    try:
+        jobs = set(built.would_run("experiments/old/merged"))
+        assert jobs == {"convert_xtuner", "export_adapter", "prepare_data", "merge"}
+        adapter = set(built.would_run("experiments/old/adapter"))
+        assert adapter == {"convert_xtuner", "export_adapter"}
+        assert built.would_run(*TARGETS) == {}
+        file.unlink()
+        asked = built.snakemake("experiments/old/merged", "-n", check=False)
+    finally:
+        study.unlink()
+    if source.endswith(".pth"):
+        assert re.search(r"old.yaml:2: convert_from: .*iter_5.pth does not exist", asked.stdout)
+
+
 def test_a_broken_study_is_told_and_leaves_the_others_alone(restored):
     broken = restored.folder / "experiments" / "broken.yaml"
     broken.write_text("model: {source: ./models/tiny}\nepoks: 3\n")

@@ -1,6 +1,5 @@
 """The data stage: sources to packs of tokens, and a report of what happened to every row."""
 
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -15,7 +14,7 @@ from snaketune.data.formats import FORMATS, recognise, what_it_has
 from snaketune.data.packing import concatenate_and_cut, pack
 from snaketune.data.progress import watching
 from snaketune.data.reading import Row, read_rows
-from snaketune.data.report import LISTED, SourceRows, Split, summarise
+from snaketune.data.report import LISTED, SourceRows, Split, joined, summarise
 from snaketune.data.storage import (
     PackTable,
     Samples,
@@ -65,8 +64,7 @@ def prepare(spec: dict[str, Any], base: Path, output: Path, workers: int = 1) ->
         sources = [_encode(encoder, writer, source, special) for source in spec["sources"]]
         sizes = writer.sizes()
     splits = _splits(spec, sources)
-    train = np.concatenate([split.train for split in splits])
-    heldout = np.concatenate([split.heldout for split in splits])
+    train, heldout = joined(splits)
     _require_supervision(train, sources, spec["max_length"])
     samples = Samples(output / "samples.arrow")
     packs = _packs(train, sizes, samples, spec)
@@ -177,6 +175,8 @@ def _first_in_doubt(rows: Sequence[Row]) -> Row:
 
 def _splits(spec: dict[str, Any], sources: Sequence[SourceRows]) -> list[Split]:
     """Return each source's samples to train on and to hold out; a group is on one side."""
+    if not sources:
+        return []
     groups = [np.concatenate(each.groups) for each in sources]
     aside = np.concatenate([heldout_groups(each, spec["heldout"]) for each in groups])
     texts = np.concatenate([text for each in sources for text in each.texts])
@@ -229,13 +229,7 @@ def _manifest(
         "files": {name: sha256(output / name) for name in FILES},
         "max_length": spec["max_length"],
         "pack": spec["pack"],
-        "template": {
-            "name": template.name,
-            "text": template.text,
-            "sha256": hashlib.sha256(template.text.encode()).hexdigest(),
-            "end_token_ids": template.end_token_ids(),
-            "system": _common_system(spec["sources"]),
-        },
+        "template": template.bound(_common_system(spec["sources"])),
         "train": report["train"],
         "heldout": report["heldout"],
     }
@@ -261,7 +255,7 @@ def _wrong_rows(source: dict[str, Any], mistakes: list[Mistake], total: int) -> 
 
 
 def _require_supervision(train: np.ndarray, sources: list[SourceRows], max_length: int) -> None:
-    if len(train):
+    if len(train) or not sources:
         return
     reasons: Counter[str] = Counter()
     for rows in sources:

@@ -86,6 +86,13 @@ class Split:
     duplicates: int
 
 
+def joined(splits: Sequence[Split]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the samples of all sources to train on, and those held out; there may be no source."""
+    none = np.empty(0, np.int64)
+    train = np.concatenate([none, *(split.train for split in splits)])
+    return train, np.concatenate([none, *(split.heldout for split in splits)])
+
+
 def summarise(
     spec: dict[str, Any],
     template: ChatTemplate,
@@ -103,12 +110,11 @@ def summarise(
         packs: The training packs.
         special: How often the tokens that begin and end texts are in all samples.
     """
-    train = np.concatenate([split.train for split in splits])
-    heldout = np.concatenate([split.heldout for split in splits])
+    train, heldout = joined(splits)
     lengths, supervised = sizes.lengths, sizes.supervised
     tokens = int(lengths[train].sum())
     packed = int((packs.stops - packs.starts).sum())
-    each = -(-SHOWN // len(sources))
+    each = -(-SHOWN // max(1, len(sources)))
     room = packs.size() * spec["max_length"] if spec["pack"] else tokens
     return {
         "template": template.name,
@@ -117,7 +123,7 @@ def summarise(
         "train": _totals(lengths[train], supervised[train])
         | {
             "packs": packs.size(),
-            "fill_rate": round(packed / room, 4),
+            "fill_rate": round(packed / max(1, room), 4),
             "tokens_not_packed": tokens - packed,
         },
         "histogram": _histogram(lengths[train]),

@@ -1,5 +1,6 @@
 """Chat templates: conversations to token ids and labels, supervising the assistant's turns."""
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -135,6 +136,20 @@ class ChatTemplate:
         names = [name for name in (first, self._token("eos_token")) if name]
         ids = [self.tokenizer.token_to_id(name) for name in names]
         return sorted({token for token in ids if token is not None})
+
+    def bound(self, system: str = "") -> dict[str, Any]:
+        """Return what a model carries of the template it is trained with.
+
+        Args:
+            system: The system message that all rows have, if there is one.
+        """
+        return {
+            "name": self.name,
+            "text": self.text,
+            "sha256": hashlib.sha256(self.text.encode()).hexdigest(),
+            "end_token_ids": self.end_token_ids(),
+            "system": system,
+        }
 
     def boundary_tokens(self) -> dict[str, int]:
         """Return the tokens that begin a text or end an answer, with their ids."""

@@ -23,7 +23,7 @@ def html(
         "evaluation/report.html.jinja",
         report["experiment"],
         report=report,
-        plots=curves(metrics),
+        plots=curves(metrics) if metrics else [],
         samples=by_prompt(samples),
         resolved=resolved,
     )

@@ -21,6 +21,9 @@ TRAIN_VERSION = 2
 BASE_VERSION = 1
 """Raise it when fetching makes other files of the same source."""
 
+CONVERT_VERSION = 1
+"""Raise it when conversion makes another checkpoint of the same file."""
+
 EXPORT_VERSION = 2
 """Raise it when export or merging makes other files of the same checkpoint."""
 
@@ -79,12 +82,21 @@ def data_id(experiment: "Experiment") -> str:
 def train_key(experiment: "Experiment") -> dict[str, Any]:
     """Return what decides the trained weights."""
     config = experiment.config
+    method = config.method.model_dump(exclude={"start_from"}, exclude_defaults=True)
+    if experiment.convert_from:
+        return {
+            "base": digest(base_key(experiment)),
+            "template": config.template,
+            "method": method,
+            "convert_from": experiment.convert_from,
+            "version": CONVERT_VERSION,
+        }
     # without defaults: a key that is new and not used retrains nothing
     train = config.train.model_dump(exclude=_NO_EFFECT_ON_WEIGHTS, exclude_defaults=True)
     key: dict[str, Any] = {
         "base": digest(base_key(experiment)),
         "data": data_id(experiment),
-        "method": config.method.model_dump(exclude={"start_from"}, exclude_defaults=True),
+        "method": method,
         "train": train,
         "version": TRAIN_VERSION,
     }

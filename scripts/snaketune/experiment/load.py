@@ -79,7 +79,8 @@ class Experiment:
     """One thing to train: a study, or one variant of it, ready to run.
 
     `absent` tells the local files it names that are not there; it cannot be built without them.
-    `start` is the experiment whose trained weights it begins with.
+    `start` is the experiment whose trained weights it begins with, `convert_from` the checkpoint
+    of XTuner that takes the place of training.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Experiment:
     sources: tuple[Source, ...]
     deepspeed_json: dict[str, Any] | None
     absent: tuple[Problem, ...]
+    convert_from: str | None = None
     start: "Experiment | None" = None
 
     @property
@@ -227,7 +229,7 @@ class Catalog:
             name, model = named, self.models[named]
         if ":" in model.source:
             return name, model
-        return name, model.model_copy(update={"source": self._local(model.source)})
+        return name, model.model_copy(update={"source": self.local(model.source)})
 
     def source(self, given: DataSource) -> Source:
         """Fill a data source's open keys from the catalog entry it names.
@@ -245,7 +247,7 @@ class Catalog:
                 f"`map:` of columns, found {'both' if merged['map'] else 'none'}"
             )
         hub = _hub_file(merged)
-        path = f"{hub.folder}/{hub.file}" if hub else self._local(merged["path"])
+        path = f"{hub.folder}/{hub.file}" if hub else self.local(merged["path"])
         if not hub:
             _refuse_braces(path)
         return Source(
@@ -262,7 +264,8 @@ class Catalog:
             hub=hub,
         )
 
-    def _local(self, path: str) -> str:
+    def local(self, path: str) -> str:
+        """Return a path of an experiment file, which is relative to experiments/."""
         return (self.root / Path(path).expanduser()).as_posix()
 
 
@@ -408,9 +411,20 @@ def _build(
         place = document.place(("train", "deepspeed"))
         problems.append(Problem(place, str(error), "train.deepspeed"))
         return None
+    convert_from = catalog.local(config.convert_from) if config.convert_from else None
     absent = tuple(_absent(config, base, sources, catalog, document))
     return Experiment(
-        name, file.stem, variant, file, config, base_name, base, tuple(sources), deepspeed, absent
+        name=name,
+        study=file.stem,
+        variant=variant,
+        file=file,
+        config=config,
+        base_name=base_name,
+        base=base,
+        sources=tuple(sources),
+        deepspeed_json=deepspeed,
+        absent=absent,
+        convert_from=convert_from,
     )
 
 
@@ -460,6 +474,8 @@ def _absent(
             yield Problem(place, _does_not_exist(source.path), key)
     if ":" not in base.source and not Path(base.source).exists():
         yield Problem(document.place(("model",)), _does_not_exist(base.source), "model")
+    if config.convert_from and not Path(origin := catalog.local(config.convert_from)).exists():
+        yield Problem(document.place(("convert_from",)), _does_not_exist(origin), "convert_from")
 
 
 def _does_not_exist(name: str) -> str:

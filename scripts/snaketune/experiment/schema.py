@@ -349,8 +349,15 @@ class Configuration(Strict):
     model: str | Model = Field(
         description="a name in catalog/models.yaml, or {source: ..., revision: ...}"
     )
+    convert_from: str | None = Field(
+        None,
+        description="a checkpoint of XTuner 0.1 (iter_N.pth, a file or DeepSpeed's folder) in "
+        "place of training, relative to experiments/",
+    )
     method: Method = Method()
-    data: list[DataSource] = Field(min_length=1, description="where the rows come from")
+    data: list[DataSource] = Field(
+        description="where the rows come from; with `convert_from` only for the held-out loss"
+    )
     template: TemplateName = Field(
         "auto", description="`auto`: the tokenizer's own chat template; or a named one"
     )
@@ -373,6 +380,34 @@ class Configuration(Strict):
     sample: Sample = Sample()
     evaluate: Evaluate = Evaluate()
     export: Export = Export()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _converted_needs_no_data(cls, values: Any) -> Any:
+        converted = isinstance(values, dict) and values.get("convert_from")
+        return {"data": []} | values if converted else values
+
+    @field_validator("convert_from")
+    @classmethod
+    def _has_no_wildcard(cls, path: str | None) -> str | None:
+        if wildcard := re.search(r"\{.*\}", path or ""):
+            raise ValueError(
+                f"Snakemake takes {wildcard[0]} for a wildcard. Rename the file, without braces"
+            )
+        return path
+
+    @field_validator("data")
+    @classmethod
+    def _has_a_source(cls, data: list[DataSource], info: ValidationInfo) -> list[DataSource]:
+        if not data and not info.data.get("convert_from", "a wrong one"):
+            raise ValueError("expected at least one item")
+        return data
+
+    @model_validator(mode="after")
+    def _begins_in_one_way(self) -> "Configuration":
+        if self.convert_from and self.method.start_from:
+            raise ValueError("convert_from takes the place of training: drop method.start_from")
+        return self
 
     @model_validator(mode="after")
     def _engine_knows_the_method(self) -> "Configuration":
@@ -439,6 +474,7 @@ XTUNER_NAMES = {
     "evaluation_inputs": "sample.prompts",
     "gradient_accumulation_steps": "train.accumulate",
     "learning_rate": "train.lr",
+    "load_from": "convert_from",
     "lora_alpha": "method.alpha",
     "lora_dropout": "method.dropout",
     "lora_r": "method.r",

@@ -49,6 +49,8 @@ def explain_unknown(target: str, studies: Studies) -> str | None:
         return (
             f"there is no experiment '{name}'.{nearest(name, studies.experiments)} Known: {known}"
         )
+    if file.startswith("data/") and not studies.experiments[name].sources:
+        return f"{name} has no data, as it is converted. Give it data:, or build another target"
     if file.endswith("adapter") and studies.experiments[name].config.method.name == "full":
         return f"{name} is a full fine-tune, which has no adapter. Build experiments/{name}/merged"
     of_iteration = re.fullmatch(r"iter_[1-9]\d*/(.+)", file)

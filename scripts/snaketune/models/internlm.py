@@ -6,7 +6,8 @@ by groups: for each key-value head its query heads, then the key, then the value
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,42 @@ def convert_weights(
     write_weights(folder, shapes, blocks, SHARD)
     llama.dtype = shapes["model.embed_tokens.weight"].dtype
     llama.save_pretrained(folder)
+
+
+def has_internlm2_names(names: Iterable[str]) -> bool:
+    """Tell whether some weights are named as in InternLM2's own code."""
+    return any(re.search(r"\.(attention\.w|feed_forward\.w[123]\.)", name) for name in names)
+
+
+def from_internlm2(
+    weights: Mapping[str, torch.Tensor], config: LlamaConfig
+) -> dict[str, torch.Tensor]:
+    """Return some weights of InternLM2, or LoRA's of them, in Llama's layout.
+
+    LoRA's B (out, r) is divided as the rows of its weight are; A (r, in) is that of all parts.
+
+    Args:
+        config: The converted model's.
+
+    Raises:
+        ValueError: A packed tensor has not the rows of the model's heads.
+    """
+    groups, queries, head_dim = _heads(config)
+    found = {}
+    for origin, tensor in weights.items():
+        is_packed = _is_packed(origin) and ".lora_A." not in origin
+        if is_packed and len(tensor) != groups * (queries + 2) * head_dim:
+            rows = groups * (queries + 2) * head_dim
+            raise ValueError(f"{origin} has {len(tensor)} rows, the base's heads need {rows}")
+        for name in _names(origin):
+            found[name] = _unpacked(tensor, name, config) if is_packed else tensor
+    return found
+
+
+def _names(origin: str) -> list[str]:
+    """Return Llama's names of a tensor of InternLM2, one or three."""
+    pairs = ((f"{ours}.", f"{theirs}.") for ours, theirs in _INTERNLM2_NAMES.items())
+    return [origin.replace(theirs, ours) for ours, theirs in pairs if theirs in origin] or [origin]
 
 
 def _origin(name: str, kind: str) -> str:

@@ -49,7 +49,7 @@ class MergedWeights:
             UserError: It is not finite: the training diverged, or the dtype is too small for it.
         """
         weight = self._before(name)
-        dtype = self._stored(weight)
+        dtype = self._stored(self.base.shapes[self._source(name)])  # rounded ones have another
         if name not in self.trained.names:
             yield from (block.to(dtype) for block in in_blocks(weight))
             return

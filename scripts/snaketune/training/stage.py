@@ -120,8 +120,15 @@ def _identity(experiment: Resolved, base: Path, data: Path, start: Path | None) 
     """Return what must be equal for a checkpoint to be resumed.
 
     Raises:
-        UserError: The experiment starts from another one, and its checkpoint is not given.
+        UserError: The experiment starts from another one, and its checkpoint is not given; or it
+            is converted, not trained.
     """
+    if experiment.config.convert_from:
+        raise UserError(
+            f"{experiment.name} is converted from {experiment.config.convert_from}, not trained.\n"
+            f"  Fix: snakemake experiments/{experiment.name}/checkpoints/last.pth, and to train it "
+            f"further another experiment with method: {{start_from: {experiment.name}}}"
+        )
     wanted = experiment.config.method.start_from
     if wanted and not start:
         raise UserError(
