@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__)
     parser.add_argument("--model", type=Path, required=True, help="a merged model's folder")
     parser.add_argument("--output", type=Path, required=True, help="the folder to write")
-    parser.add_argument("--max-shard-size", default="1B", help="e.g. 2GB; default: one tensor each")
+    parser.add_argument("--max-shard-size", default=1, help="e.g. 2GB; default: one tensor each")
     args = parser.parse_args(argv)
     cli.open_log(args.log)
     from snaketune.models.split import split

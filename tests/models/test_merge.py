@@ -280,6 +280,7 @@ def test_an_interruption_between_two_shards_leaves_nothing(base, adapter, output
         written.append(path.name)
         if len(written) == 3:
             raise KeyboardInterrupt
+        return []
 
     monkeypatch.setattr("snaketune.models.weights._write_file", write)
     with pytest.raises(KeyboardInterrupt):

@@ -1,5 +1,9 @@
 """The same model in files of another size."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -66,3 +70,11 @@ def test_a_damaged_model_is_not_split(merged, tmp_path):
 def test_a_size_that_is_none_is_told(merged, tmp_path):
     with pytest.raises(UserError, match=r"'large' is no size\.\n  Fix: write e\.g\. 500MB"):
         split(merged, tmp_path / "split", "large")
+
+
+def test_the_program_gives_each_tensor_a_file(merged, tmp_path):
+    program = Path(__file__).parents[2] / "scripts/split.py"
+    arguments = ["--model", merged, "--output", tmp_path / "split"]
+    subprocess.run([sys.executable, program, *arguments], check=True)
+    files = list((tmp_path / "split").glob("*.safetensors"))
+    assert len(files) == len(load_file(merged / "model.safetensors"))

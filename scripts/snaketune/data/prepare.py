@@ -12,7 +12,6 @@ import numpy as np
 from snaketune.data.encoding import Encoder, Mistake, Settings, conversations
 from snaketune.data.formats import FORMATS, recognise, what_it_has
 from snaketune.data.packing import concatenate_and_cut, pack
-from snaketune.data.progress import watching
 from snaketune.data.reading import Row, read_rows
 from snaketune.data.report import LISTED, SourceRows, Split, joined, summarise
 from snaketune.data.storage import (
@@ -27,6 +26,7 @@ from snaketune.data.storage import (
 from snaketune.data.template import ChatTemplate
 from snaketune.errors import UserError
 from snaketune.files import read_json, sha256, write_json
+from snaketune.progress import watching
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ def _encode(
     result, first = SourceRows(source["label"], source["format"]), writer.count
     tokens = encoder.template.boundary_tokens()
     count, rows = chosen_rows(source)
-    with watching(result.label, count) as tell:
+    with watching(result.label, count, "rows") as tell:
         for chunk in encoder.chunks(source, rows):
             result.add(chunk)
             if chunk.mistakes:

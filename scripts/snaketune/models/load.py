@@ -1,6 +1,7 @@
 """Load a base model for training or use, in the precision the hardware is good at."""
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.utils import is_flash_attn_2_available
+from transformers.utils.logging import disable_progress_bar
 
 from snaketune.errors import UserError
 from snaketune.models.attention import SEGMENTS
+
+if not sys.stderr.isatty():
+    disable_progress_bar()  # in a log it is one endless line
 
 _CPU_BF16 = re.compile(r"\b(avx512_bf16|amx_bf16|bf16)\b")
 

@@ -13,9 +13,12 @@ from safetensors import SafetensorError, safe_open
 
 from snaketune.errors import UserError
 from snaketune.files import write_json
+from snaketune.progress import watching
 
 Shapes = Mapping[str, torch.Tensor]
 """Tensors by name on the device `meta`: shapes and dtypes without values."""
+
+_MIB = 2**20
 
 INDEX = "model.safetensors.index.json"
 
@@ -91,8 +94,12 @@ def write_weights(
         raise UserError(
             f"'{max_shard_size}' is no size.\n  Fix: write e.g. 500MB or 2GB."
         ) from error
-    for file, names in split.filename_to_tensors.items():
-        _write_file(folder / file, {name: shapes[name] for name in names}, blocks)
+    with watching("weights", split.metadata["total_size"] // _MIB, "MiB") as tell:
+        done = 0
+        for file, names in split.filename_to_tensors.items():
+            of_file = {name: shapes[name] for name in names}
+            for size in _write_file(folder / file, of_file, blocks):
+                tell((done := done + size) // _MIB)
     if split.is_sharded:
         files = split.tensor_to_filename
         write_json(folder / INDEX, {"metadata": split.metadata, "weight_map": files})
@@ -100,8 +107,11 @@ def write_weights(
 
 def _write_file(
     path: Path, shapes: Shapes, blocks: Callable[[str], Iterable[torch.Tensor]]
-) -> None:
-    """Write one safetensors file: the header's length in 8 bytes, the header, the values."""
+) -> Iterator[int]:
+    """Write one safetensors file: the header's length in 8 bytes, the header, the values.
+
+    Yields the bytes of each block once it is written.
+    """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape in shapes.items():
@@ -115,6 +125,7 @@ def _write_file(
         for name in shapes:
             for block in blocks(name):
                 file.write(block.contiguous().flatten().view(torch.uint8).numpy().data)
+                yield block.nbytes
 
 
 def _header(file: Path) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""How far a long preparation is: a live bar, and a line of the log every so often."""
+"""How far long work is: a live bar, and a line of the log every so often."""
 
 import logging
 import time
@@ -15,8 +15,12 @@ SECONDS_BETWEEN = 10
 
 
 @contextmanager
-def watching(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Give a function that is told how many of a source's rows are done, and shows it."""
+def watching(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """Give a function that is told how much of the work is done, and shows it.
+
+    Args:
+        total: How much there is, in `unit`.
+    """
     started = told = time.monotonic()
     with progress_bar(label) as bar:
         task = bar.add_task("", total=total, status="")
@@ -24,12 +28,12 @@ def watching(label: str, total: int) -> Iterator[Callable[[int], None]]:
         def tell(done: int) -> None:
             nonlocal told
             now = time.monotonic()
-            rate = done / (now - started)
+            rate = max(done, 1) / max(now - started, 1e-6)
             eta = timedelta(seconds=round((total - done) / rate))
-            status = f"eta {eta}  {rate:.0f} rows/s"
+            status = f"eta {eta}  {rate:.0f} {unit}/s"
             bar.update(task, completed=done, status=status)
             if now - told > SECONDS_BETWEEN:
                 told = now
-                log.info("%s: %d of %d rows  %s", label, done, total, status)
+                log.info("%s: %d of %d %s  %s", label, done, total, unit, status)
 
         yield tell
