@@ -314,7 +314,7 @@ def test_a_missing_group_column_is_told_with_its_line(run, source, tmp_path):
 
 
 def test_a_long_preparation_tells_how_far_it_is(run, source, monkeypatch, caplog):
-    monkeypatch.setattr("snaketune.data.progress.SECONDS_BETWEEN", 0)
+    monkeypatch.setattr("snaketune.progress.SECONDS_BETWEEN", 0)
     monkeypatch.setattr(logging.getLogger("snaketune"), "propagate", True)
     caplog.set_level(logging.INFO)
     run(source(MANY))
