@@ -103,6 +103,17 @@ def test_a_tied_weight_that_was_trained_apart_is_stored_apart(base, run, data, o
     assert found.config.tie_word_embeddings is not trained_apart
 
 
+@pytest.mark.parametrize("shape", [(1000, 4096), (4096, 1000), (300, 11008), (70, 60000)])
+@pytest.mark.parametrize("r", [1, 8, 64])
+def test_blocks_are_bit_equal_to_the_product_of_the_whole(shape, r):
+    torch.manual_seed(0)
+    weight, a, b = torch.randn(shape), torch.randn(r, shape[1]), torch.randn(shape[0], r)
+    update = LowRank({"a": a, "b": b}, {"a": "a", "b": "b"}, 0.3, transposed=False)
+    blocks = list(update.added_to(weight))
+    assert len(blocks) > 1
+    assert torch.equal(torch.cat(blocks), weight + (b @ a) * 0.3)
+
+
 def test_a_full_fine_tune_is_its_trained_weights(base, run, data, output):
     trained = run(data=data, base=base, method={"name": "full"}, **FAR).train()
     merge(base, trained.output / "last.pth", output)

@@ -38,6 +38,9 @@ class Pickled(Mapping[str, torch.Tensor]):
         # a file stays in memory as long as it is open, so it is opened anew for each tensor
         return _load(self._files[name])[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._files  # without reading it
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
 

@@ -5,6 +5,7 @@ safetensors' own writer wants a whole shard in memory; this one writes the same 
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -58,6 +59,9 @@ class Stored(Mapping[str, torch.Tensor]):
         # a file stays in memory as long as it is open, so it is opened anew for each tensor
         with safe_open(self._files[name], framework="pt") as file:
             return file.get_tensor(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._files  # without reading it
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
@@ -122,10 +126,18 @@ def _write_file(
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name in shapes:
-            for block in blocks(name):
-                file.write(block.contiguous().flatten().view(torch.uint8).numpy().data)
-                yield block.nbytes
+        for block in _one_ahead(block for name in shapes for block in blocks(name)):
+            file.write(block.contiguous().flatten().view(torch.uint8).numpy().data)
+            yield block.nbytes
+
+
+def _one_ahead(blocks: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Have a thread compute the next block while the last one is written."""
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(next, blocks, None)
+        while (block := following.result()) is not None:
+            following = thread.submit(next, blocks, None)
+            yield block
 
 
 def _header(file: Path) -> dict[str, torch.Tensor]:
