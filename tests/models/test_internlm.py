@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from torch.nn.functional import embedding, linear, silu
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from snaketune import hub
 from snaketune.data.template import ChatTemplate
 from snaketune.errors import UserError
 from snaketune.experiment.schema import Method
+from snaketune.hub.repository import Folder
 from snaketune.models.adapter import lora_config
 from snaketune.models.base import fetch_base
 from snaketune.models.internlm import from_internlm2, has_internlm2_names, llama_config
@@ -415,13 +415,13 @@ def test_a_config_it_does_not_know_is_refused_before_the_weights_come(
     write_repository(tmp_path / "hub", INTERNLM2)
     (tmp_path / "hub/config.json").write_text(json.dumps(config))
     fetched: list[str] = []
-    download = hub.Folder.download
+    download = Folder.download
 
-    def record(self: hub.Folder, name: str, folder: Path) -> None:
+    def record(self: Folder, name: str, folder: Path) -> None:
         fetched.append(name)
         download(self, name, folder)
 
-    monkeypatch.setattr(hub.Folder, "download", record)
+    monkeypatch.setattr(Folder, "download", record)
     with pytest.raises(UserError, match=said):
         converted(tmp_path / "hub")
     assert "model.safetensors" not in fetched
