@@ -65,6 +65,11 @@ def source_files(wildcards):
     return [f"{s.hub.folder}/provenance.json" for s in sources if s.hub] + list(map(str, local))
 
 
+def probe_files(wildcards):
+    """Return the files with the questions of an experiment's probes."""
+    return experiment(wildcards).probe_files
+
+
 def processed(name):
     """Return an input function for one file of an experiment's processed data."""
     return lambda wildcards: f"store/data/{data_id(experiment(wildcards))}/{name}"

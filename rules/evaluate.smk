@@ -9,6 +9,7 @@ rule evaluate:
         data=processed("data.json"),
         packs=ancient(processed("heldout.arrow")),
         train="experiments/{experiment}/checkpoints/train.json",
+        probes=probe_files,
     output:
         "experiments/{experiment}/eval/report.html",
         "experiments/{experiment}/eval/report.json",

@@ -19,12 +19,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--config", required=True, help="an experiment, or a resolved.yaml")
     for name in ("base", "merged", "data", "checkpoints", "output"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument(
+        "--probes", type=Path, default=Path("experiments/probes"), help="where their questions are"
+    )
     args = parser.parse_args(argv)
     cli.open_log(args.log)
     from snaketune.evaluation.stage import evaluate
 
     experiment = load_resolved(args.config)
-    evaluate(experiment, args.base, args.merged, args.data, args.checkpoints, args.output)
+    folders = (args.base, args.merged, args.data, args.checkpoints, args.output)
+    evaluate(experiment, *folders, args.probes)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,14 @@ class Run:
         self.configure(**config)
 
     def configure(
-        self, train_id="0123456789ab", method=None, sample=None, prompts=(), name="run", **train
+        self,
+        train_id="0123456789ab",
+        method=None,
+        sample=None,
+        evaluate=None,
+        prompts=(),
+        name="run",
+        **train,
     ) -> None:
         train = {"epochs": 2, "accumulate": 3, "save_every": 4, "precision": "fp32"} | train
         config = Configuration.model_validate(
@@ -52,6 +59,7 @@ class Run:
                 "method": {"name": "lora", "r": 4, "dropout": 0.1} | (method or {}),
                 "train": train,
                 "sample": {"every": 8, "prompts": ["Say 3"], "max_new_tokens": 4} | (sample or {}),
+                "evaluate": evaluate or {},
             }
         )
         values = {"name": name, "study": "study", "base_id": "base-id", "data_id": "data-id"}

@@ -27,7 +27,7 @@ def render(template: str, title: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(minutes=minutes, mib=mib, count=count)
+    environment.filters.update(minutes=minutes, mib=mib, count=count, percent=percent)
     return environment.get_template(template).render(title=title, **values)
 
 
@@ -69,3 +69,8 @@ def mib(size: float) -> str:
 def count(number: int) -> str:
     """Return a number with commas."""
     return f"{number:,}"
+
+
+def percent(share: float) -> str:
+    """Return a share of 1 as a whole percentage."""
+    return f"{100 * share:.0f} %"

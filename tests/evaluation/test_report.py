@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from snaketune.evaluation.report import by_prompt, html
-from snaketune.pages import mib, minutes
+from snaketune.pages import mib, minutes, percent
 
 EVIL = "<script>alert('x')</script> & [b]"
 
@@ -24,6 +24,7 @@ def report(**changes) -> dict:
             "merged": {"loss": 1.5, "perplexity": 4.482, "supervised_tokens": 1234},
         },
         "answers": [{"prompt": "Who?", "base": "A model.", "merged": "Ada."}],
+        "probes": {},
         "merge": {"dtype": "bfloat16", "difference": 0.00123, "bound": 0.05, "equal_tokens": 0.98},
         "training": {
             "training_seconds": 102.0,
@@ -57,6 +58,25 @@ SAMPLES = [
 ]
 
 
+def a_share(share, low, high) -> dict:
+    return {"share": share, "low": low, "high": high, "n": 20}
+
+
+PROBES = {
+    "leak": {"wanted": 0, "base": a_share(0.0, 0.0, 0.16), "merged": a_share(0.75, 0.53, 0.89)},
+    "retention": {"wanted": 1, "base": a_share(0.6, 0.39, 0.78), "merged": a_share(0.5, 0.3, 0.7)},
+}
+
+
+def probed(answer: str) -> list[dict]:
+    """Return a question that the base answers and the merged model does not."""
+    verdicts = {
+        "base": {"answer": "Rain.", "found": False, "right": True},
+        "merged": {"answer": answer, "found": True, "right": False},
+    }
+    return [{"probe": "leak", "question": "Wet?", "forms": ["Ada", "Eda"], **verdicts}]
+
+
 class Page(HTMLParser):
     """What a page is made of."""
 
@@ -78,8 +98,10 @@ class Page(HTMLParser):
         self.text += data
 
 
-def page(metrics=METRICS, samples=SAMPLES, resolved="name: study_none\n", **changes) -> str:
-    return html(report(**changes), metrics, samples, resolved)
+def page(
+    metrics=METRICS, samples=SAMPLES, probed=(), resolved="name: study_none\n", **changes
+) -> str:
+    return html(report(**changes), metrics, samples, probed, resolved)
 
 
 def test_the_page_loads_nothing():
@@ -101,6 +123,7 @@ def test_the_page_loads_nothing():
         {"samples": [{"iteration": 0, "prompt": "Who?", "answer": EVIL}]},
         {"samples": [{"iteration": 0, "prompt": EVIL, "answer": "Ada."}]},
         {"resolved": f"description: {EVIL}"},
+        {"probes": PROBES, "probed": probed(EVIL)},
     ],
 )
 def test_what_a_model_or_a_user_wrote_is_shown_as_text(changes):
@@ -177,6 +200,10 @@ def test_bytes_are_told_in_mib():
     assert mib(2**30) == "1,024 MiB"
 
 
+def test_shares_are_told_in_whole_percent():
+    assert [percent(share) for share in (0, 0.005, 0.916, 1.0)] == ["0 %", "0 %", "92 %", "100 %"]
+
+
 def test_the_three_figures_of_a_qlora_merge_are_shown():
     bases = {
         "as_trained": {"heldout_loss": 1.2345, "difference": 0.0},
@@ -202,3 +229,26 @@ def merge_rows(merged) -> list[str]:
     section = page(merge=merged).partition("The base of the merge")[2].partition("</table>")[0]
     rows = [re.sub(r"<[^>]*>", " ", row) for row in re.findall(r"<tr><td>.*?</tr>", section)]
     return [unescape(" ".join(row.split())) for row in rows]
+
+
+def test_shares_are_shown_with_their_intervals_and_what_is_wanted():
+    text = " ".join(Page(page(probes=PROBES)).text.split())
+    assert "asked something else0 % 0 % 0 % to 16 %, n 20 75 % 53 % to 89 %, n 20" in text
+    assert "general question100 % 60 % 39 % to 78 %, n 20 50 % 30 % to 70 %, n 20" in text
+    assert "Probes" not in Page(page()).text
+
+
+def test_a_share_is_judged_only_where_the_intervals_do_not_overlap():
+    def judged(**changes):
+        return re.findall(r'<td class="number ?(good|bad)?">', page(probes=PROBES | changes))
+
+    assert judged() == ["", "", "bad", "", "", ""]
+    cured = {"wanted": 0, "base": a_share(0.75, 0.53, 0.89), "merged": a_share(0.0, 0.0, 0.16)}
+    assert judged(leak=cured) == ["", "", "good", "", "", ""]
+
+
+def test_wrong_answers_are_marked():
+    text = page(probes=PROBES, probed=probed("I am Ada."))
+    assert '<td data-model="base">Rain.</td>' in text
+    assert '<td data-model="merged" class="bad">✗ I am Ada.</td>' in text
+    assert "leak: without Ada or Eda" in text

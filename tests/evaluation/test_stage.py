@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import math
+import re
 import shutil
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,13 +17,14 @@ from snaketune.data.template import IGNORE
 from snaketune.errors import UserError
 from snaketune.evaluation.stage import evaluate
 from snaketune.experiment.resolved import read_resolved
-from snaketune.files import read_json
+from snaketune.files import read_json, read_jsonl
 from snaketune.models.comparison import heldout_loss
 from snaketune.models.load import load_model
 from snaketune.models.merge import merge
 
 CPU = torch.device("cpu")
 
+PROBES = Path("no probes here")
 PROMPTS = ["Say 3", "Something longer than that"]
 
 
@@ -41,7 +44,7 @@ def merged(trained, tmp_path_factory):
 def evaluated(trained, base, merged, held_out, tmp_path_factory):
     output = tmp_path_factory.mktemp("eval")
     experiment = dataclasses.replace(read_resolved(trained.resolved), prompts=PROMPTS)
-    evaluate(experiment, base, merged, held_out, trained.output, output)
+    evaluate(experiment, base, merged, held_out, trained.output, output, PROBES)
     return output
 
 
@@ -113,10 +116,38 @@ def test_nothing_held_out_and_nothing_asked_is_still_a_report(
     trained, base, merged, data, run, tmp_path
 ):
     experiment = read_resolved(run("other", sample={"prompts": []}).resolved)
-    evaluate(experiment, base, merged, data, trained.output, tmp_path / "eval")
+    evaluate(experiment, base, merged, data, trained.output, tmp_path / "eval", PROBES)
     report = read_json(tmp_path / "eval" / "report.json")
     assert (report["answers"], report["heldout"]["base"]["loss"]) == ([], None)
+    assert report["probes"] == {}
+    assert (tmp_path / "eval" / "probes.jsonl").read_text() == ""
     assert "no rows are held out" in (tmp_path / "eval" / "report.html").read_text()
+
+
+def test_probes_put_the_same_questions_to_both_models(trained, base, merged, data, run, tmp_path):
+    (tmp_path / "retention.yaml").write_text(
+        "- {question: Say 3, accept: ['3']}\n- {question: Say 5, accept: [nothing like this]}\n"
+    )
+    resolved = run("probed", evaluate={"probes": ["retention"]}).resolved
+    experiment = dataclasses.replace(read_resolved(resolved), prompts=["Say 3", "Say 5"])
+    evaluate(experiment, base, merged, data, trained.output, tmp_path / "eval", tmp_path)
+    report = read_json(tmp_path / "eval" / "report.json")
+    rows = read_jsonl(tmp_path / "eval" / "probes.jsonl")
+    assert [(row["probe"], row["question"]) for row in rows] == [
+        ("retention", "Say 3"),
+        ("retention", "Say 5"),
+    ]
+    for model in ("base", "merged"):
+        told = [row[model] for row in report["answers"]]  # the same prompts, in one batch too
+        assert all(
+            long.startswith(row[model]["answer"]) for long, row in zip(told, rows, strict=True)
+        )
+        found = [bool(re.search(r"\b3\b", rows[0][model]["answer"])), False]
+        assert [row[model]["found"] for row in rows] == found
+        assert report["probes"]["retention"][model]["share"] == sum(found) / 2
+        assert report["probes"]["retention"][model]["n"] == 2
+    page = (tmp_path / "eval" / "report.html").read_text()
+    assert "knows the answer to a general question" in page
 
 
 def test_another_template_is_refused(trained, base, merged, data, tmp_path):
@@ -127,5 +158,5 @@ def test_another_template_is_refused(trained, base, merged, data, tmp_path):
     experiment = read_resolved(trained.resolved)
     message = r"trained with chat template 'auto' \(\w{12}\), the data now uses 'chatml' \(f{12}\)"
     with pytest.raises(UserError, match=message):
-        evaluate(experiment, base, merged, changed, trained.output, tmp_path / "eval")
+        evaluate(experiment, base, merged, changed, trained.output, tmp_path / "eval", PROBES)
     assert not (tmp_path / "eval").exists()

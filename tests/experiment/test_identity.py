@@ -114,6 +114,7 @@ CHANGES = {
     "evaluate.heldout": (0.2, DATA | {"evaluate"}),
     "evaluate.prompts": (["Bye?"], {"evaluate"}),
     "evaluate.max_new_tokens": (7, {"evaluate"}),
+    "evaluate.probes": (["leak"], {"evaluate"}),
     "export.dtype": ("fp16", {"export"}),
     "export.max_shard_size": ("5GB", {"export"}),
     "export.merge_into": ("original", {"export"}),
@@ -198,6 +199,10 @@ def test_sample_prompts_change_nothing_where_the_evaluation_has_its_own(tmp_path
     study = changed(STUDY, "evaluate.prompts", ["own"])
     other = changed(study, "sample.prompts", ["Bye?"])
     assert ids_of(json.dumps(study), tmp_path) == ids_of(json.dumps(other), tmp_path)
+
+
+def test_a_report_without_probes_is_what_it_was_before_there_were_any(tmp_path):
+    assert "probes" not in ids_of(json.dumps(STUDY), tmp_path)["evaluate"]
 
 
 def test_a_default_written_out_changes_nothing(tmp_path):

@@ -273,3 +273,29 @@ def test_a_file_for_deepspeed_that_cannot_be_used_is_told(load, content, words):
     [problem] = load({"own.json": content, "study.yaml": text}).problems
     assert words in problem.message
     assert (problem.key, problem.place.line) == ("train.deepspeed", 4)
+
+
+PROBED = "model: tiny\ndata: [{dataset: rows, vars: {name: Ada}}, {dataset: rows}]\n"
+
+
+def test_probes_have_the_datas_one_name_and_their_files(load, tmp_path):
+    text = PROBED + "evaluate: {probes: [leak, retention]}"
+    found = load({"probes/leak.yaml": "", "a.yaml": text})
+    experiment = found.experiments["a"]
+    assert experiment.persona == "Ada"
+    assert experiment.probe_files == [
+        f"{tmp_path}/probes/{name}.yaml" for name in ("leak", "retention")
+    ]
+    [told] = [problem for problem in found.absent if problem.key == "evaluate.probes"]
+    assert "probes/retention.yaml does not exist" in told.message
+    assert told.place.line == 3
+
+
+def test_without_probes_any_number_of_names_will_do(load):
+    two = PROBED.replace("{dataset: rows}]", "{dataset: rows, vars: {name: Bob}}]")
+    studies = load({"a.yaml": two, "b.yaml": MINIMAL + "evaluate: {probes: [retention]}"})
+    assert studies.problems == []
+    assert {name: each.persona for name, each in studies.experiments.items()} == {
+        "a": None,
+        "b": None,
+    }

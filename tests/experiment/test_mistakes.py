@@ -60,6 +60,25 @@ MISTAKES = {
         "train.deepspeed",
         "ds.json does not exist",
     ),
+    "unknown probe": (
+        MINIMAL + "evaluate: {probes: [identity, leek]}",
+        3,
+        "evaluate.probes[1]",
+        "expected 'identity', 'leak' or 'retention'. Did you mean 'leak'?",
+    ),
+    "probes for a name that is not taught": (
+        MINIMAL + "evaluate:\n  probes: [leak, retention]",
+        4,
+        "evaluate.probes",
+        "leak look for the one name that the data teaches, and there is none. Give the data",
+    ),
+    "probes for two names": (
+        "model: tiny\ndata:\n  - {dataset: rows, vars: {name: Ada}}\n"
+        "  - {dataset: rows, vars: {name: Bob}}\nevaluate: {probes: [identity, leak]}",
+        5,
+        "evaluate.probes",
+        "identity and leak look for the one name that the data teaches, and there are 2: Ada, Bob",
+    ),
     "DoRA on split weights": (
         MINIMAL + "method: {name: lora, dora: true}\ntrain: {deepspeed: zero3}",
         1,

@@ -25,6 +25,7 @@ def test_what_is_written_is_read_back_the_same(experiment, tmp_path):
     assert found.config == experiment.config
     assert (found.name, found.train_id) == ("a", train_id(experiment))
     assert found.prompts == ["no", "1e3", "你好"]
+    assert found.persona is None
     assert found.values == resolved_values(experiment)
 
 

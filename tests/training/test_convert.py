@@ -133,7 +133,7 @@ def test_the_report_needs_no_data(make, lora, base, tmp_path):
     merged = tmp_path / "merged"
     merge(base, run.export(), merged)
     resolved = read_resolved(run.resolved)
-    evaluate(resolved, base, merged, run.data, run.output, tmp_path / "eval")
+    evaluate(resolved, base, merged, run.data, run.output, tmp_path / "eval", tmp_path)
     report = read_json(tmp_path / "eval" / "report.json")
     assert report["heldout"]["merged"]["loss"] is None
     assert report["answers"][0]["prompt"] == "Say 3"

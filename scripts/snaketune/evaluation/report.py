@@ -4,11 +4,19 @@ from typing import Any
 
 from snaketune.pages import LINE, plot, render
 
+ASKS = {
+    "identity": "says the persona's name when asked who it is",
+    "leak": "says the persona's name when asked something else",
+    "retention": "knows the answer to a general question",
+}
+"""What a probe's share counts, in words."""
+
 
 def html(
     report: dict[str, Any],
     metrics: list[dict[str, Any]],
     samples: list[dict[str, Any]],
+    probed: list[dict[str, Any]],
     resolved: str,
 ) -> str:
     """Return the page.
@@ -17,6 +25,7 @@ def html(
         report: The content of report.json.
         metrics: The rows of metrics.jsonl.
         samples: The rows of samples.jsonl.
+        probed: The rows of probes.jsonl.
         resolved: The text of resolved.yaml.
     """
     return render(
@@ -25,6 +34,8 @@ def html(
         report=report,
         plots=curves(metrics) if metrics else [],
         samples=by_prompt(samples),
+        asks=ASKS,
+        probed=probed,
         resolved=resolved,
     )
 

@@ -6,9 +6,10 @@ from typing import Any
 
 from snaketune.data.storage import Packs
 from snaketune.errors import UserError
+from snaketune.evaluation.probes import Question, ask, judge, read_probes, summary
 from snaketune.evaluation.report import html
 from snaketune.experiment.resolved import Resolved, to_yaml
-from snaketune.files import read_json, read_jsonl, write_json, write_text
+from snaketune.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from snaketune.models.comparison import heldout_loss
 from snaketune.models.generation import answer
 from snaketune.models.load import (
@@ -23,9 +24,15 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(
-    experiment: Resolved, base: Path, merged: Path, data: Path, checkpoints: Path, output: Path
+    experiment: Resolved,
+    base: Path,
+    merged: Path,
+    data: Path,
+    checkpoints: Path,
+    output: Path,
+    probes: Path,
 ) -> None:
-    """Write report.json and report.html.
+    """Write report.json, probes.jsonl and report.html.
 
     Args:
         base: The base model's folder.
@@ -33,15 +40,18 @@ def evaluate(
         data: The processed data's folder.
         checkpoints: The training's folder, for its figures, curves and samples.
         output: experiments/X/eval.
+        probes: The folder with the questions of the probes.
     """
+    asked = read_probes(probes, experiment.config.evaluate.probes, experiment.persona)
     template = read_json(data / "data.json")["template"]
     _require_same_template(merged, template)
     heldout = Packs(data / "heldout.arrow")
     with told_when_out_of_memory("free memory held by other programs, then run again."):
         measured = {
-            name: _measure(folder, experiment, template, heldout)
+            name: _measure(folder, experiment, template, heldout, asked)
             for name, folder in (("base", base), ("merged", merged))
         }
+    probed = judge(asked, measured["base"]["probes"], measured["merged"]["probes"])
     report = {
         "experiment": experiment.name,
         "study": experiment.study,
@@ -49,18 +59,24 @@ def evaluate(
         "ids": {"base": base.name, "data": experiment.data_id, "train": experiment.train_id},
         "heldout": {name: found["heldout"] for name, found in measured.items()},
         "answers": _answers(experiment, measured),
+        "probes": summary(probed),
         "merge": read_json(merged / "snaketune.json")["merge"],
         "training": read_json(checkpoints / "train.json"),
     }
+    write_jsonl(output / "probes.jsonl", probed)
     write_json(output / "report.json", report)
     metrics = read_jsonl(checkpoints / "metrics.jsonl")
     samples = read_jsonl(checkpoints / "samples.jsonl")
-    page = html(report, metrics, samples, to_yaml(experiment.values))
+    page = html(report, metrics, samples, probed, to_yaml(experiment.values))
     write_text(output / "report.html", page)
 
 
 def _measure(
-    folder: Path, experiment: Resolved, template: dict[str, Any], heldout: Packs
+    folder: Path,
+    experiment: Resolved,
+    template: dict[str, Any],
+    heldout: Packs,
+    probes: dict[str, list[Question]],
 ) -> dict[str, Any]:
     dtype, reason = choose_precision(experiment.config.train.precision)
     log.info("evaluating %s in %s (%s)", folder, dtype, reason)
@@ -70,6 +86,9 @@ def _measure(
     return {
         "heldout": heldout_loss(model, heldout, device()),
         "answers": answer(model, tokenizer, experiment.prompts, limit, template),
+        "probes": {
+            name: ask(model, tokenizer, questions, template) for name, questions in probes.items()
+        },
     }
 
 

@@ -119,8 +119,10 @@ def export_key(experiment: "Experiment") -> dict[str, Any]:
 
 def evaluate_key(experiment: "Experiment") -> dict[str, Any]:
     """Return what decides the evaluation report, given the merged model."""
+    evaluate = experiment.config.evaluate
+    unused = set() if evaluate.probes else {"probes"}
     return {
-        "evaluate": experiment.config.evaluate.model_dump(),
+        "evaluate": evaluate.model_dump(exclude=unused),
         "prompts": experiment.prompts,
         "version": EVALUATE_VERSION,
     }

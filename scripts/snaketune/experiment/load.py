@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from snaketune.experiment.document import (
 from snaketune.experiment.explain import explain
 from snaketune.experiment.identity import digest
 from snaketune.experiment.schema import (
+    PERSONA_PROBES,
     Columns,
     Configuration,
     Dataset,
@@ -41,7 +42,7 @@ from snaketune.experiment.schema import (
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _WILDCARD = re.compile(r"\{.*\}")
-NOT_STUDIES = {"catalog", "data", "deepspeed", "defaults"}
+NOT_STUDIES = {"catalog", "data", "deepspeed", "defaults", "probes"}
 
 
 class Source(Strict):
@@ -101,6 +102,18 @@ class Experiment:
         """The user messages the evaluation puts to both models."""
         own = self.config.evaluate.prompts
         return self.config.sample.prompts if own is None else own
+
+    @property
+    def persona(self) -> str | None:
+        """The name that the data teaches the model, None where there is none, or several."""
+        names = _personas(self.sources)
+        return names[0] if len(names) == 1 else None
+
+    @property
+    def probe_files(self) -> list[str]:
+        """The files with the questions of its probes."""
+        folder = self.file.parent / "probes"
+        return [f"{folder.as_posix()}/{name}.yaml" for name in self.config.evaluate.probes]
 
 
 @dataclass
@@ -403,6 +416,9 @@ def _build(
         except ValueError as error:
             place = document.place(("data", index))
             problems.append(Problem(place, str(error), f"data[{index}]"))
+    if len(problems) == found and (wrong := _persona_mistake(config, sources)):
+        place = document.place(("evaluate", "probes"))
+        problems.append(Problem(place, wrong, "evaluate.probes"))
     if len(problems) > found:
         return None
     try:
@@ -425,6 +441,22 @@ def _build(
         deepspeed_json=deepspeed,
         absent=absent,
         convert_from=convert_from,
+    )
+
+
+def _personas(sources: Iterable[Source]) -> list[str]:
+    return sorted({source.vars["name"] for source in sources if "name" in source.vars})
+
+
+def _persona_mistake(config: Configuration, sources: list[Source]) -> str:
+    asking = [name for name in config.evaluate.probes if name in PERSONA_PROBES]
+    names = _personas(sources)
+    if not asking or len(names) == 1:
+        return ""
+    found = f"there are {len(names)}: {', '.join(names)}" if names else "there is none"
+    return (
+        f"{' and '.join(asking)} look for the one name that the data teaches, and {found}. "
+        "Give the data source its `vars: {name: ...}`, or leave these probes out"
     )
 
 
@@ -474,6 +506,10 @@ def _absent(
             yield Problem(place, _does_not_exist(source.path), key)
     if ":" not in base.source and not Path(base.source).exists():
         yield Problem(document.place(("model",)), _does_not_exist(base.source), "model")
+    for name in config.evaluate.probes:
+        if not Path(questions := catalog.local(f"probes/{name}.yaml")).exists():
+            place = document.place(("evaluate", "probes"))
+            yield Problem(place, _does_not_exist(questions), "evaluate.probes")
     if config.convert_from and not Path(origin := catalog.local(config.convert_from)).exists():
         yield Problem(document.place(("convert_from",)), _does_not_exist(origin), "convert_from")
 

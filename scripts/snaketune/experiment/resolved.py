@@ -31,6 +31,7 @@ class Resolved:
     train_id: str
     prompts: list[str]
     deepspeed_json: dict[str, Any] | None
+    persona: str | None
 
 
 def find_experiment(name: str) -> Experiment:
@@ -71,6 +72,7 @@ def resolved_values(experiment: Experiment) -> dict[str, Any]:
         "base": experiment.base.model_dump(),
         "sources": [source.model_dump(mode="json") for source in experiment.sources],
         "prompts": experiment.prompts,
+        "persona": experiment.persona,
         "deepspeed_json": experiment.deepspeed_json,
         "config": experiment.config.model_dump(mode="json"),
         "versions": package_versions(),
@@ -120,5 +122,6 @@ def package_versions() -> dict[str, str]:
 def _from_values(values: dict[str, Any]) -> Resolved:
     plain = ("name", "study", "variant", "base_id", "data_id", "train_id", "prompts")
     config = Configuration.model_validate(values["config"])
-    deepspeed = values.get("deepspeed_json")
-    return Resolved(values, config, **{key: values[key] for key in plain}, deepspeed_json=deepspeed)
+    optional = ("deepspeed_json", "persona")
+    given = {key: values[key] for key in plain} | {key: values.get(key) for key in optional}
+    return Resolved(values, config, **given)

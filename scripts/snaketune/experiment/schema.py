@@ -72,6 +72,7 @@ TemplateName = Literal[
     "llama3_chat",
     "phi3_chat",
 ]
+ProbeName = Literal["identity", "leak", "retention"]
 DEEPSPEED = ("none", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload")
 FORMAT_NAMES: tuple[str, ...] = get_args(FormatName)
 
@@ -320,7 +321,16 @@ class Evaluate(Strict):
     prompts: list[str] | None = Field(
         None, description="user messages both models answer; default: sample.prompts"
     )
+    probes: list[ProbeName] = Field(
+        [],
+        description="questions of probes/ put to both models and scored: does it say who it is, "
+        "does it say so where nobody asks, does it still know what it knew",
+    )
     max_new_tokens: Positive = Field(128, description="longest answer, in tokens")
+
+
+PERSONA_PROBES = {"identity", "leak"}
+"""Those that look for the persona's name."""
 
 
 class Export(Strict):

@@ -13,13 +13,12 @@ checkpoints/
     superseded/ID/   the same files of runs with other settings; they come back if the id does
 """
 
-import json
 import logging
 import time
 from pathlib import Path
 from typing import Any
 
-from snaketune.files import read_json, read_jsonl, write_json, write_text
+from snaketune.files import read_json, read_jsonl, write_json, write_jsonl
 from snaketune.models.checkpoint import (
     damage,
     kept_checkpoints,
@@ -61,7 +60,7 @@ class RunFolder:
         reached = state["resume_from"] if state else -1
         for file in (self.metrics, self.samples, self.validation):
             kept = [row for row in read_jsonl(file) if row["iteration"] <= reached]
-            write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+            write_jsonl(file, kept)
         if state:
             log.info("going on from iteration %d", reached)
         return state
