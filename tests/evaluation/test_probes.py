@@ -97,6 +97,12 @@ def test_questions_are_asked_in_batches_and_answered_in_order(monkeypatch):
     assert batches == [20, 20, 5]
 
 
+def test_the_name_is_what_is_looked_for_where_a_question_says_nothing_else(tmp_path):
+    (tmp_path / "leak.yaml").write_text("- question: A?\n- {question: B?, accept: [Grace]}")
+    found = read_probes(tmp_path, ["leak"], "Ada")["leak"]
+    assert [each.accept for each in found] == [["Ada"], ["Grace"]]
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "a: [", "- What?", "- {question: ''}", "- {question: 3}", "- {question: a, b: c}"],

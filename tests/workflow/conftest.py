@@ -20,7 +20,7 @@ max_length: 160
 pack: false
 train: {epochs: 2, accumulate: 3, lr: 1e-3, save_every: 4, precision: fp32}
 sample: {every: 100, prompts: [Say 3], max_new_tokens: 4}
-evaluate: {prompts: [Say 4], max_new_tokens: 4}
+evaluate: {prompts: [Say 4], max_new_tokens: 4, probes: [retention]}
 variants:
   none: {}
   other: {train: {seed: 1}}
@@ -71,6 +71,9 @@ def make_project(tmp_path_factory, repository):
         write_base(folder / "experiments" / "models" / "tiny")
         (folder / "experiments" / "models" / "tiny" / "provenance.json").unlink()
         write_rows(folder / "experiments" / "rows.jsonl")
+        probes = folder / "experiments" / "probes"
+        probes.mkdir()
+        (probes / "retention.yaml").write_text("- {question: Say 3, accept: [three]}\n")
         project = Project(folder)
         project.study.write_text(STUDY)
         return project

@@ -32,6 +32,7 @@ CHANGES = {
         "prompts: [Say 4], max_new_tokens: 5",
         EVALUATE,
     ),
+    "probes": ("probes: [retention]", "probes: []", EVALUATE),
     "sample prompt": ("[Say 3]", "[Say 9]", RESOLVE),
     "save_every": ("save_every: 4", "save_every: 5", RESOLVE | {"data_report"}),
     "log_every": ("epochs: 2,", "epochs: 2, log_every: 1,", RESOLVE),
@@ -45,8 +46,9 @@ CHANGES = {
 
 @pytest.fixture
 def restored(built):
-    """The built project; its study and rows are put back afterwards."""
-    files = [built.study, built.folder / "experiments" / "rows.jsonl"]
+    """The built project; its study, rows and questions are put back afterwards."""
+    others = ("rows.jsonl", "probes/retention.yaml")
+    files = [built.study, *(built.folder / "experiments" / name for name in others)]
     before = [(file, file.read_bytes()) for file in files]
     yield built
     for file, content in before:
@@ -85,6 +87,7 @@ def test_the_order_of_keys_reruns_nothing(restored):
         "Snakefile",
         "experiments/study.yaml",
         "experiments/rows.jsonl",
+        "experiments/probes/retention.yaml",
         "experiments/models/tiny/config.json",
         "rules/train.smk",
         "scripts/train.py",
@@ -109,6 +112,12 @@ def test_a_changed_row_reruns_from_the_data_on(restored):
     rows = restored.folder / "experiments" / "rows.jsonl"
     rows.write_text(rows.read_text().replace("Say 1", "Tell 1", 1))
     assert set(restored.would_run(*TARGETS)) == DATA - {"resolve"}
+
+
+def test_a_changed_question_reruns_the_report_alone(restored):
+    questions = restored.folder / "experiments" / "probes" / "retention.yaml"
+    questions.write_text(questions.read_text().replace("Say 3", "Say 5"))
+    assert set(restored.would_run(*TARGETS)) == {"evaluate"}
 
 
 def test_variants_with_the_same_data_share_one_processed_set(make_project):

@@ -23,7 +23,6 @@ WANTED = {"identity": 1, "leak": 0, "retention": 1}
 MAX_NEW_TOKENS = 48
 _BATCH = 20
 
-
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -107,7 +106,8 @@ def _read(path: Path, persona: str | None) -> list[Question]:
             "  Fix: write each as - {question: ..., accept: [...]}"
         ) from error
     if persona is not None:
-        return [each.model_copy(update={"accept": [persona]}) for each in questions]
+        name = {"accept": [persona]}
+        questions = [each if each.accept else each.model_copy(update=name) for each in questions]
     if lacking := [each.question for each in questions if not each.accept]:
         raise UserError(
             f"{path}: nothing is accepted as an answer to '{lacking[0]}'.\n"

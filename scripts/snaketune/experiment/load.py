@@ -445,7 +445,7 @@ def _build(
 
 
 def _personas(sources: Iterable[Source]) -> list[str]:
-    return sorted({source.vars["name"] for source in sources if "name" in source.vars})
+    return sorted({source.vars["name"] for source in sources if source.vars.get("name")})
 
 
 def _persona_mistake(config: Configuration, sources: list[Source]) -> str:
