@@ -233,8 +233,8 @@ def merge_rows(merged) -> list[str]:
 
 def test_shares_are_shown_with_their_intervals_and_what_is_wanted():
     text = " ".join(Page(page(probes=PROBES)).text.split())
-    assert "asked something else0 % 0 % 0 % to 16 %, n 20 75 % 53 % to 89 %, n 20" in text
-    assert "general question100 % 60 % 39 % to 78 %, n 20 50 % 30 % to 70 %, n 20" in text
+    assert "asked something else 20 questions0 % 0 % 0–16 % 75 % 53–89 %" in text
+    assert "general question 20 questions100 % 60 % 39–78 % 50 % 30–70 %" in text
     assert "Probes" not in Page(page()).text
 
 
