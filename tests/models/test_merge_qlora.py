@@ -154,5 +154,5 @@ def test_without_held_out_rows_the_logits_decide(compensating, output):
     told = read_json(output / "snaketune.json")["merge"]
     assert told["merged_into"] == "dequantized"
     assert told["bases"]["as_trained"]["heldout_loss"] is None
-    with pytest.raises(UserError, match=r"fine-tune is lost: the logits differ by \d"):
+    with pytest.raises(UserError, match=r"fine-tune is lost: its logits differ by \d"):
         merge(base, adapter, output, export=Export(merge_into="original"))

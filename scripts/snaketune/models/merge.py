@@ -207,17 +207,18 @@ def _require_kept(figures: dict[str, Any], chosen: str, method: str) -> None:
     row, trained = figures[chosen], figures["as_trained"]
     if trained["heldout_loss"] is None:
         bound = BOUNDS[torch.bfloat16][0]
-        lost, told = row["difference"] > bound, f"logits differ by {row['difference']:.2g}"
+        lost = row["difference"] > bound
+        told = f"its logits differ by {row['difference']:.2g} of their deviation from those"
     else:
         bound = QUANTIZED_BOUND
         higher = row["heldout_loss"] - trained["heldout_loss"]
-        lost, told = higher > bound, f"held-out loss is {higher:.3g} nats higher"
+        lost, told = higher > bound, f"its held-out loss is {higher:.3g} nats higher than that"
     if not lost:
         return
     other = "dequantized" if chosen == "original" else "original"
     raise UserError(
-        f"merged into the {chosen} base, the fine-tune is lost: the {told} than in the model as it "
-        f"was trained on the {method} base; at most {bound} is accepted.\n"
+        f"merged into the {chosen} base, the fine-tune is lost: {told} of the model as it was "
+        f"trained on the {method} base; at most {bound} is accepted.\n"
         f"  With the {other} base: {_told(figures[other])}.\n"
         "  Nothing was written. Fix: export: {merge_into: auto}, train with method: {name: lora}, "
         "or use the adapter without merging it."
