@@ -33,6 +33,7 @@ DAMAGE = {
     "missing": (lambda f: (f / "sub/b.txt").unlink(), "sub/b.txt is missing"),
     "more": (lambda f: (f / "c").write_text(""), "c is not in the manifest"),
     "no manifest": (lambda f: (f / "manifest.json").unlink(), "manifest.json is missing"),
+    "another manifest": (lambda f: (f / "manifest.json").write_text("{}"), "lists no files"),
     "half a manifest": (lambda f: (f / "manifest.json").write_text("{"), "is damaged"),
 }
 

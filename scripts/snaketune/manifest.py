@@ -33,6 +33,8 @@ def damage(folder: Path) -> list[str]:
         expected = {entry["name"]: entry for entry in read_json(folder / MANIFEST)["files"]}
     except UserError as error:
         return [str(error).splitlines()[0]]
+    except (KeyError, TypeError):
+        return [f"{MANIFEST} lists no files"]
     found = {entry["name"]: entry for entry in inventory(folder) if entry["name"] != MANIFEST}
     names = sorted(expected.keys() | found.keys())
     return [

@@ -84,6 +84,21 @@ def test_the_adapters_code_runs_with_the_base_named(adapter, base, monkeypatch, 
     assert capsys.readouterr().out
 
 
+def test_an_adapters_code_names_the_bases_revision(trained, base, experiment, tmp_path):
+    from snaketune.models.card import write_card
+
+    provenance = read_json(base / "provenance.json")
+    write_json(
+        tmp_path / "provenance.json", provenance | {"source": "hf:org/tiny", "revision": "abc"}
+    )
+    about = read_json(trained.export() / "snaketune.json")
+    write_card(tmp_path, "adapter", about, experiment, tmp_path)
+    assert (
+        'from_pretrained(base, revision="abc", dtype="auto")'
+        in (tmp_path / "README.md").read_text()
+    )
+
+
 def test_no_path_of_this_machine_is_in_it(trained, base, experiment, tmp_path):
     provenance = read_json(base / "provenance.json")
     other = tmp_path / "other"
