@@ -38,27 +38,16 @@ _DTYPES = {
 _NAMES = {name: dtype for dtype, name in _DTYPES.items()}
 
 
-class Stored(Mapping[str, torch.Tensor]):
-    """The tensors in a folder's safetensors; each is mapped from its file when asked for.
+class InFiles(Mapping[str, torch.Tensor]):
+    """Tensors by name; each is mapped from its file when asked for.
 
     Attributes:
         shapes: Every tensor's shape and dtype, in the order of the files.
-
-    Raises:
-        UserError: A file is damaged or cut off.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
         self._files: dict[str, Path] = {}
         self.shapes: dict[str, torch.Tensor] = {}
-        for file in sorted(folder.glob("*.safetensors")):
-            for name, shape in _header(file).items():
-                self._files[name], self.shapes[name] = file, shape
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        # a file stays in memory as long as it is open, so it is opened anew for each tensor
-        with safe_open(self._files[name], framework="pt") as file:
-            return file.get_tensor(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._files  # without reading it
@@ -68,6 +57,25 @@ class Stored(Mapping[str, torch.Tensor]):
 
     def __len__(self) -> int:
         return len(self._files)
+
+
+class Stored(InFiles):
+    """The tensors in a folder's safetensors.
+
+    Raises:
+        UserError: A file is damaged or cut off.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        for file in sorted(folder.glob("*.safetensors")):
+            for name, shape in _header(file).items():
+                self._files[name], self.shapes[name] = file, shape
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        # a file stays in memory as long as it is open, so it is opened anew for each tensor
+        with safe_open(self._files[name], framework="pt") as file:
+            return file.get_tensor(name)
 
 
 def write_weights(
