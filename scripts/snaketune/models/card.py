@@ -64,21 +64,23 @@ def write_card(
 def _front(kind: Kind, about: dict[str, Any], experiment: Resolved) -> ModelCardData:
     """Return what hubs sort models by."""
     base = experiment.values["base"]
+    licence, name = _licence(base["license"])
     is_on_hub = base["source"].startswith("hf:")
     return ModelCardData(
         model_name=about["name"],
         base_model=base["source"].removeprefix("hf:") if is_on_hub else None,
         base_model_relation=("adapter" if kind == "adapter" else "finetune") if is_on_hub else None,
-        **_licence(base["license"]),
+        license=licence,
+        license_name=name,
         library_name="peft" if kind == "adapter" else "transformers",
         pipeline_tag="text-generation",
         tags=["snaketune", about["method"]["name"]],
     )
 
 
-def _licence(text: str) -> dict[str, str]:
-    """Return a licence as the hub takes it; nothing where none is told."""
+def _licence(text: str) -> tuple[str | None, str | None]:
+    """Return a licence as the hub takes it: its identifier, and the name of an `other` one."""
     name = re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")
     if not name or name in _LICENCES:
-        return {"license": name} if name else {}
-    return {"license": "other", "license_name": name}
+        return name or None, None
+    return "other", name
