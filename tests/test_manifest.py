@@ -35,6 +35,15 @@ DAMAGE = {
     "no manifest": (lambda f: (f / "manifest.json").unlink(), "manifest.json is missing"),
     "another manifest": (lambda f: (f / "manifest.json").write_text("{}"), "lists no files"),
     "half a manifest": (lambda f: (f / "manifest.json").write_text("{"), "is damaged"),
+    "another's manifest": (lambda f: (f / "manifest.json").write_text("{}"), "lists no files"),
+    "a list": (
+        lambda f: (f / "manifest.json").write_text('{"files": ["a.bin"]}'),
+        "lists no files",
+    ),
+    "names alone": (
+        lambda f: (f / "manifest.json").write_text('{"files": [{"name": "a.bin"}]}'),
+        "a.bin has 3 bytes, expected None",
+    ),
 }
 
 

@@ -39,19 +39,36 @@ _DTYPES = {
 _NAMES = {name: dtype for dtype, name in _DTYPES.items()}
 
 
-class Stored(Mapping[str, torch.Tensor]):
-    """The tensors in a folder's safetensors; each is mapped from its file when asked for.
+class InFiles(Mapping[str, torch.Tensor]):
+    """Tensors by name; each is mapped from its file when asked for.
 
     Attributes:
         shapes: Every tensor's shape and dtype, in the order of the files.
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[str, tuple[Path, str]] = {}
+        self.shapes: dict[str, torch.Tensor] = {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places  # without reading it
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+class Stored(InFiles):
+    """The tensors in a folder's safetensors.
 
     Raises:
         UserError: A file is damaged or cut off.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._places: dict[str, tuple[Path, str]] = {}
-        self.shapes: dict[str, torch.Tensor] = {}
+        super().__init__()
         for file in sorted(folder.glob("*.safetensors")):
             for name, shape in _header(file).items():
                 self._places[name], self.shapes[name] = (file, name), shape
@@ -68,15 +85,6 @@ class Stored(Mapping[str, torch.Tensor]):
         # a file stays in memory as long as it is open, so it is opened anew for each tensor
         with safe_open(path, framework="pt") as file:
             return file.get_tensor(own)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._places  # without reading it
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
 
 
 def write_weights(
