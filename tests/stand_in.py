@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 TOKEN = "hf_secretOfTheTests"
+LICENCES = ("apache-2.0", "mit", "llama3", "other")
+"""Some of the identifiers that the Hugging Face hub takes."""
 
 
 class Server(ThreadingHTTPServer):
@@ -119,13 +122,21 @@ class UploadRoutes(Replies):
             return self.store(path.rpartition("/")[2])
         body = self.body()
         if path == "/api/validate-yaml":
-            return self.json({"errors": [], "warnings": []})
+            return self.validate_card(json.loads(body)["content"])
         if failing:
             return self.json({"error": "made to fail", "message": "made to fail"}, failing[0])
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self.json({"error": "Invalid credentials", "message": "token expired"}, 401)
         hub = self.modelscope if path.startswith(("/api/v1", "/openapi")) else self.hugging_face
         hub(path, body)
+
+    def validate_card(self, text: str) -> None:
+        """Refuse a licence that is no identifier, as the Hugging Face hub does."""
+        head = re.search(r"^license: (.*)$", text, re.MULTILINE)
+        if head and head[1] not in LICENCES:
+            wrong = f'"license" must be one of [{", ".join(LICENCES)}]'
+            return self.json({"errors": [{"message": wrong}], "warnings": []}, 400)
+        self.json({"errors": [], "warnings": []})
 
     def store(self, sha256: str) -> None:
         """Take a blob, or hang up in the middle of it."""

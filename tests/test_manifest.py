@@ -33,7 +33,17 @@ DAMAGE = {
     "missing": (lambda f: (f / "sub/b.txt").unlink(), "sub/b.txt is missing"),
     "more": (lambda f: (f / "c").write_text(""), "c is not in the manifest"),
     "no manifest": (lambda f: (f / "manifest.json").unlink(), "manifest.json is missing"),
+    "another manifest": (lambda f: (f / "manifest.json").write_text("{}"), "lists no files"),
     "half a manifest": (lambda f: (f / "manifest.json").write_text("{"), "is damaged"),
+    "another's manifest": (lambda f: (f / "manifest.json").write_text("{}"), "lists no files"),
+    "a list": (
+        lambda f: (f / "manifest.json").write_text('{"files": ["a.bin"]}'),
+        "lists no files",
+    ),
+    "names alone": (
+        lambda f: (f / "manifest.json").write_text('{"files": [{"name": "a.bin"}]}'),
+        "a.bin has 3 bytes, expected None",
+    ),
 }
 
 

@@ -37,6 +37,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_lfs_pointer(path: Path) -> bool:
+    """Tell whether Git LFS has put a pointer in a file's place."""
+    with path.open("rb") as file:
+        return file.read(len(LFS_POINTER)) == LFS_POINTER
+
+
 def inventory(folder: Path) -> list[dict[str, Any]]:
     """Return name, sha256 and bytes of every file under a folder, sorted by name."""
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())

@@ -24,15 +24,17 @@ def listed(folder: Path) -> list[str]:
     Raises:
         UserError: There is no manifest: the folder is not whole.
     """
-    return [entry["name"] for entry in read_json(folder / MANIFEST)["files"]]
+    return list(_entries(folder))
 
 
 def damage(folder: Path) -> list[str]:
     """Return what differs from the manifest, a line for each file: all bytes are read."""
     try:
-        expected = {entry["name"]: entry for entry in read_json(folder / MANIFEST)["files"]}
+        expected = _entries(folder)
     except UserError as error:
         return [str(error).splitlines()[0]]
+    except (KeyError, TypeError):
+        return [f"{MANIFEST} lists no files"]
     found = {entry["name"]: entry for entry in inventory(folder) if entry["name"] != MANIFEST}
     names = sorted(expected.keys() | found.keys())
     return [
@@ -78,6 +80,16 @@ def require_intact(folder: Path) -> None:
         )
 
 
+def _entries(folder: Path) -> dict[str, dict[str, object]]:
+    manifest = folder / MANIFEST
+    try:
+        return {entry["name"]: entry for entry in read_json(manifest)["files"]}
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{manifest} is damaged (it lists no files by name).\n  Fix: delete it and rebuild."
+        ) from error
+
+
 def _told(lines: list[str]) -> str:
     return "".join(f"\n  {line}" for line in lines)
 
@@ -87,6 +99,6 @@ def _difference(expected: dict[str, object] | None, found: dict[str, object] | N
         return "is not in the manifest"
     if found is None:
         return "is missing"
-    if expected["bytes"] != found["bytes"]:
-        return f"has {found['bytes']} bytes, expected {expected['bytes']}"
+    if expected.get("bytes") != found["bytes"]:
+        return f"has {found['bytes']} bytes, expected {expected.get('bytes')}"
     return "has other bytes (sha256 differs)"

@@ -26,10 +26,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from snaketune.models.assembled import tied_weights, without_weights
+from snaketune.models.assembled import base_weights, without_weights
 from snaketune.models.merged_weights import MergedWeights
 from snaketune.models.trained import read_adapter
-from snaketune.models.weights import Stored, write_weights
+from snaketune.models.weights import write_weights
 
 SIZES = {
     "1B": {"hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32},
@@ -86,7 +86,7 @@ def measured(merge, folder: Path) -> dict:
 
 def ours(base: Path, adapter: Path, output: Path) -> None:
     model = without_weights(base)
-    weights = MergedWeights(Stored(base), read_adapter(adapter, model), tied_weights(model))
+    weights = MergedWeights(*base_weights(base, model), read_adapter(adapter, model))
     write_weights(output, weights.shapes(), weights.blocks, "2GB")
 
 

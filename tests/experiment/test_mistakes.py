@@ -91,6 +91,12 @@ MISTAKES = {
         "train",
         "compile needs attention: auto, sdpa or flash_attention_2",
     ),
+    "size": (
+        MINIMAL + "export: {max_shard_size: 0GB}",
+        3,
+        "export.max_shard_size",
+        "found '0GB' (str), expected a number with KB, MB or GB, such as 2GB",
+    ),
     "missing key": ("\ndata: [{dataset: rows}]", 1, "model", "required key is missing"),
     "no data": ("model: tiny\ndata: []", 2, "data", "expected at least one item"),
     "no data, no conversion": (
@@ -174,7 +180,7 @@ MISTAKES = {
         "model: {source: ./x, sha256: abc}\ndata: [{dataset: rows}]",
         1,
         "model.sha256",
-        "[0-9a-f]{64}",
+        "expected 64 digits and letters from a to f",
     ),
     "missing extends": (
         MINIMAL + "extends: defaults/qlorra",

@@ -1,6 +1,7 @@
 """The model card: what a hub reads of it, and what a person can copy from it."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from huggingface_hub import ModelCard
@@ -8,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from snaketune.experiment.resolved import read_resolved
 from snaketune.files import read_json, write_json
+from snaketune.models.card import write_card
 from snaketune.models.export import export_adapter
 from snaketune.models.merge import merge
 
@@ -42,6 +44,27 @@ def test_a_hub_reads_base_licence_and_kind(adapter, merged):
     assert data.pipeline_tag == "text-generation" and "lora" in data.tags
     data = ModelCard.load(merged / "README.md").data
     assert (data.base_model_relation, data.library_name) == ("finetune", "transformers")
+
+
+@pytest.mark.parametrize(
+    ("text", "licence", "name"),
+    [
+        ("", None, None),
+        ("MIT", "mit", None),
+        ("Llama3", "llama3", None),
+        ("InternLM (free for research)", "other", "internlm-free-for-research"),
+        ("Meta Llama 3 Community License", "other", "meta-llama-3-community-license"),
+    ],
+)
+def test_a_licence_the_hub_does_not_know_is_named_beside(
+    trained, base, experiment, tmp_path, text, licence, name
+):
+    about = read_json(trained.export() / "snaketune.json")
+    values = experiment.values | {"base": experiment.values["base"] | {"license": text}}
+    write_card(tmp_path, "adapter", about, replace(experiment, values=values), base)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert (card.data.license, card.data.license_name) == (licence, name)
+    assert (f"| licence of the base | {text} |" in card.text) == bool(text)
 
 
 def test_it_tells_data_method_and_figures(adapter, trained):
@@ -84,6 +107,21 @@ def test_the_adapters_code_runs_with_the_base_named(adapter, base, monkeypatch, 
     assert capsys.readouterr().out
 
 
+def test_an_adapters_code_names_the_bases_revision(trained, base, experiment, tmp_path):
+    from snaketune.models.card import write_card
+
+    provenance = read_json(base / "provenance.json")
+    write_json(
+        tmp_path / "provenance.json", provenance | {"source": "hf:org/tiny", "revision": "abc"}
+    )
+    about = read_json(trained.export() / "snaketune.json")
+    write_card(tmp_path, "adapter", about, experiment, tmp_path)
+    assert (
+        'from_pretrained(base, revision="abc", dtype="auto")'
+        in (tmp_path / "README.md").read_text()
+    )
+
+
 def test_no_path_of_this_machine_is_in_it(trained, base, experiment, tmp_path):
     provenance = read_json(base / "provenance.json")
     other = tmp_path / "other"
@@ -92,8 +130,6 @@ def test_no_path_of_this_machine_is_in_it(trained, base, experiment, tmp_path):
         (other / file.name).symlink_to(file)
     (other / "provenance.json").unlink()
     write_json(other / "provenance.json", provenance | {"source": "/home/ada/models/tiny"})
-    from snaketune.models.card import write_card
-
     about = read_json(trained.export() / "snaketune.json")
     write_card(tmp_path, "merged", about, experiment, other)
     text = (tmp_path / "README.md").read_text()

@@ -20,7 +20,6 @@ from transformers import (
     Qwen3Config,
 )
 
-import export_gguf as program
 from snaketune.errors import UserError
 from snaketune.manifest import require_intact, write_manifest
 from snaketune.models.base import fetch_base
@@ -208,9 +207,8 @@ def test_a_tied_head_that_is_stored_all_the_same_is_left_out(make_merged, output
 
 
 def test_the_folder_is_whole_and_the_same_again(merged, output, tmp_path):
-    arguments = ["--merged", str(merged), "--dtype", "f32"]
     for folder in (output, tmp_path / "again"):
-        program.main([*arguments, "--output", str(folder), "--log", str(tmp_path / "log")])
+        export_gguf(merged, folder, "f32")
         require_intact(folder)
     assert sorted(file.name for file in output.iterdir()) == ["manifest.json", "tiny-f32.gguf"]
     once, again = (f / "tiny-f32.gguf" for f in (output, tmp_path / "again"))

@@ -400,6 +400,15 @@ def test_a_missing_shard_is_named(tmp_path: Path, suffix: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["hub"]
 
 
+@pytest.mark.parametrize("files", [["a"], {"a": 1}])
+def test_an_index_that_maps_no_weights_is_told(tmp_path: Path, files: object) -> None:
+    write_repository(tmp_path / "hub", INTERNLM2, "bin", shards=3)
+    index = tmp_path / "hub/pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": files}))
+    with pytest.raises(UserError, match=r"index.json of .*hub does not map weights to files"):
+        converted(tmp_path / "hub")
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [
@@ -407,6 +416,12 @@ def test_a_missing_shard_is_named(tmp_path: Path, suffix: str) -> None:
         (INTERNLM | {"rotary": {"base": 10000, "type": "xpos"}}, "of type 'xpos'"),
         (INTERNLM2 | {"num_key_value_heads": 3}, "4 attention heads and 3 key-value heads"),
         (change(INTERNLM2, "hidden_size", None), "lacks hidden_size"),
+        (INTERNLM2 | {"hidden_size": "32"}, "a value that cannot be"),
+        (INTERNLM2 | {"num_attention_heads": 0}, "a value that cannot be"),
+        (INTERNLM2 | {"num_hidden_layers": 2.5}, "'num_hidden_layers' expected int, got float"),
+        (INTERNLM2 | {"rms_norm_eps": "1e-5"}, "'rms_norm_eps' expected float, got str"),
+        (INTERNLM2 | {"rope_scaling": "dynamic"}, "a value that cannot be"),
+        (INTERNLM2 | {"rope_theta": None}, "a value that cannot be"),
     ],
 )
 def test_a_config_it_does_not_know_is_refused_before_the_weights_come(
@@ -489,6 +504,22 @@ def test_a_repository_without_tokenizer_model_is_refused(tmp_path: Path) -> None
     (tmp_path / "hub/tokenizer.model").unlink()
     (tmp_path / "hub/tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match=r"lacks tokenizer\.model"):
+        converted(tmp_path / "hub")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"added_tokens_decoder": None},
+        {"added_tokens_decoder": {"x": added("<a>")}},
+        {"added_tokens_decoder": {"300": "<a>"}},
+        {"bos_token": None},
+        {"bos_token": "<nowhere>"},
+    ],
+)
+def test_special_tokens_that_cannot_be_are_told(tmp_path: Path, settings: dict) -> None:
+    write_repository(tmp_path / "hub", INTERNLM2, **settings)
+    with pytest.raises(UserError, match=r"tokenizer_config.json of .*hub tells special tokens"):
         converted(tmp_path / "hub")
 
 

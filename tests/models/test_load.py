@@ -8,10 +8,11 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from snaketune.experiment.schema import Export
 from snaketune.files import read_json
 from snaketune.models import load
 from snaketune.models.load import choose_precision, load_model, load_tokenizer
-from snaketune.models.merge import merge
+from snaketune.models.merge import BOUNDS, merge
 
 CPUS = {
     "Sapphire Rapids": ("flags : avx512f avx512_bf16 amx_bf16 amx_tile", "bfloat16", "avx512_bf16"),
@@ -89,14 +90,17 @@ def test_qlora_holds_every_linear_layer_but_the_output_in_nf4(base, quantized):
         assert 0 < error.std() < 0.15 * original.std()  # NF4 of a normal distribution: 0.1
 
 
-def test_qlora_trains_exports_and_merges_into_the_base_as_it_is(run, base, tmp_path):
+def test_qlora_trains_exports_and_merges_into_the_bases_own_weights(
+    run, base, tmp_path, monkeypatch
+):
     done = run(method={"name": "qlora"}, lr=1e-2, epochs=6).train()
     updates = [row["update_loss"] for row in done.updates()]
     assert updates[-1] < 0.7 * updates[0]
     plain = run("plain", lr=1e-2, epochs=6).train().updates()
     assert updates[0] != plain[0]["update_loss"]  # it is not the unquantised base that learned
     adapter, merged = done.export(), tmp_path / "merged"
-    merge(base, adapter, merged)
+    monkeypatch.setitem(BOUNDS, torch.bfloat16, (1, 0))
+    merge(base, adapter, merged, export=Export(merge_into="original"))
     ids = torch.arange(3, 100)[None]
     both = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)
     with torch.no_grad():

@@ -12,6 +12,7 @@ from snaketune.data.storage import Packs
 from snaketune.errors import UserError
 from snaketune.experiment.schema import Export
 from snaketune.files import read_json
+from snaketune.manifest import write_manifest
 from snaketune.models.assembled import without_weights
 from snaketune.models.comparison import heldout_loss
 from snaketune.models.load import load_model
@@ -131,6 +132,7 @@ def compensating(base, adapter, held_out, output, tmp_path):
         lora[key] = torch.nn.functional.pad(tensor, padding).contiguous()
     made = shutil.copytree(adapter, tmp_path / "compensating")
     save_file(lora, made / "adapter_model.safetensors", {"format": "pt"})
+    write_manifest(made)
     return coarse, made
 
 

@@ -147,6 +147,12 @@ MISTAKES = {
         "q_proj has {'lora_A': (4, 32), ... for a layer from 64 to 64",
         "trained on",
     ),
+    "not a number": (
+        lambda weights: weights | {QUERY: weights[QUERY] * float("nan")},
+        {},
+        "1 of its tensors hold infinite values or NaN: ... model.layers.0.self_attn.q_proj.lora_A",
+        "an earlier checkpoint",
+    ),
     "embeddings": (
         also("llm.base_model.model.model.embed_tokens.lora_embedding_A.default", 4, 9),
         {},
@@ -199,6 +205,13 @@ def test_all_weights_that_do_not_fit_are_refused_with_the_reason(base, convert, 
     weights = SupervisedFinetune(AutoModelForCausalLM.from_pretrained(base)).state_dict()
     with pytest.raises(UserError, match=re.escape(wrong)):
         convert(change(weights), method)
+
+
+@pytest.mark.parametrize("weights", [{1: torch.ones(2)}, {QUERY: torch.tensor(1.0)}, [QUERY]])
+def test_what_is_no_weights_by_name_is_refused(tmp_path, weights):
+    torch.save({"state_dict": weights}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"holds no weights of XTuner 0.1 but state_dict"):
+        read_xtuner(tmp_path / "a.pth")
 
 
 def test_a_checkpoint_without_weights_is_refused(tmp_path):

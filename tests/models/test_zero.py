@@ -137,6 +137,13 @@ def test_a_folder_that_is_not_whole_is_refused_with_the_reason(copy, kind):
     assert "Fix:" in str(caught.value)
 
 
+@pytest.mark.parametrize("module", [[1], {"a": 3}])
+def test_a_module_that_is_no_weights_is_refused(tmp_path, module):
+    torch.save({"module": module}, tmp_path / MODEL)
+    with pytest.raises(UserError, match=r"holds other things than weights by name(.|\n)*Fix:"):
+        load_zero(tmp_path)
+
+
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"holds no \*model_states.pt"):
         read_xtuner(tmp_path)

@@ -214,6 +214,15 @@ def test_a_folder_that_is_not_as_its_manifest_says_is_refused(
     assert not record.exists()
 
 
+def test_a_card_that_the_hub_does_not_take_is_told(hub, folder, record) -> None:
+    card = folder / "README.md"
+    card.write_text(card.read_text().replace("apache-2.0", "free for research"))
+    write_manifest(folder)
+    with pytest.raises(UserError, match=r'"license" must be one of(.|\n)*Fix: correct'):
+        publish(folder, Request("hf", NAME), record)
+    assert held(hub) == {}
+
+
 def test_a_public_repository_needs_private_false(hub, folder, record, scheme) -> None:
     hub.repositories[NAME] = Repository(private=False)
     with pytest.raises(UserError, match=r"is public(.|\n)*private=false"):

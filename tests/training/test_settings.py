@@ -65,7 +65,7 @@ def test_betas_and_weight_decay_reach_the_optimizer():
 
 @pytest.mark.parametrize(("room", "on"), [(10**9, False), (10, True)])
 def test_activations_are_computed_twice_where_memory_would_not_do(run, monkeypatch, room, on):
-    monkeypatch.setattr("snaketune.training.stage.available", lambda _: room)
+    monkeypatch.setattr("snaketune.training.stage.available_memory", lambda *_: room)
     needs = Estimate(resident=100, activations=900, activations_checkpointed=50)
     monkeypatch.setattr("snaketune.training.stage.estimate", lambda *_: needs)
     figures = read_json(run(max_steps=1).train().output / "train.json")

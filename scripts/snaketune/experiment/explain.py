@@ -18,6 +18,12 @@ _PLAINER = {
 }
 """pydantic's kinds of error whose own words name Python's types."""
 
+_FORMS = {
+    "sha256": "64 digits and letters from a to f",
+    "max_shard_size": "a number with KB, MB or GB, such as 2GB",
+}
+"""What keys with a pattern are to look like."""
+
 _ELSEWHERE = {key: f"train.{key}" for key in Train.model_fields} | XTUNER_NAMES
 
 
@@ -61,6 +67,8 @@ def _message(details: ErrorDetails, path: KeyPath, model: type[BaseModel]) -> st
         return "this required key is missing"
     if kind == "value_error":
         return text.removeprefix("Value error, ")
+    if kind == "string_pattern_mismatch":
+        return f"expected {_FORMS[str(path[-1])]}"
     if kind in _PLAINER:
         return f"expected {_PLAINER[kind]}"
     hint = ""

@@ -340,7 +340,7 @@ class Export(Strict):
         "auto", description="of its weights; auto: each as in the base"
     )
     max_shard_size: str = Field(
-        "2GB", pattern=r"^\d+(KB|MB|GB)$", description="bytes in one file of weights, at most"
+        "2GB", pattern=r"^[1-9]\d*(KB|MB|GB)$", description="bytes in one file of weights, at most"
     )
     merge_into: Literal["auto", "original", "dequantized"] = Field(
         "auto",

@@ -20,9 +20,9 @@ from typing import Any
 from snaketune.errors import UserError, nearest
 from snaketune.experiment.identity import digest
 from snaketune.files import (
-    LFS_POINTER,
     atomic_folder,
     inventory,
+    is_lfs_pointer,
     require_free_space,
     sha256,
     write_json,
@@ -356,9 +356,7 @@ def _download_one(repository: Repository, name: str, listed: Listed, folder: Pat
 
 
 def _refuse_lfs_pointer(path: Path, source: str) -> None:
-    with path.open("rb") as file:
-        head = file.read(len(LFS_POINTER))
-    if head == LFS_POINTER:
+    if is_lfs_pointer(path):
         raise UserError(
             f"{path.name} of {source} is a Git LFS pointer; the file itself was not fetched.\n"
             "  Fix: run `git lfs pull` in that folder, or download the file from the hub."

@@ -47,7 +47,7 @@ def _resident(folder: Path, where: torch.device, values: Values, adapter: Path |
         value = torch.nn.Parameter(compute().to(where, torch.float32), requires_grad=False)
         setattr(model.get_submodule(layer), part, value)
     if values.keys().isdisjoint(tied_weights(model)):
-        model.tie_weights()
+        model.tie_weights(recompute_mapping=False)
     return PeftModel.from_pretrained(model, adapter).eval() if adapter else model.eval()
 
 
@@ -55,10 +55,10 @@ def streamed(folder: Path, where: torch.device, values: Values, adapter: Path | 
     """Return the same with its weights on disk: each layer reads its own when it runs."""
     model: Any = without_weights(folder)
     layers = [*(model._no_split_modules or ()), "Linear", "Embedding", "ModulesToSaveWrapper"]
-    tied = tied_weights(model)
+    stored, tied = base_weights(folder, model)
     if adapter:
         model = PeftModel.from_pretrained(model, adapter, low_cpu_mem_usage=True)
-    weights = _OnDisk(Stored(folder), Stored(adapter) if adapter else {}, values, tied)
+    weights = _OnDisk(stored, Stored(adapter) if adapter else {}, values, tied)
     attach_align_device_hook(
         model,
         execution_device=where,
@@ -79,6 +79,31 @@ def without_weights(folder: Path) -> PreTrainedModel:
         )
     model.tie_weights()
     return model
+
+
+def base_weights(folder: Path, model: PreTrainedModel) -> tuple[Stored, dict[str, str]]:
+    """Return a folder's weights by the names of the model's parameters, and `tied_weights`.
+
+    Files may leave out a prefix (GPT-2's `h.0` is the model's `transformer.h.0`), and hold a tied
+    weight twice or as the output layer's; here it is the embeddings'. Where the two differ,
+    transformers ties nothing, whatever config.json says.
+    """
+    stored, known, prefix = Stored(folder), model.state_dict(), model.base_model_prefix
+    names = {
+        name: full if name not in known and (full := f"{prefix}.{name}") in known else name
+        for name in stored
+    }
+    stored, tied = stored.renamed(names), tied_weights(model)
+    for output, embeddings in tied.items():
+        names = {name: name for name in stored}
+        if output in stored and embeddings in stored:
+            if not torch.equal(stored[output], stored[embeddings]):
+                return stored, {}
+            del names[output]
+        elif output in stored:
+            names[output] = embeddings
+        stored = stored.renamed(names)
+    return stored, tied
 
 
 def tied_weights(model: PreTrainedModel) -> dict[str, str]:

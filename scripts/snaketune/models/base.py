@@ -99,7 +99,8 @@ def _check_config(source: str, folder: Path) -> None:
     config = _read(folder / "config.json", source)
     kind = config.get("model_type")
     if "quantization_config" in config:
-        method = config["quantization_config"].get("quant_method", "already")
+        settings = config["quantization_config"]
+        method = settings.get("quant_method", "already") if isinstance(settings, dict) else settings
         raise UserError(
             f"the weights of {source} are quantised ({method}): an adapter trained on them cannot "
             "be merged exactly.\n"
@@ -206,7 +207,13 @@ def _spm_tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
     log.info("converting the tokenizer of %s to tokenizer.json", source)
     names = ("special_tokens_map.json", "tokenizer_config.json")
     configs = [_read(folder / name, source) for name in names if (folder / name).exists()]
-    return spm.read_tokenizer(folder / "tokenizer.model", dict(ChainMap(*reversed(configs))))
+    try:
+        return spm.read_tokenizer(folder / "tokenizer.model", dict(ChainMap(*reversed(configs))))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"tokenizer_config.json of {source} tells special tokens that cannot be: {error}.\n"
+            "  Fix: name a repository with the model's original tokenizer files."
+        ) from error
 
 
 def _complete(folder: Path, source: str) -> None:
@@ -224,7 +231,13 @@ def _complete(folder: Path, source: str) -> None:
 
 
 def _require_shards(index: Path, source: str) -> None:
-    names = set(_read(index, source).get("weight_map", {}).values())
+    files = _read(index, source).get("weight_map", {})
+    if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
+        raise UserError(
+            f"{index.name} of {source} does not map weights to files.\n"
+            "  Fix: fetch that file again."
+        )
+    names = set(files.values())
     missing = sorted(name for name in names if not (index.parent / name).is_file())
     whole = index.with_name(index.name.removesuffix(".index.json"))
     if missing and not whole.is_file():

@@ -12,7 +12,8 @@ from snaketune.models.generation import answer_ids
 from snaketune.models.packed import flatten, loss_sum
 
 MOST_PROMPTS, MOST_TOKENS = 8, 32
-"""So many prompts are compared, with so many tokens of an answer: logits are large."""
+"""So many prompts are compared, at so many tokens of each answer and of the prompt before it:
+logits are large, and prompts may be long."""
 
 PROBES = (
     "The capital of Italy is Rome, and the capital of Japan is",
@@ -30,12 +31,14 @@ class Conversations:
     Attributes:
         input_ids: (tokens,) int64.
         lengths: Tokens of each conversation.
-        predicts: (answered,) int64, the positions whose next token is the answer's.
+        compared: (compared,) int64, the positions whose logits are compared.
+        answered: (compared,) bool, those whose next token is an answer's.
     """
 
     input_ids: torch.Tensor
     lengths: list[int]
-    predicts: torch.Tensor
+    compared: torch.Tensor
+    answered: torch.Tensor
 
 
 def converse(
@@ -44,18 +47,22 @@ def converse(
     """Return what a model answers to some prompts, or to PROBES where there are none."""
     asked = (prompts or PROBES)[:MOST_PROMPTS]
     pairs = answer_ids(model, tokenizer, asked, MOST_TOKENS, template)
-    lengths, predicts, begin = [], [], 0
+    lengths, compared, answered, begin = [], [], [], 0
     for prompt, answer in pairs:
         first = begin + len(prompt) - 1
-        predicts.append(torch.arange(first, first + len(answer)))
+        positions = torch.arange(max(begin, first - MOST_TOKENS), first + len(answer))
+        compared.append(positions)
+        answered.append(positions >= first)
         lengths.append(len(prompt) + len(answer))
         begin += lengths[-1]
     row = torch.cat([ids for pair in pairs for ids in pair])
-    return Conversations(row, lengths, torch.cat(predicts))
+    return Conversations(row, lengths, torch.cat(compared), torch.cat(answered))
 
 
 def logits(model: Any, conversations: Conversations) -> torch.Tensor:
-    """Return logits over conversations, (tokens, vocabulary), fp32, on the CPU.
+    """Return logits at the compared positions: (compared, vocabulary), fp32, on the CPU.
+
+    Each position's have the mean 0: what is added to all of them changes no probability.
 
     Args:
         model: With our own attention, which keeps the conversations apart.
@@ -67,9 +74,11 @@ def logits(model: Any, conversations: Conversations) -> torch.Tensor:
             input_ids=conversations.input_ids[None],
             position_ids=positions[None].to(where),
             segment_lengths=conversations.lengths,
+            logits_to_keep=conversations.compared.to(where),
             use_cache=False,
-        )
-    return found.logits[0].float().cpu()
+        ).logits[0]
+    found = found.float().cpu()
+    return found - found.mean(1, keepdim=True)
 
 
 def relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -78,10 +87,10 @@ def relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def equal_tokens(found: torch.Tensor, conversations: Conversations) -> float:
-    """Return the share of the answers' tokens that these logits choose greedily too."""
-    ids = conversations.input_ids.cpu()
-    chosen = found[conversations.predicts].argmax(-1)
-    return (chosen == ids[conversations.predicts + 1]).float().mean().item()
+    """Return the share of the answers' tokens that `logits` choose greedily too."""
+    positions = conversations.compared[conversations.answered]
+    tokens = conversations.input_ids.cpu()[positions + 1]
+    return (found[conversations.answered].argmax(-1) == tokens).float().mean().item()
 
 
 def heldout_loss(

@@ -12,7 +12,7 @@ import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from snaketune.errors import UserError
-from snaketune.files import LFS_POINTER
+from snaketune.files import is_lfs_pointer
 from snaketune.models.checkpoint import damage
 
 
@@ -56,10 +56,17 @@ def load_inert(path: Path) -> dict[str, Any]:
     return state
 
 
+def are_weights(values: object) -> bool:
+    """Tell whether something is tensors by name; a single number is no weight."""
+    return isinstance(values, dict) and all(
+        isinstance(name, str) and torch.is_tensor(value) and value.dim() > 0
+        for name, value in values.items()
+    )
+
+
 def _refuse_pointer(path: Path) -> None:
-    with path.open("rb") as file:
-        if file.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise UserError(
-                f"{path} is a pointer of Git LFS, which stands for the file itself.\n"
-                f"  Fix: in its repository: git lfs pull --include {path.name}"
-            )
+    if is_lfs_pointer(path):
+        raise UserError(
+            f"{path} is a pointer of Git LFS, which stands for the file itself.\n"
+            f"  Fix: in its repository: git lfs pull --include {path.name}"
+        )

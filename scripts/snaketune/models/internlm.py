@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from snaketune.errors import UserError
@@ -60,6 +61,7 @@ _INTERNLM2_NAMES = {
     "post_attention_layernorm": "ffn_norm",
     "input_layernorm": "attention_norm",
 }
+_WRONG_VALUE = (TypeError, ValueError, AttributeError, ZeroDivisionError)
 
 
 def llama_config(config: Mapping[str, Any], source: str) -> LlamaConfig:
@@ -70,9 +72,20 @@ def llama_config(config: Mapping[str, Any], source: str) -> LlamaConfig:
         source: For messages.
 
     Raises:
-        UserError: It lacks a size, its sizes do not fit, or the type of its rotary embedding is
-            neither the original, `linear` nor `dynamic`.
+        UserError: It lacks a size, its sizes do not fit, a value is of the wrong type, or the type
+            of its rotary embedding is neither the original, `linear` nor `dynamic`.
     """
+    try:
+        return _llama_config(config, source)
+    except (*_WRONG_VALUE, StrictDataclassError) as error:
+        told = " ".join(f"{error}".split())
+        raise UserError(
+            f"config.json of {source} holds a value that cannot be: {told}.\n"
+            "  Fix: name a repository with the model's original config.json."
+        ) from error
+
+
+def _llama_config(config: Mapping[str, Any], source: str) -> LlamaConfig:
     missing = [key for key in _REQUIRED if key not in config]
     if missing:
         raise UserError(
@@ -181,8 +194,8 @@ def from_internlm2(
     found = {}
     for origin, tensor in weights.items():
         is_packed = _is_packed(origin) and ".lora_A." not in origin
-        if is_packed and len(tensor) != groups * (queries + 2) * head_dim:
-            rows = groups * (queries + 2) * head_dim
+        rows = groups * (queries + 2) * head_dim
+        if is_packed and len(tensor) != rows:
             raise ValueError(f"{origin} has {len(tensor)} rows, the base's heads need {rows}")
         for name in _names(origin):
             found[name] = _unpacked(tensor, name, config) if is_packed else tensor

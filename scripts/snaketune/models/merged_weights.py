@@ -18,15 +18,15 @@ class MergedWeights:
 
     Attributes:
         base: The base's weights.
-        trained: What training changed.
         tied: The output layer's weight and the embeddings', where the base has one for both.
+        trained: What training changed.
         dtype: Of the result; None for each tensor's own.
         rounded: Weights that are rounded first as training held them, and how.
     """
 
     base: Stored
-    trained: Trained
     tied: dict[str, str]
+    trained: Trained
     dtype: torch.dtype | None = None
     rounded: dict[str, Callable[[torch.Tensor], torch.Tensor]] = field(default_factory=dict)
 
@@ -50,8 +50,8 @@ class MergedWeights:
         """
         weight = self._before(name)
         dtype = self._stored(self.base.shapes[self._source(name)])  # rounded ones have another
-        if name not in self.trained.names:
-            yield from (block.to(dtype) for block in in_blocks(weight))
+        if name not in self.trained.names and weight.dtype == dtype:
+            yield from in_blocks(weight)
             return
         for block in self.trained.blocks(name, weight):
             low, high = block.aminmax()  # 25 times as fast as isfinite; NaN is in both
@@ -88,7 +88,7 @@ def _not_finite(name: str, largest: torch.Tensor, dtype: torch.dtype) -> UserErr
     if torch.isfinite(largest):
         short = str(dtype).removeprefix("torch.")
         return UserError(
-            f"{name} after training holds {largest:.3g}, too large for {short}.\n"
+            f"the merged {name} holds {largest:.3g}, too large for {short}.\n"
             "  Nothing was written. Fix: set export.dtype: bf16 or fp32."
         )
     return UserError(

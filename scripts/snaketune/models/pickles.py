@@ -1,7 +1,7 @@
 """Weights in PyTorch's `.bin` files, read a tensor at a time and without running their code."""
 
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +9,14 @@ import torch
 
 from snaketune.errors import UserError
 from snaketune.files import require_free_space
-from snaketune.models.weights import write_weights
+from snaketune.models.weights import InFiles, write_weights
 
 SHARD = "5GB"
 """The most that a shard holds of weights which are written anew, as transformers had it."""
 
 
-class Pickled(Mapping[str, torch.Tensor]):
-    """The tensors in `.bin` files; each is mapped from its file when asked for.
-
-    Attributes:
-        shapes: Every tensor's shape and dtype, in the order of the files.
+class Pickled(InFiles):
+    """The tensors in `.bin` files.
 
     Raises:
         UserError: A file is damaged, in the format from before torch 1.6, or holds other things
@@ -27,25 +24,16 @@ class Pickled(Mapping[str, torch.Tensor]):
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
-        self._files: dict[str, Path] = {}
-        self.shapes: dict[str, torch.Tensor] = {}
+        super().__init__()
         for file in files:
             for name, tensor in _load(file).items():
-                self._files[name] = file
+                self._places[name] = file, name
                 self.shapes[name] = torch.empty_like(tensor, device="meta")
 
     def __getitem__(self, name: str) -> torch.Tensor:
         # a file stays in memory as long as it is open, so it is opened anew for each tensor
-        return _load(self._files[name])[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._files  # without reading it
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        return len(self._files)
+        path, own = self._places[name]
+        return _load(path)[own]
 
 
 def convert_pickles(files: Sequence[Path], folder: Path, drop: Sequence[str] = ()) -> None:

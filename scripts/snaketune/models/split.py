@@ -34,4 +34,5 @@ def split(model: Path, output: Path, max_shard_size: int | str = 1) -> None:
             if not name.endswith(".safetensors") and name not in (INDEX, MANIFEST):
                 shutil.copyfile(model / name, folder / name)
         write_manifest(folder)
-    log.info("%s holds %d tensors in files of at most %s", output, len(stored), max_shard_size)
+        files = len(list(folder.glob("*.safetensors")))
+    log.info("%s holds %d tensors in %d files", output, len(stored), files)

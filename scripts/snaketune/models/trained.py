@@ -114,7 +114,7 @@ def read_adapter(folder: Path, model: torch.nn.Module) -> Trained:
         model: The base's layers; its weights may be on the device `meta`.
 
     Raises:
-        UserError: A file is missing or damaged, or the adapter holds what cannot be merged.
+        UserError: A file is damaged, or the adapter holds what cannot be merged into this base.
     """
     config = LoraConfig.from_pretrained(str(folder))
     source = Stored(folder)
@@ -128,10 +128,9 @@ def read_adapter(folder: Path, model: torch.nn.Module) -> Trained:
             whole[f"{layer}.{part}"] = source[key]
     modules = dict(model.named_modules())
     unknown = sorted(layer for layer in keys if layer not in modules)
-    if unknown or not source:
+    if unknown:
         raise UserError(
-            f"{folder} does not fit the base model: it has no layer "
-            f"{', '.join(unknown[:3]) or 'at all'}.\n"
+            f"{folder} does not fit the base model: it has no layer {', '.join(unknown[:3])}.\n"
             "  Fix: name the base that the adapter was trained on."
         )
     low_rank = {

@@ -6,6 +6,7 @@ safetensors' own writer wants a whole shard in memory; this one writes the same 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from pathlib import Path
 
 import torch
@@ -38,36 +39,52 @@ _DTYPES = {
 _NAMES = {name: dtype for dtype, name in _DTYPES.items()}
 
 
-class Stored(Mapping[str, torch.Tensor]):
-    """The tensors in a folder's safetensors; each is mapped from its file when asked for.
+class InFiles(Mapping[str, torch.Tensor]):
+    """Tensors by name; each is mapped from its file when asked for.
 
     Attributes:
         shapes: Every tensor's shape and dtype, in the order of the files.
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[str, tuple[Path, str]] = {}
+        self.shapes: dict[str, torch.Tensor] = {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places  # without reading it
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+class Stored(InFiles):
+    """The tensors in a folder's safetensors.
 
     Raises:
         UserError: A file is damaged or cut off.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._files: dict[str, Path] = {}
-        self.shapes: dict[str, torch.Tensor] = {}
+        super().__init__()
         for file in sorted(folder.glob("*.safetensors")):
             for name, shape in _header(file).items():
-                self._files[name], self.shapes[name] = file, shape
+                self._places[name], self.shapes[name] = (file, name), shape
+
+    def renamed(self, names: Mapping[str, str]) -> "Stored":
+        """Return the same tensors by other names, without those that are given none."""
+        found = copy(self)
+        found._places = {new: self._places[old] for old, new in names.items()}
+        found.shapes = {new: self.shapes[old] for old, new in names.items()}
+        return found
 
     def __getitem__(self, name: str) -> torch.Tensor:
+        path, own = self._places[name]
         # a file stays in memory as long as it is open, so it is opened anew for each tensor
-        with safe_open(self._files[name], framework="pt") as file:
-            return file.get_tensor(name)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._files  # without reading it
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        return len(self._files)
+        with safe_open(path, framework="pt") as file:
+            return file.get_tensor(own)
 
 
 def write_weights(
@@ -101,6 +118,8 @@ def write_weights(
     with watching("weights", split.metadata["total_size"] // _MIB, "MiB") as tell:
         done = 0
         for file, names in split.filename_to_tensors.items():
+            # the widest first, as safetensors has them: each begins at a multiple of its width
+            names = sorted(names, key=lambda name: -shapes[name].element_size())
             of_file = {name: shapes[name] for name in names}
             for size in _write_file(folder / file, of_file, blocks):
                 tell((done := done + size) // _MIB)

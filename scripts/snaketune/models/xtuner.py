@@ -17,7 +17,7 @@ from transformers import AutoConfig, LlamaConfig, PretrainedConfig
 
 from snaketune.errors import UserError
 from snaketune.experiment.schema import Method
-from snaketune.models.inert import load_inert
+from snaketune.models.inert import are_weights, load_inert
 from snaketune.models.internlm import from_internlm2, has_internlm2_names
 from snaketune.models.weights import Shapes, Stored
 from snaketune.models.zero import load_zero
@@ -82,11 +82,7 @@ def read_xtuner(path: Path) -> XTunerCheckpoint:
         raise UserError(f"{path} does not exist.\n  Fix: correct the path, or copy it there.")
     state = load_zero(path) if path.is_dir() else load_inert(path)
     weights = state.get("module" if path.is_dir() else "state_dict")
-    if (
-        not isinstance(weights, dict)
-        or not weights
-        or not all(map(torch.is_tensor, weights.values()))
-    ):
+    if not weights or not are_weights(weights):
         raise UserError(
             f"{path} holds no weights of XTuner 0.1 but {_listed(map(str, state)) or 'nothing'}.\n"
             "  Fix: name an iter_N.pth or epoch_N.pth of work_dirs/."
@@ -131,6 +127,9 @@ def fitted(found: XTunerCheckpoint, base: Path, method: Method) -> tuple[Weights
     else:
         weights = _fitted_full(found, named, shapes, config)
     copies = {name: t.to(torch.float32, copy=True).contiguous() for name, t in weights.items()}
+    if odd := [name for name, tensor in copies.items() if not tensor.isfinite().all()]:
+        wrong = f"{len(odd)} of its tensors hold infinite values or NaN: {_listed(odd)}"
+        raise _unfit(found, wrong, "name an earlier checkpoint, from before training went wrong.")
     return copies, method
 
 

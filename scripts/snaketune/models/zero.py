@@ -18,11 +18,9 @@ from typing import Any
 import torch
 
 from snaketune.errors import UserError
-from snaketune.models.inert import load_inert
+from snaketune.models.inert import are_weights, load_inert
 
 log = logging.getLogger(__name__)
-
-Shapes = Mapping[str, torch.Size]
 
 
 def load_zero(folder: Path) -> dict[str, Any]:
@@ -38,7 +36,13 @@ def load_zero(folder: Path) -> dict[str, Any]:
             "  Fix: name a folder such as work_dirs/NAME/iter_500.pth, or a file."
         )
     state = load_inert(models[0])
-    weights = {name: each for name, each in (state.get("module") or {}).items() if each.numel()}
+    module = state.get("module") or {}
+    if not are_weights(module):
+        raise UserError(
+            f"{models[0]} holds other things than weights by name in `module`.\n"
+            "  Fix: name the folder of a DeepSpeed checkpoint, such as work_dirs/NAME/iter_500.pth."
+        )
+    weights = {name: each for name, each in module.items() if each.numel()}
     parts = [load_inert(file) for file in _of_all_processes(folder)]
     if parts:
         optimizers = [part.get("optimizer_state_dict") for part in parts]
@@ -107,7 +111,7 @@ def _trained(folder: Path, shapes: Any, optimizers: Sequence[Any]) -> dict[str, 
 
 
 def _cut_whole(
-    shapes: Shapes, vector: torch.Tensor, paddings: Sequence[int], alignment: int
+    shapes: Mapping[str, torch.Size], vector: torch.Tensor, paddings: Sequence[int], alignment: int
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the weights that lie one after the other; at most an alignment is left over.
 
@@ -122,7 +126,9 @@ def _cut_whole(
         raise ValueError(f"{len(vector)} values for {begin}")
 
 
-def _cut_each(shapes: Shapes, flat: Sequence[torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+def _cut_each(
+    shapes: Mapping[str, torch.Size], flat: Sequence[torch.Tensor]
+) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the weights of which each process has a part, the last one's filled up.
 
     Raises:

@@ -53,7 +53,8 @@ def convert(experiment: Resolved, base: Path, source: Path, output: Path) -> Non
         folder.open()
         write_text(output / "resolved.yaml", to_yaml(experiment.values))
         folder.save(found.iteration, state)
-        figures = {"converted_from": str(source), "iterations": found.iteration}
+        # without its folder: an adapter and a merged model tell it to whoever gets them
+        figures = {"converted_from": source.name, "iterations": found.iteration}
         folder.finish(found.iteration, identity | figures | {"versions": package_versions()})
     log.info("%s is now %s/last.pth", source, output)
 

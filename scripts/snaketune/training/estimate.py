@@ -41,9 +41,8 @@ def estimate(model: Any, train: Train, tokens: int) -> Estimate:
     config = model.config.get_text_config()
     held = shown_memory(peak_memory())
     size = torch.finfo(model.dtype).bits // 8
-    layer = (
-        size * tokens * (_HIDDEN * config.hidden_size + _INTERMEDIATE * config.intermediate_size)
-    )
+    intermediate = getattr(config, "intermediate_size", 4 * config.hidden_size)  # GPT-2 has none
+    layer = size * tokens * (_HIDDEN * config.hidden_size + _INTERMEDIATE * intermediate)
     rows = CHUNK if has_plain_head(causal_model(model)) else tokens
     logits = rows * config.vocab_size * 10
     # on a CPU oneDNN's kernels take about as much again as the weights they multiply with
