@@ -38,7 +38,7 @@ from snaketune.models.comparison import (
 from snaketune.models.load import device, load_tokenizer, told_when_out_of_memory
 from snaketune.models.merged_weights import MergedWeights
 from snaketune.models.quantized import quantized_layers, rounding
-from snaketune.models.trained import read_adapter, read_full
+from snaketune.models.trained import Trained, read_adapter
 from snaketune.models.weights import write_weights
 
 log = logging.getLogger(__name__)
@@ -88,9 +88,13 @@ def merge(
             trained one does; nothing is written.
     """
     export = export or (experiment.config.export if experiment else Export())
-    about = _about(trained)
+    checkpoint = None if trained.is_dir() else load_checkpoint(trained)
+    about = describe(trained, checkpoint) if checkpoint else _about_adapter(trained)
     require_same_base(base, about, trained)
-    weights = _weights(base, trained, _DTYPES[export.dtype])
+    model = without_weights(base)
+    changed = Trained.of_whole(checkpoint) if checkpoint else read_adapter(trained, model)
+    weights = MergedWeights(*base_weights(base, model), changed, _DTYPES[export.dtype])
+    _require_stored(weights, base)
     needed = sum(shape.nbytes for shape in weights.shapes().values())
     require_free_space(output.parent, needed + 2**24, "the merged model")
     check = Check(base, trained, about, experiment.prompts if experiment else (), heldout)
@@ -158,18 +162,14 @@ class Check:
         return figures
 
 
-def _weights(base: Path, trained: Path, dtype: torch.dtype | None) -> MergedWeights:
-    model = without_weights(base)
-    changed = read_adapter(trained, model) if trained.is_dir() else read_full(trained)
-    weights = MergedWeights(*base_weights(base, model), changed, dtype)
-    absent = sorted(changed.names - {*weights.shapes()})
+def _require_stored(weights: MergedWeights, base: Path) -> None:
+    absent = sorted(weights.trained.names - {*weights.shapes()})
     if absent:
         raise UserError(
             f"{base} stores no tensor {absent[0]}, which was trained ({len(absent)} such): its "
             "file names its weights otherwise than transformers does.\n"
             "  Fix: load it with transformers, save_pretrained() it to a folder, and train on that."
         )
-    return weights
 
 
 def _choose(
@@ -256,10 +256,8 @@ def _main_dtype(weights: MergedWeights) -> torch.dtype:
     return max(weights.shapes().values(), key=lambda shape: shape.nbytes).dtype
 
 
-def _about(trained: Path) -> dict[str, Any]:
-    """Return what an adapter or a checkpoint tells of its training."""
-    if not trained.is_dir():
-        return describe(trained, load_checkpoint(trained))
+def _about_adapter(trained: Path) -> dict[str, Any]:
+    """Return what an adapter tells of its training."""
     about = read_json(trained / "snaketune.json")
     if "merge" in about:
         raise UserError(

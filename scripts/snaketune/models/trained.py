@@ -15,7 +15,6 @@ from peft import LoraConfig
 from transformers.pytorch_utils import Conv1D
 
 from snaketune.errors import UserError
-from snaketune.models.checkpoint import load_checkpoint
 from snaketune.models.weights import Stored
 
 _ELEMENTS, _ROWS = 2**19, 64
@@ -45,6 +44,11 @@ class Trained:
     whole: Mapping[str, torch.Tensor]
     low_rank: Mapping[str, "LowRank"] = field(default_factory=dict)
     is_whole_model: bool = False
+
+    @classmethod
+    def of_whole(cls, checkpoint: dict[str, Any]) -> "Trained":
+        """Return the trained tensors of a full fine-tune's checkpoint: all of them."""
+        return cls(checkpoint["weights"], is_whole_model=True)
 
     @property
     def names(self) -> set[str]:
@@ -138,11 +142,6 @@ def read_adapter(folder: Path, model: torch.nn.Module) -> Trained:
         for layer, parts in keys.items()
     }
     return Trained(whole, low_rank)
-
-
-def read_full(checkpoint: Path) -> Trained:
-    """Return the trained tensors of a full fine-tune: all of them."""
-    return Trained(load_checkpoint(checkpoint)["weights"], is_whole_model=True)
 
 
 def _split(key: str) -> tuple[str, str]:

@@ -33,13 +33,8 @@ def convert(experiment: Resolved, base: Path, source: Path, output: Path) -> Non
         "base_sha256": sha256(base / "provenance.json"),
         "source_sha256": _digest(source),
     }
-    about = identity | {
-        "name": experiment.name,
-        "base_id": base.name,
-        "precision": found.precision,
-        "method": method.model_dump(),
-        "template": template.bound(),
-    }
+    folder = RunFolder(output, identity, keep=1)
+    about = folder.about(experiment.name, base, found.precision, method, template.bound())
     state = {
         "iteration": found.iteration,
         "resume_from": found.iteration,
@@ -49,7 +44,6 @@ def convert(experiment: Resolved, base: Path, source: Path, output: Path) -> Non
     with locked(output):
         size = sum(tensor.nbytes for tensor in weights.values())
         require_free_space(output, size + 2**20, "the converted checkpoint")
-        folder = RunFolder(output, identity, keep=1)
         folder.open()
         write_text(output / "resolved.yaml", to_yaml(experiment.values))
         folder.save(found.iteration, state)

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from snaketune.experiment.schema import Method
 from snaketune.files import read_json, read_jsonl, write_json, write_jsonl
 from snaketune.models.checkpoint import (
     damage,
@@ -43,6 +44,23 @@ class RunFolder:
         self.path, self.identity, self.keep = path, identity, keep
         self.metrics, self.samples = path / "metrics.jsonl", path / "samples.jsonl"
         self.validation = path / "validation.jsonl"
+
+    def about(
+        self, name: str, base: Path, precision: str, method: Method, template: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return what a checkpoint of this run tells of itself, beside its state.
+
+        Args:
+            precision: Of the training's arithmetic, as torch calls it: `bfloat16`.
+            template: The chat template that is learned, as data.json tells it.
+        """
+        return self.identity | {
+            "name": name,
+            "base_id": base.name,
+            "precision": precision,
+            "method": method.model_dump(),
+            "template": template,
+        }
 
     def open(self) -> dict[str, Any] | None:
         """Set other runs aside, and return the newest intact checkpoint of this one, if any."""

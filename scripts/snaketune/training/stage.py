@@ -176,7 +176,13 @@ def _prepare(
         folder=folder,
         where=where,
         answers=_answers(model, base, template, experiment),
-        about=_about(experiment, folder, base, dtype, template),
+        about=folder.about(
+            experiment.name,
+            base,
+            str(dtype).removeprefix("torch."),
+            experiment.config.method,
+            template,
+        ),
         validation=Validation(train, Packs(data / "heldout.arrow"), folder),
         flops=Flops(causal_model(model), matrix_rate(where, dtype)),
         autocast=dtype if needs_autocast(config.method) and dtype != torch.float32 else None,
@@ -232,23 +238,6 @@ def _plan(
     return {
         "gradient_checkpointing": checkpointed,
         "estimated_peak_bytes": needs.total(checkpointed),
-    }
-
-
-def _about(
-    experiment: Resolved,
-    folder: RunFolder,
-    base: Path,
-    dtype: torch.dtype,
-    template: dict[str, Any],
-) -> dict[str, Any]:
-    """Return what a checkpoint tells of itself."""
-    return folder.identity | {
-        "name": experiment.name,
-        "base_id": base.name,
-        "precision": str(dtype).removeprefix("torch."),
-        "method": experiment.config.method.model_dump(),
-        "template": template,
     }
 
 
