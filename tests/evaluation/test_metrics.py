@@ -35,7 +35,7 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 @pytest.mark.parametrize(("hits", "n"), [(0, 12), (1, 20), (7, 12), (20, 20), (1, 1)])
 def test_a_share_has_wilsons_interval(hits, n):
     found = share([True] * hits + [False] * (n - hits))
-    assert (found["share"], found["n"]) == (hits / n, n)
+    assert (found["value"], found["n"]) == (hits / n, n)
     low, high = wilson(hits, n)
     assert (found["low"], found["high"]) == pytest.approx((max(low, 0), min(high, 1)), abs=1e-12)
 

@@ -77,7 +77,7 @@ def test_shares_and_verdicts_counted_by_hand():
     assert [row["merged"]["right"] for row in rows] == [False, True, False]
     told = summary(rows)
     shares = {
-        name: (row["wanted"], row["base"]["share"], row["merged"]["share"], row["merged"]["n"])
+        name: (row["wanted"], row["base"]["value"], row["merged"]["value"], row["merged"]["n"])
         for name, row in told.items()
     }
     assert shares == {"leak": (0, 0.0, 0.5, 2), "retention": (1, 1.0, 0.0, 1)}

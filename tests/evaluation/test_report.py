@@ -59,7 +59,7 @@ SAMPLES = [
 
 
 def a_share(share, low, high) -> dict:
-    return {"share": share, "low": low, "high": high, "n": 20}
+    return {"value": share, "low": low, "high": high, "n": 20}
 
 
 PROBES = {

@@ -144,7 +144,7 @@ def test_probes_put_the_same_questions_to_both_models(trained, base, merged, dat
         )
         found = [bool(re.search(r"\b3\b", rows[0][model]["answer"])), False]
         assert [row[model]["found"] for row in rows] == found
-        assert report["probes"]["retention"][model]["share"] == sum(found) / 2
+        assert report["probes"]["retention"][model]["value"] == sum(found) / 2
         assert report["probes"]["retention"][model]["n"] == 2
     page = (tmp_path / "eval" / "report.html").read_text()
     assert "knows the answer to a general question" in page

@@ -27,14 +27,14 @@ def share(hits: Sequence[bool]) -> dict[str, float]:
         hits: At least one.
 
     Returns:
-        `share`, `low` and `high` in 0..1, and `n`.
+        `value`, `low` and `high` in 0..1, and `n`.
     """
     from scipy.stats import binomtest  # half a second
 
     found = binomtest(sum(hits), len(hits))
     interval = found.proportion_ci(confidence_level=0.95, method="wilson")
     low, high = float(interval.low), float(interval.high)
-    return {"share": sum(hits) / len(hits), "low": low, "high": high, "n": len(hits)}
+    return {"value": sum(hits) / len(hits), "low": low, "high": high, "n": len(hits)}
 
 
 def contains(answer: str, form: str) -> bool:
