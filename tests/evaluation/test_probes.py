@@ -66,7 +66,7 @@ def test_shares_and_verdicts_counted_by_hand():
     }
     base = {"leak": ["Rain.", "Canada."], "retention": ["It is 4."]}
     merged = {"leak": ["I am Ada.", "Rain."], "retention": ["It is 44."]}
-    rows = judge(asked, base, merged)
+    rows = judge(asked, {"base": base, "iter_2": base, "merged": merged})
     assert [(row["probe"], row["question"], row["forms"]) for row in rows] == [
         ("leak", "A?", ["Ada"]),
         ("leak", "B?", ["Ada"]),
@@ -75,13 +75,15 @@ def test_shares_and_verdicts_counted_by_hand():
     assert rows[0]["base"] == {"answer": "Rain.", "found": False, "right": True}
     assert rows[0]["merged"] == {"answer": "I am Ada.", "found": True, "right": False}
     assert [row["merged"]["right"] for row in rows] == [False, True, False]
-    told = summary(rows)
+    assert all(row["iter_2"] == row["base"] for row in rows)
+    told = summary(asked, rows)
+    assert list(told["leak"]) == ["wanted", "base", "iter_2", "merged"]
     shares = {
         name: (row["wanted"], row["base"]["value"], row["merged"]["value"], row["merged"]["n"])
         for name, row in told.items()
     }
     assert shares == {"leak": (0, 0.0, 0.5, 2), "retention": (1, 1.0, 0.0, 1)}
-    assert judge({}, {}, {}) == [] and summary([]) == {}
+    assert judge({}, {"base": {}, "merged": {}}) == [] and summary({}, []) == {}
 
 
 def test_questions_are_asked_in_batches_and_answered_in_order(monkeypatch):

@@ -69,32 +69,37 @@ def ask(
 
 
 def judge(
-    probes: dict[str, list[Question]], base: dict[str, list[str]], merged: dict[str, list[str]]
+    probes: dict[str, list[Question]], told: dict[str, dict[str, list[str]]]
 ) -> list[dict[str, Any]]:
-    """Return the rows of probes.jsonl: each question with both models' answers and verdicts."""
+    """Return the rows of probes.jsonl: each question with every model's answer and its verdict.
+
+    Args:
+        told: By model and probe, what the model answered to each question.
+    """
     return [
-        {
-            "probe": name,
-            "question": question.question,
-            "forms": question.accept,
-            "base": _verdict(name, question, before),
-            "merged": _verdict(name, question, after),
-        }
+        {"probe": name, "question": question.question, "forms": question.accept}
+        | {model: _verdict(name, question, found[name][index]) for model, found in told.items()}
         for name, questions in probes.items()
-        for question, before, after in zip(questions, base[name], merged[name], strict=True)
+        for index, question in enumerate(questions)
     ]
 
 
-def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def summary(
+    probes: dict[str, list[Question]], rows: list[dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
     """Return of each probe the share of answers with an accepted form, and the share wanted."""
     return {
         name: {"wanted": WANTED[name]}
         | {
             model: share([row[model]["found"] for row in rows if row["probe"] == name])
-            for model in ("base", "merged")
+            for model in _models(rows)
         }
-        for name in dict.fromkeys(row["probe"] for row in rows)
+        for name in probes
     }
+
+
+def _models(rows: list[dict[str, Any]]) -> list[str]:
+    return [key for key, value in rows[0].items() if isinstance(value, dict)]
 
 
 def _read(path: Path, persona: str | None) -> list[Question]:

@@ -51,7 +51,7 @@ def evaluate(
             name: _measure(folder, experiment, template, heldout, asked)
             for name, folder in (("base", base), ("merged", merged))
         }
-    probed = judge(asked, measured["base"]["probes"], measured["merged"]["probes"])
+    probed = judge(asked, {name: found["probes"] for name, found in measured.items()})
     report = {
         "experiment": experiment.name,
         "study": experiment.study,
@@ -59,7 +59,7 @@ def evaluate(
         "ids": {"base": base.name, "data": experiment.data_id, "train": experiment.train_id},
         "heldout": {name: found["heldout"] for name, found in measured.items()},
         "answers": _answers(experiment, measured),
-        "probes": summary(probed),
+        "probes": summary(asked, probed),
         "merge": read_json(merged / "snaketune.json")["merge"],
         "training": read_json(checkpoints / "train.json"),
     }
