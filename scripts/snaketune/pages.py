@@ -14,7 +14,7 @@ matplotlib.use("svg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-_TEXT, LINE = "#010203", "#010204"
+TEXT, LINE = "#010203", "#010204"
 """Stand-ins in an SVG for colours that the page's style sheet decides."""
 
 
@@ -37,21 +37,21 @@ def plot(name: str, xlabel: str, ylabel: str, draw: Callable[[Axes], object]) ->
     Args:
         name: Makes the SVG's ids; the same figures give the same bytes.
     """
-    style: Any = {f"{part}.color": _TEXT for part in ("text", "xtick", "ytick")}
-    style |= {"axes.edgecolor": _TEXT, "axes.labelcolor": _TEXT, "svg.fonttype": "none"}
+    style: Any = {f"{part}.color": TEXT for part in ("text", "xtick", "ytick")}
+    style |= {"axes.edgecolor": TEXT, "axes.labelcolor": TEXT, "svg.fonttype": "none"}
     style["svg.hashsalt"] = name
     with pyplot.rc_context(style):
         figure, axes = pyplot.subplots(figsize=(4.8, 2.6), layout="constrained")
         draw(axes)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25, color=_TEXT)
+        axes.grid(alpha=0.25, color=TEXT)
         axes.margins(x=0.02)
         text = StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
         pyplot.close(figure)
     svg = text.getvalue()
-    svg = svg[svg.index("<svg") :].replace(_TEXT, "currentColor")
+    svg = svg[svg.index("<svg") :].replace(TEXT, "currentColor")
     return svg.replace(LINE, "var(--line)")
 
 

@@ -1,4 +1,4 @@
-"""The evaluation stage: base and merged model answer the same prompts and rows."""
+"""The evaluation stage: base, checkpoints and merged model answer the same prompts and rows."""
 
 import logging
 from pathlib import Path
@@ -6,6 +6,8 @@ from typing import Any
 
 from snaketune.data.storage import Packs
 from snaketune.errors import UserError
+from snaketune.evaluation.models import columns, measure_each
+from snaketune.evaluation.overfitting import verdict
 from snaketune.evaluation.probes import Question, ask, judge, read_probes, summary
 from snaketune.evaluation.report import html
 from snaketune.experiment.resolved import Resolved, to_yaml
@@ -15,7 +17,6 @@ from snaketune.models.generation import answer
 from snaketune.models.load import (
     choose_precision,
     device,
-    load_model,
     load_tokenizer,
     told_when_out_of_memory,
 )
@@ -38,50 +39,47 @@ def evaluate(
         base: The base model's folder.
         merged: The merged model's folder.
         data: The processed data's folder.
-        checkpoints: The training's folder, for its figures, curves and samples.
+        checkpoints: The training's folder, for its checkpoints, figures, curves and samples.
         output: experiments/X/eval.
         probes: The folder with the questions of the probes.
     """
-    asked = read_probes(probes, experiment.config.evaluate.probes, experiment.persona)
+    config = experiment.config.evaluate
+    asked = read_probes(probes, config.probes, experiment.persona)
     template = read_json(data / "data.json")["template"]
-    _require_same_template(merged, template)
+    about = read_json(merged / "snaketune.json")
+    _require_same_template(merged, about["template"], template)
+    tokenizer = load_tokenizer(base, template["text"])
     heldout = Packs(data / "heldout.arrow")
+    dtype, reason = choose_precision(experiment.config.train.precision)
+
+    def measure(name: str, model: Any) -> dict[str, Any]:
+        log.info("evaluating %s in %s (%s)", name, dtype, reason)
+        return _measure(model, tokenizer, experiment, template, heldout, asked)
+
     with told_when_out_of_memory("free memory held by other programs, then run again."):
-        measured = {
-            name: _measure(folder, experiment, template, heldout, asked)
-            for name, folder in (("base", base), ("merged", merged))
-        }
+        kept = checkpoints if config.checkpoints else None
+        measured = measure_each(base, merged, about, kept, dtype, measure)
     probed = judge(asked, {name: found["probes"] for name, found in measured.items()})
-    report = {
-        "experiment": experiment.name,
-        "study": experiment.study,
-        "description": experiment.config.description,
-        "ids": {"base": base.name, "data": experiment.data_id, "train": experiment.train_id},
-        "heldout": {name: found["heldout"] for name, found in measured.items()},
-        "answers": _answers(experiment, measured),
-        "probes": summary(asked, probed),
-        "merge": read_json(merged / "snaketune.json")["merge"],
-        "training": read_json(checkpoints / "train.json"),
-    }
+    report = _report(experiment, base, checkpoints, about, measured)
+    report["probes"] = summary(asked, probed)
+    validated = read_jsonl(checkpoints / "validation.jsonl")
+    report["checkpoints"] = verdict(report, validated)
     write_jsonl(output / "probes.jsonl", probed)
     write_json(output / "report.json", report)
     metrics = read_jsonl(checkpoints / "metrics.jsonl")
     samples = read_jsonl(checkpoints / "samples.jsonl")
-    page = html(report, metrics, samples, probed, to_yaml(experiment.values))
+    page = html(report, metrics, samples, validated, probed, to_yaml(experiment.values))
     write_text(output / "report.html", page)
 
 
 def _measure(
-    folder: Path,
+    model: Any,
+    tokenizer: Any,
     experiment: Resolved,
     template: dict[str, Any],
     heldout: Packs,
     probes: dict[str, list[Question]],
 ) -> dict[str, Any]:
-    dtype, reason = choose_precision(experiment.config.train.precision)
-    log.info("evaluating %s in %s (%s)", folder, dtype, reason)
-    model = load_model(folder, dtype, device())
-    tokenizer = load_tokenizer(folder, template["text"])
     limit = experiment.config.evaluate.max_new_tokens
     return {
         "heldout": heldout_loss(model, heldout, device()),
@@ -92,15 +90,31 @@ def _measure(
     }
 
 
-def _answers(experiment: Resolved, measured: dict[str, Any]) -> list[dict[str, str]]:
-    both = zip(
-        experiment.prompts, measured["base"]["answers"], measured["merged"]["answers"], strict=True
-    )
-    return [{"prompt": prompt, "base": base, "merged": merged} for prompt, base, merged in both]
+def _report(
+    experiment: Resolved,
+    base: Path,
+    checkpoints: Path,
+    about: dict[str, Any],
+    measured: dict[str, Any],
+) -> dict[str, Any]:
+    """Return report.json but for what is concluded from the answers."""
+    return {
+        "experiment": experiment.name,
+        "study": experiment.study,
+        "description": experiment.config.description,
+        "ids": {"base": base.name, "data": experiment.data_id, "train": experiment.train_id},
+        "models": columns(measured, about["iteration"]),
+        "heldout": {name: found["heldout"] for name, found in measured.items()},
+        "answers": [
+            {"prompt": prompt} | {name: found["answers"][index] for name, found in measured.items()}
+            for index, prompt in enumerate(experiment.prompts)
+        ],
+        "merge": about["merge"],
+        "training": read_json(checkpoints / "train.json"),
+    }
 
 
-def _require_same_template(merged: Path, template: dict[str, Any]) -> None:
-    trained = read_json(merged / "snaketune.json")["template"]
+def _require_same_template(merged: Path, trained: dict[str, Any], template: dict[str, Any]) -> None:
     if trained["sha256"] != template["sha256"]:
         raise UserError(
             f"{merged} was trained with chat template '{trained['name']}' "

@@ -27,7 +27,7 @@ CONVERT_VERSION = 1
 EXPORT_VERSION = 2
 """Raise it when export or merging makes other files of the same checkpoint."""
 
-EVALUATE_VERSION = 1
+EVALUATE_VERSION = 2
 """Raise it when evaluation makes another report of the same model."""
 
 _NO_EFFECT_ON_WEIGHTS = {"gradient_checkpointing", "save_every", "keep", "log_every"}
