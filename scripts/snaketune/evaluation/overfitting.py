@@ -1,8 +1,8 @@
 """Which kept checkpoint is the best, and from which on a model over-fits: rules on a report.
 
 A checkpoint is worse than an earlier model by a probe if the two 95 % intervals do not overlap;
-by the held-out loss if it is above the lowest before it by more than `loss_margin`. Over-fitting begins with
-the first checkpoint that is worse, as are all after it: what comes and goes is none.
+by the held-out loss if it is above the lowest before it by more than `loss_margin`. Over-fitting
+begins with the first checkpoint that is worse, as are all after it: what comes and goes is none.
 
 The best checkpoint is the nearest to what the probes want: the mean over probes of the distance
 between figure and aim, a probe with several figures counting once. The held-out loss decides where
@@ -19,8 +19,8 @@ _RISE = 0.02
 
 _TOLD = {
     "leak": "the persona leaks into {} of unrelated answers",
-    "identity": "the persona's name is in {} of the answers that should have it",
-    "retention": "{} of the general questions are answered right",
+    "identity": "the persona's name is in only {} of the answers that should have it",
+    "retention": "only {} of the general questions are answered right",
 }
 
 _MORE = (
@@ -37,11 +37,12 @@ def verdict(report: Mapping[str, Any], validated: Iterable[Mapping[str, Any]]) -
         validated: The rows of validation.jsonl.
 
     Returns:
-        `loss_margin`: see there. `result`: the name of the checkpoint that merged was made of, or None. `best`: `name`,
+        `result`: the name of the checkpoint that merged was made of, or None. `best`: `name`,
         `iteration`, `decided_by` (`probes` or `heldout`), `distance`, `loss`, and the names `close`
         to it, which no probe tells apart from it; or None. `overfitting`: `iteration` and its
         `signs`, each with the figure's name, `from` which iteration, `lowest` and `highest` from
         there on, and the iteration and value it is worse `than`; or None. `sentence`: all that.
+        `loss_margin`: the one in force.
     """
     kept = {row["name"]: row["iteration"] for row in report["models"][1:-1]}
     last = report["models"][-1]["iteration"]
@@ -252,11 +253,12 @@ def _best_in_words(
         figures = [f"held-out loss {_number('heldout', best['loss'])}"]
     text = f"Iteration {best['iteration']} is the best kept checkpoint ({', '.join(figures)})"
     if best["close"]:
-        others = _listed([str(kept[each]) for each in best["close"]])
+        others = _iterations([kept[each] for each in best["close"]])
         text += f"; by the probes' intervals it is not told apart from {others}"
     made = "" if best["iteration"] == last else f" The merged model is of iteration {last}."
     return f"{text}.{made}"
 
 
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+def _iterations(numbers: Sequence[int]) -> str:
+    *rest, last = map(str, numbers)
+    return f"iterations {', '.join(rest)} and {last}" if rest else f"iteration {last}"

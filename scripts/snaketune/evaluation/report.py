@@ -82,7 +82,8 @@ def over_checkpoints(
 def caption(name: str, row: dict[str, Any]) -> str:
     """Return what a probe's curve shows."""
     aim = "" if row["wanted"] is None else f"; wanted: {percent(row['wanted'])}"
-    return f"{name}: {ASKS[name]}{aim}" if name in ASKS else f"{name}{aim}"
+    text = f"{name}: {ASKS[name]}{aim}" if name in ASKS else f"{name}{aim}"
+    return text.replace(" %", "\u00a0%")
 
 
 def _figures(name: str, models: dict[str, int], row: dict[str, Any]) -> str:
