@@ -294,9 +294,9 @@ def test_a_probe_without_a_file_is_a_mistake_and_so_is_a_reserved_name(load):
     text = PROBED + "evaluate:\n  probes:\n  - leak\n  - heldout_answers\n  - a.b\n  - leek"
     found = load(files | {"a.yaml": text}).problems
     assert [(each.key, each.place.line) for each in found] == [
-        ("evaluate.probes[1]", 5),
-        ("evaluate.probes[2]", 6),
-        ("evaluate.probes[3]", 7),
+        ("evaluate.probes[1]", 6),
+        ("evaluate.probes[2]", 7),
+        ("evaluate.probes[3]", 8),
     ]
     assert "there is no probes/leek.yaml. Did you mean 'leak'? Known: leak" in found[2].message
 
