@@ -20,7 +20,7 @@ from snaketune.experiment.identity import (
     train_key,
 )
 from snaketune.experiment.load import is_task_file
-from snaketune.experiment.probe_files import rows_file
+from snaketune.experiment.probe_files import rows_file, task_files
 from snaketune.experiment.targets import explain_unknown
 from snaketune.publish import request as publishing
 
@@ -75,7 +75,8 @@ def probe_files(wildcards):
 
 def lm_eval_files(wildcards):
     """Return the files of an experiment's own tasks of lm-evaluation-harness."""
-    return [task for task in experiment(wildcards).lm_eval if is_task_file(task)]
+    own = filter(is_task_file, experiment(wildcards).lm_eval)
+    return [str(file) for task in own for file in task_files(Path(task))]
 
 
 def processed(name):

@@ -16,6 +16,7 @@ from snaketune.experiment.probe_files import (
     probe_problems,
     read_probe,
     rows_file,
+    task_files,
 )
 
 
@@ -181,6 +182,26 @@ def test_a_mistake_in_a_row_is_told_with_the_line_of_the_row(write, tmp_path):
 def test_a_missing_file_is_told(tmp_path):
     with pytest.raises(UserError, match=r"retention\.yaml:1: cannot be read"):
         read_probe(tmp_path / "retention.yaml", None)
+
+
+@pytest.mark.parametrize(
+    ("data_files", "found"),
+    [
+        ("a.jsonl", ["a.jsonl"]),
+        ("{test: a.jsonl, train: [b.jsonl, c.jsonl]}", ["a.jsonl", "b.jsonl"]),
+        ("https://host/a.jsonl", []),
+        ("3", []),
+    ],
+)
+def test_a_task_of_the_harness_depends_on_its_data(write, tmp_path, monkeypatch, data_files, found):
+    monkeypatch.chdir(tmp_path)
+    write("", "a.jsonl"), write("", "b.jsonl")
+    file = write(
+        f"task: x\ndataset_kwargs: {{data_files: {data_files}}}\nprocess_docs: !function a.b\n"
+    )
+    assert [each.name for each in task_files(file)] == ["mine.yaml", *found]
+    assert task_files(write("task: [", "wrong.yaml")) == [tmp_path / "wrong.yaml"]
+    assert task_files(write("task: x", "plain.yaml")) == [tmp_path / "plain.yaml"]
 
 
 def test_every_shipped_file_is_right(repository):

@@ -192,6 +192,21 @@ def rows_file(file: Path) -> Path | None:
     return file.parent / rows if isinstance(rows, str) else None
 
 
+def task_files(task: Path) -> list[Path]:
+    """Return a task file of lm-evaluation-harness and the local data files that it names.
+
+    Their paths are relative to the working folder, as the harness takes them.
+    """
+    try:
+        told = read_document(task).values.get("dataset_kwargs") or {}
+    except DocumentError:
+        return [task]
+    named = told.get("data_files") if isinstance(told, dict) else None
+    values = named.values() if isinstance(named, dict) else [named]
+    flat = (each for value in values for each in (value if isinstance(value, list) else [value]))
+    return [task, *(Path(each) for each in flat if isinstance(each, str) and Path(each).is_file())]
+
+
 def _read(file: Path, persona: str | None, problems: list[Problem]) -> Probe | None:
     try:
         document = _document(file)
