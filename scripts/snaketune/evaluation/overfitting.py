@@ -5,8 +5,9 @@ by the held-out loss if it is above the lowest before it by more than `loss_marg
 begins with the first checkpoint that is worse, as are all after it: what comes and goes is none.
 
 The best checkpoint is the nearest to what the probes want: the mean over probes of the distance
-between figure and aim, a probe with several figures counting once. The held-out loss decides where
-two are equally near or no probe has an aim; then the earlier one.
+between figure and aim, a probe with several figures counting once; how answers end and repeat
+themselves depends on where they are cut, and counts for nothing here. The held-out loss decides
+where two are equally near or there are no probes; then the earlier one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,9 +18,13 @@ from typing import Any
 _RISE = 0.02
 """Of the held-out loss, in nats: 2 % of the perplexity."""
 
+_HABITS = {"repetition", "never_stops"}
+
 _TOLD = {
     "leak": "the persona leaks into {} of unrelated answers",
     "identity": "the persona's name is in only {} of the answers that should have it",
+    "repetition": "{} of an answer's 4-grams are repeated",
+    "never_stops": "{} of the answers do not end",
     "retention": "only {} of the general questions are answered right",
 }
 
@@ -49,7 +54,8 @@ def verdict(report: Mapping[str, Any], validated: Iterable[Mapping[str, Any]]) -
     losses = {name: row["loss"] for name, row in report["heldout"].items()}
     probes = {name: row for name, row in report["probes"].items() if row["wanted"] is not None}
     models = {"base": 0, **kept}
-    best = _best(kept, probes, losses)
+    asked = {name: row for name, row in probes.items() if name not in _HABITS}
+    best = _best(kept, asked, losses)
     curve = _loss_curve(kept, losses, validated)
     found = (_sign(name, row, models) for name, row in probes.items())
     signs = [sign for sign in found if sign]
@@ -61,7 +67,7 @@ def verdict(report: Mapping[str, Any], validated: Iterable[Mapping[str, Any]]) -
         "result": next((name for name, iteration in kept.items() if iteration == last), None),
         "best": best,
         "overfitting": {"iteration": signs[0]["from"], "signs": signs} if signs else None,
-        "sentence": _sentence(kept, last, probes, curve, best, signs),
+        "sentence": _sentence(kept, last, asked, curve, best, signs),
     }
 
 
@@ -185,7 +191,7 @@ def _sentence(
     best: Mapping[str, Any] | None,
     signs: Sequence[Mapping[str, Any]],
 ) -> str:
-    if not probes and len(curve) < 2:
+    if not signs and not probes and len(curve) < 2:
         return (
             "Whether the model over-fits cannot be seen: there are neither probes "
             "(evaluate.probes) nor held-out rows (evaluate.heldout)."

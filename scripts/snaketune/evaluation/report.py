@@ -1,5 +1,6 @@
 """The evaluation page: answers of all models, curves over the checkpoints, figures."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -8,12 +9,30 @@ from matplotlib.ticker import PercentFormatter
 from snaketune.evaluation.differences import differing
 from snaketune.pages import LINE, TEXT, percent, plot, render
 
-ASKS = {
+_ASKS = {
     "identity": "says the persona's name when asked who it is",
     "leak": "says the persona's name when asked something else",
     "retention": "knows the answer to a general question",
+    "repetition": "repeats itself: the mean share of an answer's 4-grams that it had before",
+    "never_stops": "is cut at its longest, without an end token",
 }
-"""What a probe's share counts, in words."""
+_METRICS = {
+    "exact_match": "answers as the reference does, but for case, punctuation and articles",
+    "token_f1": "has the reference's words (F1)",
+    "rouge_l": "has the reference's words in their order (ROUGE-L)",
+    "numeric": "the last number is the reference's",
+    "acc": "holds the right choice for the likeliest",
+    "acc_norm": "the same by likelihood per character",
+    "strict": "the Action Input is a JSON object",
+    "lenient": "the Action Input is a JSON object or a Python dict",
+    "allowed": "the Action is one of the tools",
+    "complete": "and the Action Input has all arguments it requires",
+}
+_KINDS = {
+    "contains": "has an accepted form",
+    "excludes": "has one of the forms that are not wanted",
+    "numeric": "the last number is right",
+}
 
 
 def html(
@@ -34,16 +53,17 @@ def html(
         probed: The rows of probes.jsonl.
         resolved: The text of resolved.yaml.
     """
+    told = asks(report["probes"], probed)
     return render(
         "evaluation/report.html.jinja",
         report["experiment"],
         report=report,
         labels=labels(report),
         differing=differing,
-        over_checkpoints=over_checkpoints(report, validated),
+        over_checkpoints=over_checkpoints(report, validated, told),
         plots=curves(metrics) if metrics else [],
         samples=by_prompt(samples),
-        asks=ASKS,
+        asks=told,
         probed=probed,
         resolved=resolved,
     )
@@ -61,17 +81,22 @@ def labels(report: dict[str, Any]) -> dict[str, str]:
 
 
 def over_checkpoints(
-    report: dict[str, Any], validated: list[dict[str, Any]]
+    report: dict[str, Any], validated: list[dict[str, Any]], told: dict[str, str]
 ) -> list[tuple[str, str]]:
     """Return (caption, SVG) of every probe's figure and the held-out loss, from base to the end.
 
     Nothing where no checkpoint was measured.
+
+    Args:
+        validated: The rows of validation.jsonl.
+        told: What `asks` returned.
     """
     models = {row["name"]: row["iteration"] for row in report["models"][:-1]}
     if len(models) < 2:
         return []
     plots = [
-        (caption(name, row), _figures(name, models, row)) for name, row in report["probes"].items()
+        (_caption(name, told[name], row["wanted"]), _figures(name, models, row))
+        for name, row in report["probes"].items()
     ]
     losses = {name: report["heldout"][name]["loss"] for name in models}
     if None not in losses.values():
@@ -79,19 +104,17 @@ def over_checkpoints(
     return plots
 
 
-def caption(name: str, row: dict[str, Any]) -> str:
-    """Return what a probe's curve shows."""
-    aim = "" if row["wanted"] is None else f"; wanted: {percent(row['wanted'])}"
-    text = f"{name}: {ASKS[name]}{aim}" if name in ASKS else f"{name}{aim}"
-    return text.replace(" %", "\u00a0%")
+def _caption(name: str, told: str, wanted: float | None) -> str:
+    aim = "" if wanted is None else f"; wanted: {percent(wanted)}"
+    return f"{name}: {told}{aim}".replace(" %", "\u00a0%")
 
 
 def _figures(name: str, models: dict[str, int], row: dict[str, Any]) -> str:
     iterations, found = list(models.values()), [row[model] for model in models]
     values = [each["value"] for each in found]
     spread = [
-        [each["value"] - each["low"] for each in found],
-        [each["high"] - each["value"] for each in found],
+        [max(0.0, each["value"] - each["low"]) for each in found],
+        [max(0.0, each["high"] - each["value"]) for each in found],
     ]
 
     def draw(axes: Axes) -> None:
@@ -115,6 +138,20 @@ def _losses(
         axes.plot(*measured, color=LINE, marker=".", linewidth=1.4)
 
     return plot("checkpoints heldout", "iteration (0: base)", "loss", draw)
+
+
+def asks(names: Iterable[str], probed: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Return what each figure of the probes counts, in words.
+
+    Args:
+        names: NAME or NAME.METRIC.
+        probed: The rows of probes.jsonl.
+    """
+    kinds = {row["probe"]: row["kind"] for row in probed}
+    return {
+        name: _ASKS.get(name) or _METRICS.get(name.rpartition(".")[2]) or _KINDS[kinds[name]]
+        for name in names
+    }
 
 
 def curves(metrics: list[dict[str, Any]]) -> list[tuple[str, str]]:

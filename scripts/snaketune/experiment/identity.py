@@ -120,7 +120,7 @@ def export_key(experiment: "Experiment") -> dict[str, Any]:
 def evaluate_key(experiment: "Experiment") -> dict[str, Any]:
     """Return what decides the evaluation report, given the merged model."""
     evaluate = experiment.config.evaluate
-    unused = set() if evaluate.probes else {"probes"}
+    unused = {key for key in ("probes", "heldout_answers", "lm_eval") if not getattr(evaluate, key)}
     return {
         "evaluate": evaluate.model_dump(exclude=unused),
         "prompts": experiment.prompts,
