@@ -33,6 +33,7 @@ CHANGES = {
         EVALUATE,
     ),
     "probes": ("probes: [retention]", "probes: []", EVALUATE),
+    "measured checkpoints": ("evaluate: {", "evaluate: {checkpoints: false, ", EVALUATE),
     "sample prompt": ("[Say 3]", "[Say 9]", RESOLVE),
     "save_every": ("save_every: 4", "save_every: 5", RESOLVE | {"data_report"}),
     "log_every": ("epochs: 2,", "epochs: 2, log_every: 1,", RESOLVE),
@@ -99,6 +100,13 @@ def test_the_order_of_keys_reruns_nothing(restored):
 def test_a_touched_file_reruns_nothing(built, file):
     os.utime(built.folder / file)
     assert built.would_run(*TARGETS) == {}
+
+
+def test_a_deleted_checkpoint_reruns_nothing(restored):
+    kept = sorted((restored.folder / "experiments/study_none/checkpoints").glob("iter_*.pth"))
+    assert len(kept) == 3
+    kept[0].unlink()
+    assert restored.would_run(*TARGETS) == {}
 
 
 def test_an_edited_script_retrains_nothing(built):
