@@ -11,7 +11,13 @@ HEAD = STUDY.partition("variants:")[0]
 
 def remarks(report, start: str, end: str) -> dict[str, tuple[str, str]]:
     [found] = [each for each in report["findings"] if (each["from"], each["to"]) == (start, end)]
-    return {each["figure"]: (each["verdict"], each["text"]) for each in found["remarks"]}
+    return {
+        each["figure"]: (
+            each["verdict"],
+            each["text"] + f", within {each['rule']}" * (each["verdict"] == "same"),
+        )
+        for each in found["remarks"]
+    }
 
 
 def test_pairs_that_differ_in_one_setting_are_found_and_no_others(built):
