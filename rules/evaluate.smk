@@ -12,7 +12,11 @@ rule evaluate:
         probes=probe_files,
         lm_eval=lm_eval_files,
     output:
-        "experiments/{experiment}/eval/report.html",
+        report(
+            "experiments/{experiment}/eval/report.html",
+            category="{experiment}",
+            labels={"page": "before and after", "experiment": "{experiment}"},
+        ),
         "experiments/{experiment}/eval/report.json",
     log:
         "logs/{experiment}/evaluate.log",

@@ -19,7 +19,7 @@ from snaketune.experiment import Experiment, Studies, data_id, load_studies, tra
 from snaketune.experiment.document import Problem
 from snaketune.experiment.identity import canonical
 from snaketune.experiment.probe_files import probe_problems
-from snaketune.experiment.targets import TARGETS
+from snaketune.experiment.targets import STUDY_TARGETS, TARGETS
 from snaketune.files import read_json, read_jsonl
 
 STAGES = ("data", "trained", "adapter", "merged", "evaluated")
@@ -102,6 +102,8 @@ def show(studies: Studies) -> None:
     cli.console.print(f"\nBuild a target, e.g.  snakemake experiments/{first}/merged")
     for target, meaning in TARGETS.items():
         cli.console.print(f"  experiments/NAME/{target:<22} {meaning}")
+    for target, meaning in STUDY_TARGETS.items():
+        cli.console.print(f"  experiments/STUDY/{target:<21} {meaning}")
 
 
 def states(experiment: Experiment) -> list[str]:

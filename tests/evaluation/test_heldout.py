@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from snaketune.data.prepare import prepare
-from snaketune.data.storage import Packs
+from snaketune.data.storage import Packs, Samples
 from snaketune.evaluation.heldout import Heldout, heldout_losses
 from snaketune.models.comparison import heldout_loss
 from snaketune.models.load import load_model, load_tokenizer
@@ -83,6 +83,15 @@ def test_the_loss_of_each_source_is_that_of_its_rows(data, base):
         assert figures["perplexity"] == pytest.approx(math.exp(loss), rel=1e-5)
         assert figures["supervised_tokens"] == tokens
     assert every == pytest.approx(heldout_loss(model, Packs(data / "heldout.arrow"), CPU))
+
+
+def test_every_sample_is_of_the_source_whose_words_it_has(data, base):
+    heldout, tokenizer = Heldout(data), AutoTokenizer.from_pretrained(base)
+    samples = Samples(data / "samples.arrow")
+    assert len(samples) == len(FRUIT) + len(TOWNS)
+    for number in range(len(samples)):
+        text = tokenizer.decode(samples[number].input_ids.tolist())
+        assert heldout.source(number) == ("fruit" if "Fruit" in text else "towns")
 
 
 def test_weights_go_with_their_rows(base, tmp_path):

@@ -1,5 +1,6 @@
 """Files of questions: what they may be, and every mistake in one with its line."""
 
+import importlib.util
 import json
 import re
 
@@ -208,3 +209,17 @@ def test_every_shipped_file_is_right(repository):
     files = sorted((repository / "experiments" / "probes").glob("*.yaml"))
     kinds = {file.stem: type(read_probe(file, "Ada")) for file in files}
     assert {MultipleChoice, Numeric, ToolCalls, Contains, Excludes} <= set(kinds.values())
+
+
+def test_check_tells_a_mistake_of_a_probe_once_for_all_that_ask_it(load, repository):
+    spec = importlib.util.spec_from_file_location("exps", repository / "scripts/experiments.py")
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    text = "model: tiny\ndata: [{dataset: rows}]\nevaluate: {probes: [mine]}"
+    studies = load({"a.yaml": text, "b.yaml": text, "probes/mine.yaml": "- question: A?"})
+    assert set(studies.experiments) == {"a", "b"}
+    with pytest.raises(
+        UserError, match=r"mine\.yaml:1: questions\[0\]: nothing is accepted"
+    ) as found:
+        program.check(studies)
+    assert str(found.value).count("mine.yaml") == 1

@@ -1,5 +1,6 @@
 """What reruns when: the promise that nothing is retrained without reason, key by key."""
 
+import base64
 import os
 import re
 
@@ -34,6 +35,7 @@ CHANGES = {
     ),
     "probes": ("probes: [retention]", "probes: []", EVALUATE),
     "measured checkpoints": ("evaluate: {", "evaluate: {checkpoints: false, ", EVALUATE),
+    "held-out answers": ("evaluate: {", "evaluate: {heldout_answers: 2, ", EVALUATE),
     "sample prompt": ("[Say 3]", "[Say 9]", RESOLVE),
     "save_every": ("save_every: 4", "save_every: 5", RESOLVE | {"data_report"}),
     "log_every": ("epochs: 2,", "epochs: 2, log_every: 1,", RESOLVE),
@@ -58,6 +60,14 @@ def restored(built):
 
 def test_a_finished_target_has_nothing_to_do(built):
     assert built.would_run(*TARGETS) == {}
+
+
+def test_snakemakes_own_report_holds_our_pages(built):
+    built.snakemake(*TARGETS, "--report", "report.html")
+    page = (built.folder / "report.html").read_text()
+    for folder in ("eval", "data"):
+        ours = (built.folder / f"experiments/study_none/{folder}/report.html").read_bytes()
+        assert base64.b64encode(ours).decode() in page
 
 
 def test_a_gguf_is_made_of_what_is_there(built):
@@ -127,6 +137,16 @@ def test_a_changed_question_reruns_the_report_alone(restored):
     questions = restored.folder / "experiments" / "probes" / "retention.yaml"
     questions.write_text(questions.read_text().replace("Say 3", "Say 5"))
     assert set(restored.would_run(*TARGETS)) == {"evaluate"}
+
+
+def test_a_changed_row_of_a_probe_reruns_the_report_alone(restored):
+    questions = restored.folder / "experiments" / "probes" / "retention.yaml"
+    rows = questions.with_name("own.jsonl")
+    rows.write_text('{"question": "Say 3", "accept": ["three"]}')
+    questions.write_text("kind: contains\nrows: own.jsonl")
+    assert set(restored.would_run(*TARGETS)) == {"evaluate"}
+    told = restored.snakemake("-n", *TARGETS, "--quiet", "host").stdout
+    assert re.search(r"^ +input: .*experiments/probes/own\.jsonl", told, re.MULTILINE)
 
 
 def test_variants_with_the_same_data_share_one_processed_set(make_project):
