@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from snaketune import cli
 from snaketune.errors import UserError
-from snaketune.tracking.mirror import DEFAULT_STORE, shown_uri, tracking_uri
+from snaketune.tracking.client import DEFAULT_STORE, shown_uri, tracking_uri
 
 
 def main(argv: Sequence[str] | None = None) -> None:
