@@ -14,7 +14,6 @@ import ui
 from snaketune.errors import Interrupted, UserError
 from snaketune.experiment.resolved import read_resolved
 from snaketune.files import read_json, read_jsonl
-from snaketune.tracking import client as reach
 from snaketune.tracking import describe, mirror
 from snaketune.tracking import run as tracked
 from snaketune.tracking.client import git_commit, without_password
@@ -24,6 +23,8 @@ from snaketune.tracking.run import TrackedRun
 from tiny_run import Run
 
 SECRETS = {"HF_TOKEN": "hf_sEcReT1", "MLFLOW_TRACKING_PASSWORD": "sEcReT2"}
+"""As conftest.py sets them."""
+
 HOLD = """
 import fcntl, sys, time
 file = open(sys.argv[1], "a")
@@ -32,24 +33,6 @@ print("held", flush=True)
 time.sleep(60)
 """
 DEAD = "http://me:sEcReT3@127.0.0.1:9"
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """An empty store in SQLite; making its tables takes MLflow seconds."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        patch.setattr(reach, "DEFAULT_STORE", folder)
-        for name, value in SECRETS.items():
-            patch.setenv(name, value)
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def client(store):
-    return mlflow.MlflowClient(f"sqlite:///{store}/mlflow.db")
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +72,25 @@ def test_every_metric_equals_the_file_at_every_iteration(client, finished, name)
     assert len(written(finished, name)) == expected
 
 
+def test_losses_are_also_sent_by_tokens_seen(client, finished):
+    seen, expected = 0, []
+    for row in finished.metrics():
+        seen += row["tokens"]
+        if row["update"]:
+            expected.append((seen, row["update_loss"]))
+    assert history(client, finished, "update_loss_by_tokens") == expected
+    assert len(expected) == 8
+
+
 def test_held_out_losses_are_sent_once(client, mirrored_run, make_data):
     done = mirrored_run(data=make_data(heldout=0.25), validate_every=6).train()
     TrackedRun(done.output, read_resolved(done.resolved)).catch_up()
     rows = read_jsonl(done.output / "validation.jsonl")
     expected = [(row["iteration"], row["heldout_loss"]) for row in rows]
     assert history(client, done, "heldout_loss") == expected
+    tokens = {row["iteration"]: row["tokens"] for row in done.metrics()}
+    seen = [sum(tokens[n] for n in range(1, step + 1)) for step, _ in expected]
+    assert [step for step, _ in history(client, done, "heldout_loss_by_tokens")] == seen
     assert len(expected) == 3
 
 
@@ -143,9 +139,12 @@ def test_samples_and_files_can_be_downloaded(client, finished, tmp_path):
 
     table = read_json(tmp_path / download("samples.json"))
     samples = read_jsonl(finished.output / "samples.jsonl")
-    assert table["columns"] == ["iteration", "prompt", "answer"]
-    assert table["data"] == [list(row.values()) for row in samples]
-    assert len(samples) == 2 * 4
+    steps = [f"iteration_{step}" for step in (0, 8, 16, 24)]
+    assert table["columns"] == ["prompt", "answer", *steps]
+    for prompt, answer, *in_turn in table["data"]:
+        assert in_turn == [row["answer"] for row in samples if row["prompt"] == prompt]
+        assert answer == in_turn[-1]
+    assert [row[0] for row in table["data"]] == ["Say 3", "你好, " + 9000 * "x"]
     for name in ("resolved.yaml", "train.json"):
         assert Path(download(name)).read_text() == (finished.output / name).read_text()
 
@@ -153,8 +152,9 @@ def test_samples_and_files_can_be_downloaded(client, finished, tmp_path):
 def test_the_runs_figures_are_metrics_to_sort_by(client, finished):
     metrics = client.get_run(run_id(finished)).data.metrics
     figures = read_json(finished.output / "train.json")
-    assert metrics["cost/training_seconds"] == figures["training_seconds"]
-    assert metrics["result/training_loss"] == finished.updates()[-1]["update_loss"]
+    assert metrics["cost/seconds"] == figures["training_seconds"]
+    assert metrics["cost/peak_mib"] == figures["peak_rss_bytes"] / 2**20
+    assert metrics["cost/tokens"] == sum(row["tokens"] for row in finished.metrics())
 
 
 def test_catching_up_twice_adds_nothing(client, finished):

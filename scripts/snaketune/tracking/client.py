@@ -65,6 +65,7 @@ def connect() -> Any:
     """Return an MLflow client that gives up quickly on a dead server. The import takes seconds."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # with a password
     from mlflow import MlflowClient
 
     if "MLFLOW_TRACKING_URI" not in os.environ:

@@ -162,6 +162,15 @@ def _method(experiment: Resolved) -> str:
     return f"{method.name} r={method.r} alpha={method.alpha:g}"
 
 
+def _set(value: Any) -> Any:
+    """Return a list's entries without the keys that are not set: nobody could read them."""
+    if isinstance(value, list):
+        return [_set(each) for each in value]
+    if isinstance(value, dict):
+        return {key: each for key, each in value.items() if each not in (None, {})}
+    return value
+
+
 def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Return dotted keys and values as text, cut to the length that MLflow keeps."""
     pairs: list[tuple[str, str]] = []
@@ -169,6 +178,6 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, dict):
             pairs += _flatten(value, f"{prefix}{key}.")
         else:
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            text = value if isinstance(value, str) else json.dumps(_set(value), ensure_ascii=False)
             pairs.append((f"{prefix}{key}", text[:_VALUE_LENGTH]))
     return pairs

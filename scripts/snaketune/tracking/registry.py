@@ -103,6 +103,8 @@ def _registered(run: TrackedRun, merged: Path) -> Any:
 
 def _send(run: TrackedRun, merged: Path) -> Any:
     """Log the model and register it; a model that was not sent whole is marked as failed."""
+    from mlflow.entities import LoggedModelOutput
+
     name, connection = run.experiment.name, run.client
     study_id = connection.get_run(run.run_id).info.experiment_id
     tags = _tags(run, merged)
@@ -113,6 +115,7 @@ def _send(run: TrackedRun, merged: Path) -> Any:
         connection.finalize_logged_model(model.model_id, "FAILED")
         raise
     connection.finalize_logged_model(model.model_id, "READY")
+    connection.log_outputs(run.run_id, [LoggedModelOutput(model.model_id, step=0)])
     if not connection.search_registered_models(f"name = '{name}'"):
         connection.create_registered_model(name, {"study": run.experiment.study})
     return connection.create_model_version(

@@ -3,7 +3,7 @@
 MLflow's charts are grouped by what stands before the slash of a metric's name:
 
     (none)   loss, update_loss, update_loss_by_tokens, lr, grad_norm, heldout_loss
-    result   the merged model's figures, one each: what an ablation is about
+    after    the merged model's figures, one each: what an ablation is about, and sorted first
     probe    the same over the kept checkpoints: the base model is step 0
     cost     time, tokens, memory
     speed    of each iteration; memory likewise
@@ -34,15 +34,14 @@ METRICS = {
 }
 """Keys of metrics.jsonl and the metrics they become, with the iteration as step."""
 
-COSTS = (
-    "training_seconds",
-    "iterations",
-    "updates",
-    "tokens",
-    "supervised_tokens",
-    "supervised_tokens_per_second",
-)
-"""Keys of train.json that become metrics as `cost/KEY`."""
+COSTS = {
+    "training_seconds": "cost/seconds",
+    "iterations": "cost/iterations",
+    "updates": "cost/updates",
+    "tokens": "cost/tokens",
+    "supervised_tokens_per_second": "cost/supervised_tokens_per_second",
+}
+"""Keys of train.json and the metrics they become: short, to be read as columns."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +83,11 @@ def system_figures(row: dict[str, Any]) -> Iterator[Figure]:
 
 def training_figures(train: dict[str, Any]) -> Iterator[Figure]:
     """Give the figures of train.json that variants are compared by; it is an artifact as well."""
-    for key in COSTS:
+    for key, name in COSTS.items():
         if key in train:
-            yield Figure(f"cost/{key}", train[key], 0)
+            yield Figure(name, train[key], 0)
     if peak := peak_mib(train):
-        yield Figure("cost/peak_memory_mib", peak, 0)
-    if "last_loss" in train:
-        yield Figure("result/training_loss", train["last_loss"], 0)
+        yield Figure("cost/peak_mib", peak, 0)
 
 
 def evaluation_figures(report: dict[str, Any]) -> list[Figure]:
@@ -106,7 +103,7 @@ def evaluation_figures(report: dict[str, Any]) -> list[Figure]:
     }
     figures = [Figure(name, value, step) for (name, step), value in curve.items()]
     merged = _of_model(report, "merged")
-    return figures + [Figure(f"result/{name}", value, 0) for name, value in merged.items()]
+    return figures + [Figure(f"after/{name}", value, 0) for name, value in merged.items()]
 
 
 def iteration_of(model: str, train: dict[str, Any]) -> int:
@@ -116,32 +113,44 @@ def iteration_of(model: str, train: dict[str, Any]) -> int:
     return 0 if model == "base" else train.get("result_iteration") or train.get("iterations", 0)
 
 
+def sample_table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return samples.jsonl as a table: a row for each prompt, its last answer, then all in turn.
+
+    MLflow's UI compares runs by a table's second column where the first one is equal.
+    """
+    steps = sorted({row["iteration"] for row in rows})
+    said = {(row["prompt"], row["iteration"]): row["answer"] for row in rows}
+    return [
+        {"prompt": prompt, "answer": said.get((prompt, steps[-1]), "")}
+        | {f"iteration_{step}": said.get((prompt, step), "") for step in steps}
+        for prompt in dict.fromkeys(row["prompt"] for row in rows)
+    ]
+
+
 def probe_table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return probes.jsonl as a table: a row for each question and model, the merged one first."""
-    models = _models(rows[0]) if rows else []
+    """Return probes.jsonl as a table: a question, the merged model's answer, the others'."""
+    models = sorted({key for row in rows for key in row if _is_verdict(row[key])}, key=_order)
     return [
         {
-            "model": model,
-            "probe": row["probe"],
             "question": _text(row["question"]),
-            "answer": _text(row[model].get("answer")),
-            "right": row[model].get("right"),
+            "answer": _text(row["merged"]["answer"]),
+            "right": row["merged"].get("right"),
+            "probe": row["probe"],
         }
-        for model in models
+        | {model: _text((row.get(model) or {}).get("answer")) for model in models[1:]}
         for row in rows
-        if isinstance(row.get(model), dict)
+        if _is_verdict(row.get("merged"))
     ]
 
 
 def answer_table(report: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the answers of eval/report.json in the same way."""
     rows = report.get("answers", [])
-    models = sorted((set().union(*rows) - {"prompt"}) if rows else (), key=_order)
+    models = sorted({key for row in rows for key in row if key != "prompt"}, key=_order)
     return [
-        {"model": model, "prompt": row["prompt"], "answer": row[model]}
-        for model in models
+        {"prompt": row["prompt"], "answer": row["merged"]}
+        | {model: row.get(model, "") for model in models if model != "merged"}
         for row in rows
-        if model in row
     ]
 
 
@@ -151,15 +160,10 @@ def peak_mib(train: dict[str, Any]) -> float:
 
 
 def _of_model(report: dict[str, Any], model: str) -> dict[str, float]:
-    """Return a model's figures by name: its probes, held-out loss and perplexity."""
+    """Return a model's figures by name: its probes and held-out loss."""
     found = {name: row[model]["value"] for name, row in report["probes"].items() if model in row}
-    heldout = report["heldout"][model]
-    named = {"heldout_loss": heldout.get("loss"), "perplexity": heldout.get("perplexity")}
-    return {name: value for name, value in (found | named).items() if value is not None}
-
-
-def _models(row: dict[str, Any]) -> list[str]:
-    return sorted((key for key, value in row.items() if _is_verdict(value)), key=_order)
+    found["heldout_loss"] = report["heldout"][model]["loss"]
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _is_verdict(value: Any) -> bool:

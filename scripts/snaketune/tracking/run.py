@@ -17,6 +17,7 @@ from snaketune.files import locked, read_json, read_jsonl, sha256, write_json
 from snaketune.tracking import client, describe, results, system
 from snaketune.tracking.results import Figure
 from snaketune.tracking.study import parent_run
+from snaketune.tracking.view import put_view
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +26,8 @@ _BATCH = 1000
 _PARAMS = 100
 """Parameters that one MLflow request takes at most."""
 
-REPORTS = ("data/report.html", "data/report.json", "eval/report.html", "eval/report.json")
-"""Below experiments/X, sent as artifacts of the same path once they are there."""
+REPORTS = ("report.html", "report.json")
+"""In experiments/X/data and eval, sent as artifacts of the same path once they are there."""
 
 
 class TrackedRun:
@@ -58,9 +59,11 @@ class TrackedRun:
         self.sent = read_json(self.note) if self.note.exists() else {}
         uri = client.shown_uri()
         if self.sent.get("tracking_uri") != uri or not client.is_active(self.client, self.run_id):
-            study_id = client.experiment_id(self.client, self.experiment.study)
+            study_id = self._study_id()
             tags = describe.tags(self.experiment)
-            run = self.client.create_run(study_id, run_name=self.experiment.name, tags=tags)
+            run = self.client.create_run(
+                study_id, self._started(), tags, run_name=self.experiment.name
+            )
             # noted at once: a server lost now must not cost a second run
             self.sent = {}
             self._note(tracking_uri=uri, run_id=run.info.run_id, iteration=0)
@@ -100,12 +103,11 @@ class TrackedRun:
     def end(self, status: str) -> None:
         """Send samples, figures and reports as far as they are there, and how the run ended."""
         samples = self.folder / "samples.jsonl"
-        self._send_table(samples, "samples.json", lambda: read_jsonl(samples))
+        self._send_table(samples, "samples.json", lambda: _samples(samples))
         self._send_training()
+        self._send_reports("data")
         self._send_evaluation()
-        for name in REPORTS:
-            self._send_artifact(self.folder.parent / name, str(Path(name).parent))
-        self.client.set_terminated(self.run_id, status=status)
+        self.client.set_terminated(self.run_id, status=status, end_time=self._ended())
 
     def _describe(self) -> None:
         """Send what a run has from its start: parameters, data sets, words and its parent."""
@@ -122,8 +124,7 @@ class TrackedRun:
     def _adopt(self) -> None:
         """Put a variant's run below its study's, and tell its data sets; also of an older run."""
         if self.experiment.variant:
-            study_id = client.experiment_id(self.client, self.experiment.study)
-            parent = parent_run(self.client, study_id, self.experiment)
+            parent = parent_run(self.client, self._study_id(), self.experiment)
             if parent != self.sent.get("parent"):
                 self.client.set_tag(self.run_id, "mlflow.parentRunId", parent)
                 self._note(parent=parent)
@@ -165,17 +166,28 @@ class TrackedRun:
     def _send_evaluation(self) -> None:
         """Send the figures and tables of the evaluation, if it is of these very weights."""
         file = self.folder.parent / "eval" / "report.json"
-        if not file.exists() or not self._is_new(file):
+        report = read_json(file) if file.exists() else None
+        if report is None or report["ids"]["train"] != self.experiment.train_id:
             return
-        report = read_json(file)
-        if report["ids"]["train"] != self.experiment.train_id:
-            return
-        self._send_figures(results.evaluation_figures(report), file)
+        if self._is_new(file):
+            self._send_findings(file, report)
+        self._send_reports("eval")
+
+    def _send_findings(self, file: Path, report: dict[str, Any]) -> None:
+        figures = results.evaluation_figures(report)
+        self._send_figures(figures, file)
+        names = [each.name for each in figures if each.name.startswith("after/")]
+        if self.experiment.variant:
+            put_view(self.client, self._study_id(), names)
         self._say(report["training"], report)
         self._send_table(file, "eval/answers.json", lambda: results.answer_table(report))
         probes = file.with_name("probes.jsonl")
         rows = read_jsonl(probes)
         self._send_table(probes, "eval/probes.json", lambda: results.probe_table(rows))
+
+    def _send_reports(self, stage: str) -> None:
+        for name in REPORTS:
+            self._send_artifact(self.folder.parent / stage / name, stage)
 
     def _send_figures(self, figures: Iterable[Figure], file: Path) -> None:
         """Send figures; their file's own time lets MLflow drop what it already has."""
@@ -184,9 +196,7 @@ class TrackedRun:
         for start in range(0, len(metrics), _BATCH):
             self.client.log_batch(self.run_id, metrics=metrics[start : start + _BATCH])
 
-    def _send_table(
-        self, file: Path, name: str, table: Callable[[], list[dict[str, Any]]]
-    ) -> None:
+    def _send_table(self, file: Path, name: str, table: Callable[[], list[dict[str, Any]]]) -> None:
         """Send a table in the layout of `mlflow.log_table`, in place of the one before.
 
         `log_table` itself can only append: what was sent but not noted would be there twice.
@@ -218,6 +228,21 @@ class TrackedRun:
             self.client.set_tag(self.run_id, "mlflow.note.content", words)
             self._note(words=words)
 
+    def _started(self) -> int:
+        """Return when the training began, in milliseconds: now, unless it is finished."""
+        file = self.folder / "train.json"
+        took = read_json(file).get("training_seconds", 0) if file.exists() else 0
+        return self._ended() - int(took * 1000) if file.exists() else int(time.time() * 1000)
+
+    def _ended(self) -> int:
+        """Return when the training ended, in milliseconds, however much later that is sent."""
+        files = [self.folder / name for name in ("train.json", "metrics.jsonl")]
+        written = [file.stat().st_mtime for file in files if file.exists()]
+        return int((written[0] if written else time.time()) * 1000)
+
+    def _study_id(self) -> str:
+        return client.experiment_id(self.client, self.experiment.study)
+
     def _is_new(self, file: Path, name: str = "") -> bool:
         return self.sent.get("files", {}).get(name or self._name(file)) != sha256(file)
 
@@ -246,6 +271,10 @@ def send_run(checkpoints: Path) -> None:
     """
     with client.tolerated(f"the results of {checkpoints.parent.name}"), locked(checkpoints, 60):
         TrackedRun(checkpoints, read_resolved(checkpoints / "resolved.yaml")).catch_up()
+
+
+def _samples(file: Path) -> list[dict[str, Any]]:
+    return results.sample_table(read_jsonl(file))
 
 
 def _metric(figure: Figure, milliseconds: int) -> Any:
