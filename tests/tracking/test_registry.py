@@ -84,7 +84,7 @@ def test_served_it_takes_messages_and_answers_as_transformers_does(done, registe
     served = mlflow.pyfunc.load_model(registered["model_uri"])
     columns = [column.name for column in served.metadata.signature.inputs]
     assert columns[0] == "messages" and "max_tokens" in columns
-    [answer] = served.predict({"messages": PROMPT, "max_tokens": 8, "temperature": 0.0})
+    [answer] = served.predict({"messages": PROMPT, "max_tokens": 8})
     model = AutoModelForCausalLM.from_pretrained(done.folder / "merged")
     tokenizer = AutoTokenizer.from_pretrained(done.folder / "merged")
     text = tokenizer.apply_chat_template(PROMPT, add_generation_prompt=True, tokenize=False)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from snaketune.errors import UserError
 from snaketune.experiment.resolved import read_resolved
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 
 PACKAGES = ("mlflow", "torch", "transformers", "accelerate", "safetensors", "tokenizers")
 """What loading needs; MLflow pins them in the model, at the versions that are installed."""
+
+GENERATION = {"do_sample": False, "max_new_tokens": 256}
+"""How a served model answers: greedily, as everywhere in SnakeTune."""
 
 _CARD = "README.md"
 _DESCRIPTION_LENGTH = 5000
@@ -120,7 +124,7 @@ def _send(run: TrackedRun, merged: Path) -> Any:
         connection.create_registered_model(name, {"study": run.experiment.study})
     return connection.create_model_version(
         name,
-        f"models:/{model.model_id}",
+        model.artifact_location,
         run_id=run.run_id,
         tags=tags,
         description=_card_text(merged)[:_DESCRIPTION_LENGTH],
@@ -156,20 +160,30 @@ def _build(path: Path, model: Any, merged: Path, name: str) -> None:
         for file in set(files) - set(weights):
             (Path(light) / file).parent.mkdir(parents=True, exist_ok=True)
             link_or_copy(merged / file, Path(light) / file)
-        mlflow.transformers.save_model(
-            light,
-            str(path),
-            task="llm/v1/chat",
-            model_card=ModelCard.load(merged / _CARD),
-            mlflow_model=made,
-            pip_requirements=[f"{package}=={version(package)}" for package in PACKAGES],
-        )
+        with _pipeline_class():
+            mlflow.transformers.save_model(
+                light,
+                str(path),
+                task="llm/v1/chat",
+                model_card=ModelCard.load(merged / _CARD),
+                mlflow_model=made,
+                model_config=GENERATION,
+                pip_requirements=[f"{package}=={version(package)}" for package in PACKAGES],
+            )
     for file in weights:
         link_or_copy(merged / file, path / "model" / file)
     made.flavors["transformers"]["source_model_name"] = name  # not a temporary folder's
     made.model_size_bytes = sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
     made.save(str(path / "MLmodel"))
     (path / "LICENSE.txt").unlink()  # says that none was found on a hub; the card names it
+
+
+def _pipeline_class() -> Any:
+    """Name the pipeline's class to MLflow 3.17, where transformers 5.23 has but its name."""
+    from transformers import TextGenerationPipeline
+    from transformers.pipelines import SUPPORTED_TASKS
+
+    return mock.patch.dict(SUPPORTED_TASKS["text-generation"], impl=TextGenerationPipeline)
 
 
 def _tags(run: TrackedRun, merged: Path) -> dict[str, str]:
