@@ -133,7 +133,8 @@ def _found(report: dict[str, Any]) -> str:
     lines = ["| | base | merged | wanted |", "|---|---|---|---|"]
     for name, row in report.get("probes", {}).items():
         wanted = "" if row.get("wanted") is None else f"{row['wanted']:g}"
-        values = [f"{row[model]['value']:.2f}" for model in ("base", "merged")]
+        told = [(row.get(model) or {}).get("value") for model in ("base", "merged")]
+        values = ["–" if value is None else f"{value:.2f}" for value in told]
         lines.append(f"| {name} | {' | '.join(values)} | {wanted} |")
     losses = [report["heldout"][model]["loss"] for model in ("base", "merged")]
     if None not in losses:

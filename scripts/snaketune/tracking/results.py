@@ -161,7 +161,8 @@ def peak_mib(train: dict[str, Any]) -> float:
 
 def _of_model(report: dict[str, Any], model: str) -> dict[str, float]:
     """Return a model's figures by name: its probes and held-out loss."""
-    found = {name: row[model]["value"] for name, row in report["probes"].items() if model in row}
+    probes = report["probes"].items()
+    found = {name: row[model].get("value") for name, row in probes if row.get(model)}
     found["heldout_loss"] = report["heldout"][model]["loss"]
     return {name: value for name, value in found.items() if value is not None}
 
