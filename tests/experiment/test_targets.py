@@ -1,6 +1,6 @@
 import pytest
 
-from snaketune.experiment.targets import TARGETS, explain_unknown
+from snaketune.experiment.targets import STUDY_TARGETS, TARGETS, explain_unknown
 
 MINIMAL = "model: tiny\ndata: [{dataset: rows}]\n"
 
@@ -26,6 +26,11 @@ def test_what_can_be_built_needs_no_explanation(studies, start, target):
     assert explain_unknown(f"{start}a_none/{target}", studies) is None
 
 
+@pytest.mark.parametrize("target", STUDY_TARGETS)
+def test_a_study_has_targets_of_its_own(studies, target):
+    assert explain_unknown(f"experiments/a/{target}", studies) is None
+
+
 @pytest.mark.parametrize(
     "target", ["check", "store/data/x/report.txt", "experiments/schema.json/", "experiments/data/x"]
 )
@@ -42,6 +47,23 @@ def test_what_is_no_experiment_is_left_to_snakemake(studies, target):
         ("experiments/a_none/iter_0/merged", ["no target 'iter_0/merged'"]),
         ("experiments/a_none", ["name a target", "e.g. experiments/a_none/merged"]),
         ("experiments/a_none/", ["e.g. experiments/a_none/merged"]),
+        (
+            "experiments/a/compare/report.htm",
+            ["a study has no", "Did you mean 'compare/report.html'?"],
+        ),
+        ("experiments/a/compare", ["a study has no target 'compare'"]),
+        ("experiments/a", ["name a target", "e.g. experiments/a/compare/report.html"]),
+        ("experiments/a/merged", ["a is a study of a_none, a_zero2", "experiments/a_none/merged"]),
+        (
+            "experiments/a_none/compare/table.csv",
+            ["one variant", "experiments/a/compare/table.csv"],
+        ),
+        ("experiments/aa/compare/table.csv", ["no study 'aa'", "Did you mean 'a'? Known: a, c"]),
+        ("experiments/b/compare/report.html", ["until these mistakes", "b.yaml:3: foo"]),
+        (
+            "experiments/c/compare/report.html",
+            ["data/row.jsonl does not exist", "snakemake compare --config study=c"],
+        ),
         ("experiments/b/merged", ["until these mistakes", "b.yaml:3: foo: unknown key"]),
         (
             "experiments/c/merged",
@@ -72,3 +94,14 @@ def test_a_full_fine_tune_has_no_adapter(load):
     for target in ("experiments/a/adapter", "experiments/a/iter_3/adapter"):
         assert "Build experiments/a/merged" in explain_unknown(target, studies)
     assert explain_unknown("experiments/a/iter_3/merged", studies) is None
+
+
+def test_a_broken_probe_stops_its_reports_alone(load, tmp_path):
+    text = "model: {source: .}\ndata: [{path: x.jsonl, format: text}]\nevaluate: {probes: [mine]}"
+    files = {"a.yaml": text, "x.jsonl": "{}", "probes/mine.yaml": "kind: numeric\nquestions: []"}
+    studies = load(files | {"b.yaml": text.replace("[mine]", "[]")})
+    told = explain_unknown("experiments/a/eval/report.json", studies)
+    assert "a/eval/report.json cannot be built until its probes are corrected" in told
+    assert f"{tmp_path}/probes/mine.yaml:2: questions: found" in told
+    assert explain_unknown("experiments/a/merged", studies) is None
+    assert explain_unknown("experiments/b/eval/report.html", studies) is None

@@ -76,6 +76,8 @@ def test_variants_are_children_of_one_run_of_the_study(sent, client):
 
 def test_the_comparison_is_the_parents_artifacts(two, client, tmp_path):
     folder = two["none"].parent.with_name(name_of(two)) / "compare"
+    (folder / "now").mkdir()
+    (folder / "now" / "report.html").write_text("of what was there at some moment")
     for words in ("<h1>first</h1>", "<h1>newer</h1>"):
         (folder / "report.html").write_text(words)
         send_study(name_of(two), folder)
@@ -90,7 +92,7 @@ def test_an_unchanged_comparison_is_not_sent_again(sent, monkeypatch):
     def refuse(*_):
         raise AssertionError("sent again")
 
-    monkeypatch.setattr(mlflow.MlflowClient, "log_artifacts", refuse)
+    monkeypatch.setattr(mlflow.MlflowClient, "log_artifact", refuse)
     put_study("demo", sent["none"].parent.with_name("demo") / "compare")
 
 

@@ -28,14 +28,18 @@ def send_study(study: str, folder: Path) -> None:
 def put_study(study: str, folder: Path) -> None:
     """Send the files of a study's comparison, unless MLflow has the same ones already.
 
+    Not those of the folder `now` in it: that page is of what was there at some moment.
+
     Raises:
         Exception: Whatever MLflow raises when the server cannot be reached.
     """
     connection = client.connect()
     run_id = _parent(connection, client.experiment_id(connection, study), study, "")
-    digest = _digest(folder)
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name[0] != ".")
+    digest = _digest(files)
     if connection.get_run(run_id).data.tags.get(_DIGEST) != digest:
-        connection.log_artifacts(run_id, str(folder), "compare")
+        for file in files:
+            connection.log_artifact(run_id, str(file), "compare")
         connection.set_tag(run_id, _DIGEST, digest)
 
 
@@ -69,9 +73,9 @@ def _parents(connection: Any, experiment_id: str) -> list[str]:
     return [run.info.run_id for run in runs]
 
 
-def _digest(folder: Path) -> str:
-    """Return a digest of the names and bytes of a folder's files."""
+def _digest(files: list[Path]) -> str:
+    """Return a digest of the names and bytes of files."""
     digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
