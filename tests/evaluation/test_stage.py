@@ -243,7 +243,7 @@ def test_a_broken_probe_and_a_missing_harness_are_told_before_anything_is_measur
     trained, base, merged, data, run, tmp_path, monkeypatch
 ):
     (tmp_path / "mine.yaml").write_text("kind: numeric\nquestions: 3")
-    monkeypatch.setattr("snaketune.evaluation.stage.load_model", None)
+    monkeypatch.setattr("snaketune.evaluation.models.load_model", None)
 
     def attempt(experiment):
         evaluate(experiment, base, merged, data, trained.output, tmp_path / "eval", tmp_path)
