@@ -29,6 +29,7 @@ include: "rules/export.smk"
 include: "rules/publish.smk"
 include: "rules/evaluate.smk"
 include: "rules/serve.smk"
+include: "rules/questions.smk"
 
 
 localrules:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from snaketune.data.files import data_files
+from snaketune.comparison.request import read_pair
 from snaketune.errors import UserError
 from snaketune.experiment import base_id, data_id, load_studies, train_id
 from snaketune.experiment.identity import (
@@ -20,6 +21,7 @@ from snaketune.experiment.identity import (
     train_key,
 )
 from snaketune.experiment.targets import explain_unknown
+from snaketune.planning.request import read_targets
 from snaketune.publish import request as publishing
 
 # Rules call `python`; it must be the one that runs Snakemake, activated or not.
@@ -134,4 +136,15 @@ def refuse_unknown_targets():
             sys.exit(f"Error: {message}")
 
 
+def refuse_unclear_questions():
+    """Stop with a helpful message when --config does not say what to plan or to compare."""
+    readers = {"plan": read_targets, "diff": read_pair}
+    try:
+        for asked in readers.keys() & set(sys.argv[1:]):
+            readers[asked](config, STUDIES)
+    except UserError as error:
+        sys.exit(f"Error: {error}")
+
+
 refuse_unknown_targets()
+refuse_unclear_questions()
