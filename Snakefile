@@ -17,6 +17,7 @@ wildcard_constraints:
     base_id=one_of(BASES),
     data_id=one_of(DATA),
     dataset_id=one_of(DATASETS),
+    study=one_of({each.study for each in STUDIES.experiments.values()}),
     at=r"(iter_[1-9]\d*/)?",
 
 
@@ -28,6 +29,7 @@ include: "rules/convert.smk"
 include: "rules/export.smk"
 include: "rules/publish.smk"
 include: "rules/evaluate.smk"
+include: "rules/compare.smk"
 include: "rules/serve.smk"
 include: "rules/questions.smk"
 
@@ -49,4 +51,5 @@ rule list:
 
 
 onerror:
+    compare_what_is_there()
     print("The error and the last lines of its log are above; logs are kept in logs/.")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from snaketune.experiment.identity import (
     base_key,
     canonical,
     data_key,
+    digest,
     evaluate_key,
     export_key,
     report_key,
@@ -75,6 +77,29 @@ def probe_files(wildcards):
 def processed(name):
     """Return an input function for one file of an experiment's processed data."""
     return lambda wildcards: f"store/data/{data_id(experiment(wildcards))}/{name}"
+
+
+def variants_of(study):
+    """Return the experiments of a study, in the order of its file."""
+    return [each for each in STUDIES.experiments.values() if each.study == study]
+
+
+def study_reports(wildcards):
+    """Return the evaluation of each variant of a study."""
+    return [f"experiments/{each.name}/eval/report.json" for each in variants_of(wildcards.study)]
+
+
+def study_settings(wildcards):
+    """Return what a study's page shows beside its variants' results: all their settings."""
+    return digest([[each.name, each.config.model_dump()] for each in variants_of(wildcards.study)])
+
+
+def compare_what_is_there():
+    """Make the page of a study that was asked for although a variant of it has failed."""
+    asked = filter(None, (re.match(r"(?:\./)*experiments/([^/]+)/compare/", a) for a in sys.argv))
+    for study in dict.fromkeys(found[1] for found in asked):
+        log = f"logs/{study}/compare.log"
+        subprocess.run([sys.executable, "scripts/compare.py", study, "--log", log], check=False)
 
 
 def start_checkpoint(wildcards):

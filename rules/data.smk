@@ -36,7 +36,11 @@ rule data_report:
         data=processed("data.json"),
         report=ancient(processed("report.json")),
     output:
-        "experiments/{experiment}/data/report.html",
+        report(
+            "experiments/{experiment}/data/report.html",
+            category="{experiment}",
+            labels={"page": "the data", "experiment": "{experiment}"},
+        ),
         "experiments/{experiment}/data/report.json",
         "experiments/{experiment}/data/report.txt",
     log:

@@ -11,7 +11,11 @@ rule evaluate:
         train="experiments/{experiment}/checkpoints/train.json",
         probes=probe_files,
     output:
-        "experiments/{experiment}/eval/report.html",
+        report(
+            "experiments/{experiment}/eval/report.html",
+            category="{experiment}",
+            labels={"page": "before and after", "experiment": "{experiment}"},
+        ),
         "experiments/{experiment}/eval/report.json",
     log:
         "logs/{experiment}/evaluate.log",

@@ -16,7 +16,7 @@ from snaketune.data.files import data_files
 from snaketune.errors import UserError
 from snaketune.experiment import Experiment, Studies, data_id, load_studies, train_id
 from snaketune.experiment.identity import canonical
-from snaketune.experiment.targets import TARGETS
+from snaketune.experiment.targets import STUDY_TARGETS, TARGETS
 from snaketune.files import read_json, read_jsonl
 
 STAGES = ("data", "trained", "adapter", "merged", "evaluated")
@@ -87,6 +87,8 @@ def show(studies: Studies) -> None:
     cli.console.print(f"\nBuild a target, e.g.  snakemake experiments/{first}/merged")
     for target, meaning in TARGETS.items():
         cli.console.print(f"  experiments/NAME/{target:<22} {meaning}")
+    for target, meaning in STUDY_TARGETS.items():
+        cli.console.print(f"  experiments/STUDY/{target:<21} {meaning}")
 
 
 def states(experiment: Experiment) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 
 from snaketune.data.formats import FORMATS
 from snaketune.experiment import load_studies
-from snaketune.experiment.targets import TARGETS, explain_unknown
+from snaketune.experiment.targets import STUDY_TARGETS, TARGETS, explain_unknown
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,10 @@ def test_every_target_of_the_table_can_be_made_and_none_is_missing(readme, studi
     for target in re.findall(r"`experiments/(X/[\w./]+)`", table):
         name = target.replace("X/", "experiments/oasst1_zero2/").replace("iter_N", "iter_20")
         assert explain_unknown(name, studies) is None
-    assert all(target.rsplit("/", 1)[-1] in table for target in TARGETS)
+    for target in re.findall(r"`experiments/STUDY/([\w./]+)`", table):
+        assert explain_unknown(f"experiments/oasst1/{target}", studies) is None
+    known = [*TARGETS, *STUDY_TARGETS]
+    assert all(target.rsplit("/", 1)[-1] in table for target in known)
 
 
 def test_every_experiment_named_exists(readme, studies):

@@ -3,7 +3,8 @@
 Plots are matplotlib SVGs, as MLflow already brings matplotlib, and they need no script.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from html import escape
 from io import StringIO
 from typing import Any
 
@@ -16,6 +17,9 @@ from matplotlib.axes import Axes
 
 _TEXT, LINE = "#010203", "#010204"
 """Stand-ins in an SVG for colours that the page's style sheet decides."""
+
+LINES = tuple(f"#01021{number}" for number in range(1, 7))
+"""The same for several lines of one plot, --line-1 and so on: the colour-blind can tell them."""
 
 
 def render(template: str, title: str, **values: Any) -> str:
@@ -31,11 +35,18 @@ def render(template: str, title: str, **values: Any) -> str:
     return environment.get_template(template).render(title=title, **values)
 
 
-def plot(name: str, xlabel: str, ylabel: str, draw: Callable[[Axes], object]) -> str:
-    """Return an SVG of what `draw` puts on the axes, in LINE's colour.
+def plot(
+    name: str,
+    xlabel: str,
+    ylabel: str,
+    draw: Callable[[Axes], object],
+    titles: Mapping[str, str] | None = None,
+) -> str:
+    """Return an SVG of what `draw` puts on the axes, in the colours LINE and LINES.
 
     Args:
         name: Makes the SVG's ids; the same figures give the same bytes.
+        titles: What a browser shows beside the pointer on each artist, by its gid.
     """
     style: Any = {f"{part}.color": _TEXT for part in ("text", "xtick", "ytick")}
     style |= {"axes.edgecolor": _TEXT, "axes.labelcolor": _TEXT, "svg.fonttype": "none"}
@@ -52,7 +63,12 @@ def plot(name: str, xlabel: str, ylabel: str, draw: Callable[[Axes], object]) ->
         pyplot.close(figure)
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].replace(_TEXT, "currentColor")
-    return svg.replace(LINE, "var(--line)")
+    svg = svg.replace(LINE, "var(--line)")
+    for number, stand_in in enumerate(LINES, start=1):
+        svg = svg.replace(stand_in, f"var(--line-{number})")
+    for gid, title in (titles or {}).items():
+        svg = svg.replace(f'<g id="{gid}">', f'<g id="{gid}"><title>{escape(title)}</title>')
+    return svg
 
 
 def minutes(seconds: float) -> str:

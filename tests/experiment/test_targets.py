@@ -1,6 +1,6 @@
 import pytest
 
-from snaketune.experiment.targets import TARGETS, explain_unknown
+from snaketune.experiment.targets import STUDY_TARGETS, TARGETS, explain_unknown
 
 MINIMAL = "model: tiny\ndata: [{dataset: rows}]\n"
 
@@ -26,6 +26,11 @@ def test_what_can_be_built_needs_no_explanation(studies, start, target):
     assert explain_unknown(f"{start}a_none/{target}", studies) is None
 
 
+@pytest.mark.parametrize("target", STUDY_TARGETS)
+def test_a_study_has_targets_of_its_own(studies, target):
+    assert explain_unknown(f"experiments/a/{target}", studies) is None
+
+
 @pytest.mark.parametrize(
     "target", ["check", "store/data/x/report.txt", "experiments/schema.json/", "experiments/data/x"]
 )
@@ -42,6 +47,23 @@ def test_what_is_no_experiment_is_left_to_snakemake(studies, target):
         ("experiments/a_none/iter_0/merged", ["no target 'iter_0/merged'"]),
         ("experiments/a_none", ["name a target", "e.g. experiments/a_none/merged"]),
         ("experiments/a_none/", ["e.g. experiments/a_none/merged"]),
+        (
+            "experiments/a/compare/report.htm",
+            ["a study has no", "Did you mean 'compare/report.html'?"],
+        ),
+        ("experiments/a/compare", ["a study has no target 'compare'"]),
+        ("experiments/a", ["name a target", "e.g. experiments/a/compare/report.html"]),
+        ("experiments/a/merged", ["a is a study of a_none, a_zero2", "experiments/a_none/merged"]),
+        (
+            "experiments/a_none/compare/table.csv",
+            ["one variant", "experiments/a/compare/table.csv"],
+        ),
+        ("experiments/aa/compare/table.csv", ["no study 'aa'", "Did you mean 'a'? Known: a, c"]),
+        ("experiments/b/compare/report.html", ["until these mistakes", "b.yaml:3: foo"]),
+        (
+            "experiments/c/compare/report.html",
+            ["data/row.jsonl does not exist", "snakemake compare --config study=c"],
+        ),
         ("experiments/b/merged", ["until these mistakes", "b.yaml:3: foo: unknown key"]),
         (
             "experiments/c/merged",

@@ -17,6 +17,7 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils.cpp_extension import get_default_build_root
 
 from snaketune.errors import UserError
 from snaketune.experiment.schema import Train
@@ -229,6 +230,19 @@ def test_nothing_but_our_own_lines_reaches_the_terminal(zero2):
     assert "\x1b" not in process.stderr and "\r" not in process.stderr
     assert all(re.match(r"\d\d:\d\d:\d\d train ", line) for line in process.stderr.splitlines())
     assert process.stdout == ""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the kernel is for CPUs")
+def test_the_lock_of_a_killed_compilation_is_not_waited_for(zero2, repository, tmp_path):
+    zero2(1)  # so that the kernel is compiled
+    (built,) = Path(get_default_build_root()).glob("*/deepspeed_shm_comm")
+    lock = Path(shutil.copytree(built, tmp_path / built.name)) / "lock"
+    lock.touch()
+    code = "from snaketune.training import processes; processes.start(deepspeed=True)"
+    places = {"TORCH_EXTENSIONS_DIR": str(tmp_path), "PYTHONPATH": str(repository / "scripts")}
+    # torch waits for ever: the limit only ends a test that has failed
+    subprocess.run([sys.executable, "-c", code], env=os.environ | places, timeout=300, check=True)
+    assert not lock.exists()
 
 
 def test_what_no_layer_is_called_is_refused_with_the_names_there_are(run):

@@ -1,5 +1,6 @@
 """What reruns when: the promise that nothing is retrained without reason, key by key."""
 
+import base64
 import os
 import re
 
@@ -57,6 +58,14 @@ def restored(built):
 
 def test_a_finished_target_has_nothing_to_do(built):
     assert built.would_run(*TARGETS) == {}
+
+
+def test_snakemakes_own_report_holds_our_pages(built):
+    built.snakemake(*TARGETS, "--report", "report.html")
+    page = (built.folder / "report.html").read_text()
+    for folder in ("eval", "data"):
+        ours = (built.folder / f"experiments/study_none/{folder}/report.html").read_bytes()
+        assert base64.b64encode(ours).decode() in page
 
 
 def test_a_gguf_is_made_of_what_is_there(built):

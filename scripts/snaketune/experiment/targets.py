@@ -1,10 +1,12 @@
 """What can be asked of Snakemake, and what to say when something else is asked."""
 
 import re
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from snaketune.errors import nearest
-from snaketune.experiment.load import NOT_STUDIES, Studies
+from snaketune.experiment.document import Problem
+from snaketune.experiment.load import NOT_STUDIES, Experiment, Studies
 
 TARGETS = {
     "resolved.yaml": "the full configuration with every default and the ids",
@@ -23,6 +25,13 @@ TARGETS = {
 }
 """Below experiments/X/, and what each is."""
 
+STUDY_TARGETS = {
+    "compare/report.html": "the variants side by side: what differs, what it brought and cost",
+    "compare/table.csv": "the same as a table, a row a variant",
+    "compare/report.json": "the same for programs",
+}
+"""Below experiments/STUDY/, and what each is."""
+
 _ALSO_MADE = {"checkpoints/train.json", "data/report.txt"}
 _AT_ITERATION = ("adapter", "merged", "split", "gguf", "verify", "published", "to_publish.txt")
 
@@ -36,14 +45,16 @@ def explain_unknown(target: str, studies: Studies) -> str | None:
     if parts[0] != "experiments" or len(parts) < 2 or parts[1] in NOT_STUDIES:
         return None
     name, file = parts[1], "/".join(parts[2:])
+    variants = [each for each in studies.experiments.values() if each.study == name]
+    if file.split("/")[0] == "compare" or (variants and name not in studies.experiments):
+        return _explain_unknown_of_study(target, variants, studies)
     problems = (
         studies.experiments[name].absent
         if name in studies.experiments
         else studies.problems_of(name)
     )
     if problems:
-        listed = "\n".join(f"  {problem}" for problem in problems)
-        return f"{target} cannot be built until these mistakes are corrected:\n{listed}"
+        return _mistaken(target, problems)
     if name not in studies.experiments:
         known = ", ".join(sorted(studies.experiments)) or "none"
         return (
@@ -60,3 +71,38 @@ def explain_unknown(target: str, studies: Studies) -> str | None:
     if not file:
         return f"name a target of {target}, e.g. {target.rstrip('/')}/merged. Known: {known}"
     return f"an experiment has no target '{file}'.{nearest(file, TARGETS)} Known: {known}"
+
+
+def _explain_unknown_of_study(
+    target: str, variants: list[Experiment], studies: Studies
+) -> str | None:
+    """Return the same for a target of a study that has these variants, or of one not known."""
+    _, name, *rest = PurePosixPath(target).parts
+    file = "/".join(rest)
+    if not variants and name in studies.experiments:
+        study = studies.experiments[name].study
+        return f"{name} is one variant. Compare it with the others: experiments/{study}/{file}"
+    if not variants:
+        if problems := studies.problems_of(name):
+            return _mistaken(target, problems)
+        known = sorted({each.study for each in studies.experiments.values()})
+        listed = ", ".join(known) or "none"
+        return f"there is no study '{name}'.{nearest(name, known)} Known: {listed}"
+    if file in STUDY_TARGETS:
+        absent = list(dict.fromkeys(problem for each in variants for problem in each.absent))
+        now = f"\nThe page of what is there: snakemake compare --config study={name}"
+        return _mistaken(target, absent) + now if absent else None
+    if not file:
+        return f"name a target of {target}, e.g. experiments/{name}/compare/report.html"
+    known = [*STUDY_TARGETS, *TARGETS]
+    if file in TARGETS:
+        first = variants[0].name
+        named = ", ".join(each.name for each in variants)
+        return f"{name} is a study of {named}. Build e.g. experiments/{first}/{file}"
+    listed = ", ".join(STUDY_TARGETS)
+    return f"a study has no target '{file}'.{nearest(file, known)} Known: {listed}"
+
+
+def _mistaken(target: str, problems: Iterable[Problem]) -> str:
+    listed = "\n".join(f"  {problem}" for problem in problems)
+    return f"{target} cannot be built until these mistakes are corrected:\n{listed}"

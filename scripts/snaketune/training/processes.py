@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from snaketune.errors import UserError
+from snaketune.files import locked
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +60,30 @@ def _start_deepspeed() -> None:
     log.info("starting DeepSpeed; its first start on a CPU compiles a kernel, about a minute")
     import deepspeed
 
+    _build_kernel()
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
     if "RANK" not in os.environ:
         os.environ.update(alone, MASTER_PORT="0")
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+
+
+def _build_kernel() -> None:
+    """Compile what DeepSpeed needs on a CPU, past the lock of a compilation that was killed.
+
+    torch's lock is a mere file, for which everyone after a `kill -9` would wait for ever; ours
+    ends with its process.
+    """
+    from deepspeed.accelerator import get_accelerator
+    from torch.utils.cpp_extension import get_default_build_root
+
+    builder = get_accelerator().create_op_builder("ShareMemCommBuilder")
+    if torch.cuda.is_available() or builder is None:
+        return
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    with locked(root):
+        for left in root.glob(f"**/{builder.NAME}/lock"):
+            left.unlink()
+        builder.load()
 
 
 def rank() -> int:

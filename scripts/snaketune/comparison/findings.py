@@ -1,0 +1,185 @@
+"""What a single change brought and what it cost, in words with figures."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from snaketune.comparison.collect import Collected
+from snaketune.comparison.figures import MEMORY, SPEED, distance, label, told, wanted
+from snaketune.comparison.groups import Group
+from snaketune.comparison.judging import Measured, apart, how_judged
+from snaketune.comparison.settings import differing, shown, single_change
+
+COST = ("training_seconds", *MEMORY)
+
+
+@dataclass(frozen=True)
+class Remark:
+    """One figure of a finding.
+
+    `verdict` is better, worse, saves, costs, differs (neither), same (not beyond chance) or
+    incomparable.
+    """
+
+    figure: str
+    verdict: str
+    text: str
+    before: float | None = None
+    after: float | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Two groups of runs that differ in one setting."""
+
+    start: str
+    end: str
+    key: str
+    before: str
+    after: str
+    remarks: tuple[Remark, ...]
+
+
+def find(groups: Sequence[Group]) -> list[Finding]:
+    """Return a finding for each two groups with a single change and figures to compare."""
+    found = []
+    for one, other in itertools.combinations(groups, 2):
+        key = single_change(one.first.settings, other.first.settings)
+        if key is None or not (one.trained and other.trained):
+            continue
+        values = differing({"one": one.first.settings, "other": other.first.settings})[key]
+        ends = shown(values["one"]), shown(values["other"])
+        found.append(Finding(one.name, other.name, key, *ends, tuple(_remarks(one, other))))
+    return found
+
+
+def best(groups: Sequence[Group], figure: str) -> list[str]:
+    """Return the names of the best in a figure, none where nothing is beyond chance worse.
+
+    Those that cannot be told from the very best are best too.
+    """
+    measured = {each.name: found for each in groups if (found := each.measured(figure))}
+    goal = wanted(figure, groups)
+    if goal is None or len(measured) < 2:
+        return []
+    if figure == "heldout_loss" and not _same_rows([each.first for each in groups]):
+        return []
+    top = min(measured.values(), key=lambda each: distance(goal, each.mean))
+    marked = [name for name, each in measured.items() if not apart(each, top)]
+    return marked if len(marked) < len(measured) else []
+
+
+def _remarks(one: Group, other: Group) -> list[Remark]:
+    probes = [f"probe:{name}" for name in one.first.probes if name in other.first.probes]
+    remarks = [_quality(figure, one, other) for figure in probes]
+    remarks.append(_loss(one, other))
+    remarks += [_cost(figure, one, other) for figure in COST]
+    remarks.append(_answers(one.first, other.first))
+    return [remark for remark in remarks if remark]
+
+
+def _quality(figure: str, one: Group, other: Group) -> Remark | None:
+    before, after = one.measured(figure), other.measured(figure)
+    if before is None or after is None:
+        return None
+    goal = wanted(figure, [one, other])
+    verdict, words = _compared(figure, before, after, goal)
+    if verdict == "better" and (cured := _cure(figure, one, before, after)):
+        words += cured
+    return Remark(figure, verdict, words, before.mean, after.mean)
+
+
+def _compared(
+    figure: str, before: Measured, after: Measured, goal: float | None
+) -> tuple[str, str]:
+    """Return the verdict on a change and the words for it."""
+    ends = f"{told(figure, before)} → {told(figure, after)}"
+    rule = how_judged(before, after)
+    if not apart(before, after):
+        return "same", f"{label(figure)} {ends}, within {rule}"
+    moves = "rises" if after.mean > before.mean else "falls"
+    words = f"{label(figure)} {moves}: {ends}, beyond {rule}"
+    if goal is None:
+        return "differs", words
+    nearer = abs(goal - after.mean) < abs(goal - before.mean)
+    return ("better" if nearer else "worse"), words
+
+
+def _cure(figure: str, one: Group, before: Measured, after: Measured) -> str:
+    """Return words for a harm that training did and the change undoes, judged by the base model."""
+    probe = one.first.probes[figure.removeprefix("probe:")]
+    base = Measured((probe["base"]["value"],), probe["base"]["low"], probe["base"]["high"])
+    goal = probe["wanted"]
+    harmed = apart(base, before) and abs(goal - before.mean) > abs(goal - base.mean)
+    if not harmed:
+        return ""
+    if apart(base, after) and abs(goal - after.mean) > abs(goal - base.mean):
+        return f"; lessened, not cured: the base model has {told(figure, base)}"
+    return f"; cured: not to be told from the base model's {told(figure, base)}"
+
+
+def _loss(one: Group, other: Group) -> Remark | None:
+    before, after = one.measured("heldout_loss"), other.measured("heldout_loss")
+    if before is None or after is None:
+        return None
+    if not _same_rows([one.first, other.first]):
+        text = (
+            f"held-out losses {told('heldout_loss', before)} and {told('heldout_loss', after)} "
+            "are of different rows, and not comparable"
+        )
+        return Remark("heldout_loss", "incomparable", text, before.mean, after.mean)
+    verdict, words = _compared("heldout_loss", before, after, 0.0)
+    return Remark("heldout_loss", verdict, words, before.mean, after.mean)
+
+
+def _same_rows(variants: Sequence[Collected]) -> bool:
+    """Tell whether held-out losses are of the same tokens."""
+    ids = {found.ids["data"] for found in variants}
+    digests = {found.heldout_sha256 for found in variants}
+    return len(ids) == 1 or (len(digests) == 1 and "" not in digests)
+
+
+def _cost(figure: str, one: Group, other: Group) -> Remark | None:
+    before, after = one.measured(figure), other.measured(figure)
+    if before is None or after is None or not before.mean:
+        return None
+    ends = f"{told(figure, before)} → {told(figure, after)}"
+    rule = how_judged(before, after)
+    times = after.mean / before.mean
+    if figure == "training_seconds":
+        words = f"training took {times:.2f} times as long ({ends}){_for_tokens(one, other)}"
+    else:
+        words = f"{label(figure)} {ends} ({100 * (times - 1):+.0f} %)"
+    if not apart(before, after):
+        return Remark(figure, "same", f"{words}, within {rule}", before.mean, after.mean)
+    return Remark(figure, "costs" if times > 1 else "saves", words, before.mean, after.mean)
+
+
+def _for_tokens(one: Group, other: Group) -> str:
+    """Return words for a difference in tokens, which explains one in time."""
+    before, after = one.measured("tokens"), other.measured("tokens")
+    speeds = one.measured(SPEED[0]), other.measured(SPEED[0])
+    if not before or not after or before.mean == after.mean or not (speeds[0] and speeds[1]):
+        return ""
+    return (
+        f", for {after.mean / before.mean:.2f} times the tokens "
+        f"({told(SPEED[0], speeds[0])} → {told(SPEED[0], speeds[1])} tokens/s)"
+    )
+
+
+def _answers(one: Collected, other: Collected) -> Remark | None:
+    theirs = {row["prompt"]: row["merged"] for row in other.answers}
+    both = [row for row in one.answers if row["prompt"] in theirs]
+    if not both:
+        return None
+    equal = sum(row["merged"] == theirs[row["prompt"]] for row in both)
+    text = f"{equal} of {len(both)} answers to the same prompts are equal word for word"
+    return Remark("answers", "same" if equal == len(both) else "differs", text)
+
+
+def to_json(finding: Finding) -> dict[str, Any]:
+    """Return a finding as report.json tells it."""
+    ends = {"from": finding.start, "to": finding.end, "key": finding.key}
+    remarks = [asdict(remark) for remark in finding.remarks]
+    return ends | {"before": finding.before, "after": finding.after, "remarks": remarks}

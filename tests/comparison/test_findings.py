@@ -1,0 +1,191 @@
+"""What the page says of single changes, figure by figure."""
+
+import json
+
+import pytest
+
+from study_results import STUDY, write
+
+HEAD = STUDY.partition("variants:")[0]
+
+
+def remarks(report, start: str, end: str) -> dict[str, tuple[str, str]]:
+    [found] = [each for each in report["findings"] if (each["from"], each["to"]) == (start, end)]
+    return {each["figure"]: (each["verdict"], each["text"]) for each in found["remarks"]}
+
+
+def test_pairs_that_differ_in_one_setting_are_found_and_no_others(built):
+    found = [(each["from"], each["to"], each["key"]) for each in built.compare()["findings"]]
+    assert found == [
+        ("none", "zero2", "train.deepspeed"),
+        ("none", "mixed", "data"),
+        ("zero2", "mixed_zero2", "data"),
+        ("mixed", "mixed_zero2", "train.deepspeed"),
+    ]
+
+
+def test_the_page_states_that_mixed_cures_the_leak(built):
+    found = remarks(built.compare(), "none", "mixed")
+    # 17 and 2 of 20 answers; Wilson's 95 % intervals, and the base model's of 0 of 20
+    assert found["probe:leak"] == (
+        "better",
+        "leak falls: 85 % (64–95) → 10 % (3–30), beyond the intervals; cured: not to be told from "
+        "the base model's 0 % (0–16)",
+    )
+    assert found["probe:retention"][0] == "better"
+    assert found["probe:identity"] == (
+        "same",
+        "identity 95 % (76–99) → 100 % (84–100), within the intervals",
+    )
+    assert found["heldout_loss"] == (
+        "incomparable",
+        "held-out losses 0.020 and 2.500 are of different rows, and not comparable",
+    )
+    assert found["training_seconds"][0] == "costs"
+    assert found["answers"] == (
+        "differs",
+        "0 of 2 answers to the same prompts are equal word for word",
+    )
+    page = built.page()
+    assert "Better:" in page and "cured: not to be told from the base model" in page
+
+
+def test_the_page_states_what_zero2_cost(built):
+    report = built.compare()
+    found = remarks(report, "none", "zero2")
+    before, after = (
+        report["variants"][name]["training"]["training_seconds"] for name in ("none", "zero2")
+    )
+    minutes = [f"{seconds // 60:.0f} min {round(seconds) % 60} s" for seconds in (before, after)]
+    assert found["training_seconds"] == (
+        "costs",
+        f"training took {after / before:.2f} times as long ({' → '.join(minutes)})",
+    )
+    assert found["peak_rss_bytes"] == (
+        "costs",
+        "peak resident memory 2,400 MiB → 2,700 MiB (+12 %)",
+    )
+    assert found["heldout_loss"][0] == found["probe:leak"][0] == found["answers"][0] == "same"
+
+
+def test_a_cure_that_only_lessens_is_told(built):
+    report = json.loads((built.folder("mixed") / "eval/report.json").read_text())
+    report["probes"]["leak"]["merged"] |= {"value": 0.35, "low": 0.18, "high": 0.57}
+    write(built.folder("mixed") / "eval/report.json", report)
+    verdict, text = remarks(built.compare(), "none", "mixed")["probe:leak"]
+    assert verdict == "better"
+    assert text.endswith("; lessened, not cured: the base model has 0 % (0–16)")
+
+
+@pytest.mark.parametrize(
+    ("figures", "figure", "verdict", "words"),
+    [
+        ({"seconds": 66.0}, "training_seconds", "same", "within the 10 % that one run each cannot"),
+        ({"seconds": 30.0}, "training_seconds", "saves", "times as long (1 min 0 s → 30 s)"),
+        ({"loss": 1.51}, "heldout_loss", "same", "1.500 → 1.510, within the 1 %"),
+        ({"loss": 1.2}, "heldout_loss", "better", "held-out loss falls: 1.500 → 1.200, beyond"),
+        ({"loss": 1.9}, "heldout_loss", "worse", "held-out loss rises"),
+        ({"memory": 10**9}, "peak_rss_bytes", "saves", "2,400 MiB → 954 MiB (-60 %)"),
+        ({"probes": {"leak": 19}}, "probe:leak", "worse", "leak rises: 10 % (3–30) → 95 % (76–99)"),
+        ({"probes": {"free": 19}}, "probe:free", None, ""),
+    ],
+)
+def test_each_figure_is_judged_by_its_own_rule(study, figures, figure, verdict, words):
+    study.write(HEAD + "variants: {a: {}, b: {train: {lr: 1e-5}}}")
+    study.results("a", seconds=60.0)
+    study.results("b", **{"seconds": 60.0} | figures)
+    for name in ("a", "b"):
+        path = study.folder(name) / "checkpoints/train.json"
+        seconds = 60.0 if name == "a" else figures.get("seconds", 60.0)
+        write(path, json.loads(path.read_text()) | {"training_seconds": seconds})
+    found = remarks(study.compare(), "a", "b")
+    assert (figure in found) is (verdict is not None)
+    if verdict:
+        assert found[figure][0] == verdict
+        assert words in found[figure][1]
+
+
+def test_a_probe_without_direction_is_neither_better_nor_worse(study):
+    study.write(HEAD + "variants: {a: {}, b: {train: {lr: 1e-5}}}")
+    study.results("a", probes={"free": 1})
+    study.results("b", probes={"free": 19})
+    report = study.compare()
+    assert remarks(report, "a", "b")["probe:free"][0] == "differs"
+    assert "probe:free" not in report["best"]
+
+
+def test_the_same_held_out_rows_are_comparable_though_the_data_has_another_id(built):
+    for name in ("none", "mixed"):
+        folder = built.root / "store/data" / built.collect()[name].ids["data"]
+        write(folder / "data.json", {"files": {"heldout.arrow": "the same"}})
+    assert remarks(built.compare(), "none", "mixed")["heldout_loss"][0] == "worse"
+
+
+SEEDS = "matrix: {train.lr: [1e-4, 2e-4], train.seed: [1, 2, 3]}"
+
+
+def seeded(study, losses: dict[str, tuple[float, ...]], **more) -> dict:
+    study.write(HEAD + SEEDS)
+    for rate, each in losses.items():
+        for seed, loss in enumerate(each, start=1):
+            study.results(f"lr-{rate}_seed-{seed}", loss=loss, **more)
+    return study.compare()
+
+
+def test_repeated_seeds_are_one_finding_with_mean_and_spread(study):
+    report = seeded(study, {"0.0001": (1.0, 2.0, 3.0), "0.0002": (4.0, 5.0, 6.0)})
+    [found] = report["findings"]
+    assert (found["from"], found["to"]) == ("lr-0.0001 (3 seeds)", "lr-0.0002 (3 seeds)")
+    told = remarks(report, found["from"], found["to"])["heldout_loss"]
+    words = "held-out loss rises: 2.000 ± 1.000 → 5.000 ± 1.000, beyond the spread of the seeds"
+    assert told == ("worse", words)
+    repeated = {each["name"]: each["figures"]["heldout_loss"] for each in report["repeated"]}
+    assert repeated["lr-0.0001 (3 seeds)"] == {"mean": 2.0, "deviation": 1.0, "n": 3}
+    assert "Repeated seeds" in study.page()
+
+
+def test_a_difference_within_the_spread_is_called_that(study):
+    report = seeded(study, {"0.0001": (1.0, 2.0, 3.0), "0.0002": (3.0, 4.0, 5.0)})
+    [found] = report["findings"]
+    verdict, words = remarks(report, found["from"], found["to"])["heldout_loss"]
+    assert verdict == "same"
+    assert words.endswith("2.000 ± 1.000 → 4.000 ± 1.000, within the spread of the seeds")
+
+
+def test_a_single_run_beside_repeated_ones_is_judged_by_their_spread(study):
+    report = seeded(study, {"0.0001": (1.0, 2.0, 3.0), "0.0002": (7.0,)})
+    [found] = report["findings"]
+    # 4.303 × 1 × sqrt(1 + 1/3) = 4.97, the difference is 5
+    assert remarks(report, found["from"], found["to"])["heldout_loss"][0] == "worse"
+
+
+def test_seeds_alone_make_one_group_and_no_finding(study):
+    study.write(HEAD + "matrix: {train.seed: [1, 2, 3]}")
+    for seed in (1, 2, 3):
+        study.results(f"seed-{seed}", loss=float(seed))
+    report = study.compare()
+    assert report["findings"] == []
+    assert [each["name"] for each in report["repeated"]] == ["study (3 seeds)"]
+
+
+@pytest.mark.parametrize(
+    ("figure", "names"),
+    [
+        ("probe:leak", ["mixed", "mixed_zero2"]),
+        ("probe:retention", ["mixed", "mixed_zero2"]),
+        ("probe:identity", None),  # the intervals overlap
+        ("heldout_loss", None),  # of different rows
+        ("training_seconds", ["none"]),
+        ("peak_rss_bytes", ["none", "mixed", "mixed_zero2"]),
+        ("tokens", None),  # neither more nor fewer is better
+    ],
+)
+def test_the_best_is_marked_only_where_others_are_worse_beyond_chance(built, figure, names):
+    assert built.compare()["best"].get(figure) == names
+
+
+def test_more_tokens_a_second_are_better(built):
+    best = built.compare()["best"]["tokens_per_second"]
+    told = {name: each["training"] for name, each in built.compare()["variants"].items()}
+    fastest = max(told, key=lambda name: told[name]["tokens"] / told[name]["training_seconds"])
+    assert fastest in best and "zero2" in told and "zero2" not in best
