@@ -27,6 +27,9 @@ from snaketune.planning.job import Job, Past
 from snaketune.planning.plan import Line, Plan, make_plan, to_json
 from snaketune.planning.request import read_targets
 
+_NAMED = 4
+"""Targets that the title names."""
+
 _WIDEST = 60
 """Characters to which the reasons are aligned; a longer one takes what it needs."""
 
@@ -82,7 +85,9 @@ def dry_run(targets: Sequence[str], config: Mapping[str, Any]) -> list[Job]:
         except Exception as error:
             raise UserError(f"Snakemake cannot plan {' '.join(targets)}: {error}") from error
         dag = workflow._workflow.dag  # the API has no other way to the jobs and their reasons
-        return [_job(dag, job) for level in dag.toposorted() for job in sorted(level, key=str)]
+        return [
+            _job(dag, job) for level in dag.toposorted() for job in sorted(level, key=_by_output)
+        ]
 
 
 def _profile(targets: Sequence[str]) -> Any:
@@ -91,6 +96,10 @@ def _profile(targets: Sequence[str]) -> Any:
 
     with contextlib.redirect_stderr(io.StringIO()):  # it tells which profile it reads
         return parse_args(["--dry-run", "--", *targets])[1]
+
+
+def _by_output(job: Any) -> tuple[str, ...]:
+    return (job.rule.name, *map(str, job.output))
 
 
 def _job(dag: Any, job: Any) -> Job:
@@ -152,13 +161,15 @@ def _past(job: Any, known: Any) -> Iterator[Past]:
 
 def show(plan: Plan) -> None:
     """Print a plan: a line a stage, below each experiment what is its own."""
-    cli.console.print(Text(" ".join(plan.targets), style="bold"))
-    owners = [line.experiment for line in plan.lines] + [owner for owner, _ in plan.reused]
-    names = sorted(dict.fromkeys(owners), key=lambda name: name is not None)
-    for name in names:
-        if len(names) > 1:
+    more = len(plan.targets) - _NAMED
+    title = [*plan.targets[:_NAMED], *([f"and {more} more"] if more > 0 else [])]
+    cli.console.print(Text(" ".join(title), style="bold"))
+    groups = {name: _aligned(_rows(plan, name)) for name in (None, *plan.experiments)}
+    several = sum(map(bool, groups.values())) > 1
+    for name, rows in groups.items():
+        if several and rows:
             cli.console.print(Text(f"  {name or 'shared'}", style="bold"))
-        for row in _aligned(_rows(plan, name)):
+        for row in rows:
             cli.console.print(Text(f"  {row}"))
     cli.console.print(f"  {in_all(plan)}", style="red" if plan.disk > plan.free_bytes else None)
 

@@ -55,11 +55,13 @@ class Plan:
     """What Snakemake will do for some targets.
 
     Attributes:
+        experiments: That they are of, in the order of their files.
         reused: What is there and used, with the experiment it belongs to, None if to several.
         free_bytes: On the disk here.
     """
 
     targets: Sequence[str]
+    experiments: Sequence[str]
     lines: Sequence[Line]
     reused: Sequence[tuple[str | None, str]]
     free_bytes: int
@@ -96,7 +98,9 @@ def make_plan(targets: Sequence[str], jobs: Sequence[Job], studies: Studies) -> 
     reused = [
         (planner.owner(job), _RESULTS.get(job.rule, job.stage)) for job in jobs if not job.runs
     ]
-    return Plan(targets, lines, list(dict.fromkeys(reused)), shutil.disk_usage(".").free)
+    names = [each.name for each in planner.planned]
+    free = shutil.disk_usage(".").free
+    return Plan(targets, names, lines, list(dict.fromkeys(reused)), free)
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
@@ -131,8 +135,8 @@ class _Planner:
     """Knows the experiments, and what was trained before."""
 
     def __init__(self, jobs: Sequence[Job], studies: Studies) -> None:
-        names = dict.fromkeys(job.wildcards.get("experiment") for job in jobs)
-        self.planned = [studies.experiments[name] for name in names if name]
+        names = {job.wildcards.get("experiment") for job in jobs}
+        self.planned = [each for name, each in studies.experiments.items() if name in names]
         self.runs: Callable[[], list[Run]] = cache(lambda: list(past_runs(Path("experiments"))))
 
     def users(self, job: Job) -> list[Experiment]:

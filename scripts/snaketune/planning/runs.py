@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snaketune.comparison.settings import NO_EFFECT, Settings, differing, flat
+from snaketune.comparison.settings import Settings, differing, flat
 from snaketune.errors import UserError
+from snaketune.experiment.identity import NO_EFFECT_ON_WEIGHTS
 from snaketune.experiment.load import Source
 from snaketune.experiment.resolved import Resolved, read_resolved
 from snaketune.files import read_json
 from snaketune.run_files import kept_checkpoints
 
-_WITHOUT_EFFECT = NO_EFFECT | {"train.gradient_checkpointing"}
+_WITHOUT_EFFECT = {f"train.{key}" for key in NO_EFFECT_ON_WEIGHTS}
 _OF_DATA = (
     *("model", "data", "template", "loss_on", "max_length", "truncation", "deduplicate", "pack"),
     "evaluate.heldout",

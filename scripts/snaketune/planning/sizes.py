@@ -13,7 +13,9 @@ _FOLDERS = {"provenance.json", "data.json"}
 """Files that stand for the folder they are in."""
 
 _PROCESS = 700 * 2**20
-"""Bytes that a process holds on a CPU with torch and its libraries loaded, without a model."""
+"""Bytes that a training holds on a CPU beside model and batch: the peak of one with a tiny model.
+
+With it the embedded model's LoRA is estimated at 1.5 GiB, and measured at 1.39."""
 
 _BYTES = {"nf4": 0.55, "fp4": 0.55, "int8": 1.05}
 """Of a weight, with the constants of its quantisation."""
