@@ -17,7 +17,7 @@ wildcard_constraints:
     base_id=one_of(BASES),
     data_id=one_of(DATA),
     dataset_id=one_of(DATASETS),
-    study=one_of({each.study for each in STUDIES.experiments.values()}),
+    study=one_of(sorted({each.study for each in STUDIES.experiments.values()})),
     at=r"(iter_[1-9]\d*/)?",
 
 

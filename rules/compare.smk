@@ -12,7 +12,11 @@ rule study_report:
         script=ancient("scripts/compare.py"),
         reports=study_reports,
     output:
-        "experiments/{study}/compare/report.html",
+        report(
+            "experiments/{study}/compare/report.html",
+            category="{study}",
+            labels={"page": "variants compared", "experiment": "{study}"},
+        ),
         "experiments/{study}/compare/table.csv",
         "experiments/{study}/compare/report.json",
     log:

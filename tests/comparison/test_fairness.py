@@ -36,7 +36,7 @@ def test_the_seven_fields_are_computed(study):
     assert b["effective batch"] == 3 * 2 * 2
     assert b["scale of LoRA"] == 32 / 4
     assert b["target modules"] == "q_proj, v_proj"
-    assert (b["packing"], b["truncation"], b["precision"]) == ("xtuner", "drop", "fp32")
+    assert (b["packing"], b["truncation"], b["precision"]) == ("xtuner", "drop", "float32")
 
 
 def test_the_machines_processes_and_precision_count(study):
@@ -46,6 +46,13 @@ def test_the_machines_processes_and_precision_count(study):
     [found] = study.collect().values()
     assert field_values(found)["effective batch"] == 2 * 4
     assert field_values(found)["precision"] == "float32"
+
+
+def test_a_variant_that_is_not_trained_yet_is_not_warned_about(study):
+    study.write(HEAD + "variants: {a: {train: {precision: fp32}}, b: {train: {precision: fp32}}}")
+    chosen = {"precision": "float32"}
+    write_training(study.root, study.experiments()["a"], 4, 1.0, **chosen)
+    assert warnings(list(study.collect().values())) == []
 
 
 @pytest.mark.parametrize(

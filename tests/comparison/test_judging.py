@@ -5,7 +5,7 @@ import math
 import pytest
 from scipy.stats import ttest_ind
 
-from snaketune.comparison.judging import Measured, apart, how_judged
+from snaketune.comparison.judging import Measured, apart, heldout, how_judged, single
 
 
 def runs(*values) -> Measured:
@@ -53,7 +53,7 @@ def test_apart_is_where_welchs_95_percent_interval_of_the_difference_leaves_out_
 )
 def test_a_single_run_is_told_by_the_prediction_interval_of_the_others(value, expected):
     assert apart(runs(10, 12), Measured((value,))) is expected
-    assert apart(Measured((value,), 0.0, 1.0, 0.1), runs(10, 12)) is expected
+    assert apart(Measured((value,), 0.0, 1.0), runs(10, 12)) is expected
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,26 @@ def test_intervals_must_not_overlap(one, other, expected):
 
 
 @pytest.mark.parametrize(
-    ("after", "expected"), [(109, False), (112, True), (91, False), (89, True)]
+    ("after", "expected"), [(111, False), (112, True), (90, False), (89, True)]
 )
 def test_one_run_each_must_differ_by_more_than_the_noise(after, expected):
-    assert apart(Measured((100,), noise=0.1), Measured((after,), noise=0.1)) is expected
-    assert "10 %" in how_judged(Measured((100,), noise=0.1), Measured((after,), noise=0.1))
+    one, other = single("training_seconds", 100), single("training_seconds", after)
+    assert apart(one, other) is apart(other, one) is expected
+    assert how_judged(one, other) == "the 10 % that one run each cannot tell from chance"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "after", "expected"),
+    [(10**6, 1.019, False), (10**6, 1.021, True), (100, 1.09, False), (100, 1.11, True)],
+)
+def test_losses_of_few_tokens_must_differ_by_more(tokens, after, expected):
+    one, other = heldout(1.0, tokens), heldout(after, tokens)
+    assert apart(one, other) is apart(other, one) is expected
+    margin = {10**6: "0.02", 100: "0.1"}[tokens]
+    words = f"the {margin} that one run each on {tokens:,} tokens cannot tell from chance"
+    assert how_judged(one, other) == words
+
+
+def test_a_figure_that_does_not_vary_is_apart_at_once():
+    assert apart(single("updates", 10), single("updates", 11))
+    assert not apart(single("updates", 10), single("updates", 10))

@@ -1,6 +1,9 @@
 """The page: one file that loads nothing, shows text as text, and stays usable with 50 variants."""
 
+import os
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -164,3 +167,14 @@ def test_gpu_memory_is_told_by_its_kinds(study):
 def test_an_empty_figure_is_no_figure(study):
     report = build("study", [collect(each) for each in study.experiments().values()])
     assert not any(key in report["variants"]["none"]["training"] for key in TRAINING)
+
+
+def test_comparing_imports_no_torch_and_no_mlflow(repository):
+    program = (
+        "import sys, snaketune.comparison.stage; "
+        "print(sorted({'torch', 'transformers', 'mlflow', 'peft'} & set(sys.modules)))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(repository / "scripts")}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")

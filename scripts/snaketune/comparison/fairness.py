@@ -45,13 +45,16 @@ FIELDS = (
     Field("precision", ("train.precision",), "rounding, time and memory are others"),
 )
 
+_PRECISION = {"bf16": "bfloat16", "fp32": "float32"}
+"""What a run will say of its arithmetic; of `auto` nobody knows before."""
+
 
 def field_values(found: Collected) -> dict[str, str | float | None]:
     """Return a variant's value of each field; None where nobody can know it yet or it has none."""
     settings, lora = found.settings, found.settings["method.name"] != "full"
     processes = found.chosen.get("processes", settings["train.processes"])
     batch = settings["train.batch_size"] * settings["train.accumulate"]
-    precision = found.chosen.get("precision", settings["train.precision"])
+    precision = found.chosen.get("precision", _PRECISION.get(settings["train.precision"]))
     modules = settings["method.target_modules"]
     return {
         "effective batch": batch * processes if processes else None,
@@ -62,7 +65,7 @@ def field_values(found: Collected) -> dict[str, str | float | None]:
         "max_length": settings["max_length"],
         "truncation": settings["truncation"],
         "packing": shown(settings["pack"]),
-        "precision": None if precision == "auto" else precision,
+        "precision": precision,
     }
 
 

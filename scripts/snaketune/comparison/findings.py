@@ -19,7 +19,7 @@ class Remark:
     """One figure of a finding.
 
     `verdict` is better, worse, saves, costs, differs (neither), same (not beyond chance) or
-    incomparable.
+    incomparable; `rule` says what decided it, where something did.
     """
 
     figure: str
@@ -27,6 +27,7 @@ class Remark:
     text: str
     before: float | None = None
     after: float | None = None
+    rule: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def _remarks(one: Group, other: Group) -> list[Remark]:
     remarks = [_quality(figure, one, other) for figure in probes]
     remarks.append(_loss(one, other))
     remarks += [_cost(figure, one, other) for figure in COST]
-    remarks.append(_answers(one.first, other.first))
+    if len(one.members) == len(other.members) == 1:
+        remarks.append(_answers(one.first, other.first))
     return [remark for remark in remarks if remark]
 
 
@@ -85,9 +87,10 @@ def _quality(figure: str, one: Group, other: Group) -> Remark | None:
         return None
     goal = wanted(figure, [one, other])
     verdict, words = _compared(figure, before, after, goal)
-    if verdict == "better" and (cured := _cure(figure, one, before, after)):
-        words += cured
-    return Remark(figure, verdict, words, before.mean, after.mean)
+    if verdict == "better":
+        words += _cure(figure, one, before, after)
+    rule = how_judged(before, after)
+    return Remark(figure, verdict, words, before.mean, after.mean, rule)
 
 
 def _compared(
@@ -95,11 +98,10 @@ def _compared(
 ) -> tuple[str, str]:
     """Return the verdict on a change and the words for it."""
     ends = f"{told(figure, before)} → {told(figure, after)}"
-    rule = how_judged(before, after)
     if not apart(before, after):
-        return "same", f"{label(figure)} {ends}, within {rule}"
+        return "same", f"{label(figure)} {ends}"
     moves = "rises" if after.mean > before.mean else "falls"
-    words = f"{label(figure)} {moves}: {ends}, beyond {rule}"
+    words = f"{label(figure)} {moves}: {ends}, beyond {how_judged(before, after)}"
     if goal is None:
         return "differs", words
     nearer = abs(goal - after.mean) < abs(goal - before.mean)
@@ -130,7 +132,8 @@ def _loss(one: Group, other: Group) -> Remark | None:
         )
         return Remark("heldout_loss", "incomparable", text, before.mean, after.mean)
     verdict, words = _compared("heldout_loss", before, after, 0.0)
-    return Remark("heldout_loss", verdict, words, before.mean, after.mean)
+    rule = how_judged(before, after)
+    return Remark("heldout_loss", verdict, words, before.mean, after.mean, rule)
 
 
 def same_rows(variants: Sequence[Collected]) -> bool:
@@ -151,9 +154,8 @@ def _cost(figure: str, one: Group, other: Group) -> Remark | None:
         words = f"training took {times:.2f} times as long ({ends}){_for_tokens(one, other)}"
     else:
         words = f"{label(figure)} {ends} ({100 * (times - 1):+.0f} %)"
-    if not apart(before, after):
-        return Remark(figure, "same", f"{words}, within {rule}", before.mean, after.mean)
-    return Remark(figure, "costs" if times > 1 else "saves", words, before.mean, after.mean)
+    verdict = "same" if not apart(before, after) else "costs" if times > 1 else "saves"
+    return Remark(figure, verdict, words, before.mean, after.mean, rule)
 
 
 def _for_tokens(one: Group, other: Group) -> str:

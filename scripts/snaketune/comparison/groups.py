@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from snaketune.comparison.collect import Collected
-from snaketune.comparison.judging import NOISE, Measured
+from snaketune.comparison.judging import Measured, heldout, single
 from snaketune.comparison.settings import SEED, changed
 
 _SEED_IN_NAME = re.compile(r"(?:^|_)seed-\d+")
@@ -35,13 +35,12 @@ class Group:
         Args:
             figure: A key of train.json, `heldout_loss`, or `probe:NAME`.
         """
-        values = [value for each in self.members if (value := value_of(each, figure)) is not None]
-        if not values:
-            return None
-        if len(values) > 1:
-            return Measured(tuple(values))
-        low, high = next(filter(None, (_interval(each, figure) for each in self.members)))
-        return Measured(tuple(values), low, high, NOISE.get(figure, 0.0))
+        having = {each.name: value_of(each, figure) for each in self.members}
+        values = [value for value in having.values() if value is not None]
+        if len(values) != 1:
+            return Measured(tuple(values)) if values else None
+        [found] = [each for each in self.members if having[each.name] is not None]
+        return _measured_once(found, figure, values[0])
 
 
 def value_of(found: Collected, figure: str) -> float | None:
@@ -56,13 +55,13 @@ def value_of(found: Collected, figure: str) -> float | None:
     return found.training.get(figure)
 
 
-def _interval(found: Collected, figure: str) -> tuple[float | None, float | None] | None:
-    if value_of(found, figure) is None:
-        return None
-    if not figure.startswith("probe:"):
-        return None, None
-    merged = found.probes[figure.removeprefix("probe:")]["merged"]
-    return merged["low"], merged["high"]
+def _measured_once(found: Collected, figure: str, value: float) -> Measured:
+    if figure == "heldout_loss":
+        return heldout(value, found.heldout["merged"]["supervised_tokens"])
+    if figure.startswith("probe:"):
+        merged = found.probes[figure.removeprefix("probe:")]["merged"]
+        return Measured((value,), merged["low"], merged["high"])
+    return single(figure, value)
 
 
 def grouped(variants: Sequence[Collected], study: str) -> list[Group]:

@@ -3,8 +3,10 @@
 * Both sides repeated with other seeds: Welch's t-test, 95 %, on the means.
 * One side repeated, the other run once: the 95 % prediction interval of one more run.
 * Both run once, a probe: the two 95 % intervals must not overlap.
-* Both run once, any other figure: the difference must exceed a share that runs of the same
-  settings are known to differ by on one machine.
+* Both run once, time or memory: the difference must exceed a share that runs of the same settings
+  differ by on one machine.
+* Both run once, the held-out loss: it must exceed 0.02 nats, and 1 / sqrt(tokens), as losses of
+  tokens deviate by about 1.
 """
 
 import math
@@ -23,9 +25,10 @@ NOISE = {
     "checkpoints_bytes": 0.02,
     "adapter_bytes": 0.02,
     "merged_bytes": 0.02,
-    "heldout_loss": 0.01,
 }
 """The share of a figure that one run each cannot tell from chance; of other figures none."""
+
+_LOSS = 0.02
 
 CONFIDENCE = 0.95
 
@@ -38,13 +41,15 @@ class Measured:
         values: One for each run, at least one.
         low: The lower end of a single run's own interval, where it has one.
         high: The upper end.
-        noise: The share that single runs without an interval differ by.
+        margin: What single runs without an interval differ by, in the figure's unit.
+        rule: The words for it.
     """
 
     values: tuple[float, ...]
     low: float | None = None
     high: float | None = None
-    noise: float = 0.0
+    margin: float = 0.0
+    rule: str = "rounding"
 
     @property
     def mean(self) -> float:
@@ -55,6 +60,22 @@ class Measured:
     def deviation(self) -> float | None:
         """The standard deviation of the runs, as of a sample; None of a single run."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+
+def single(figure: str, value: float) -> Measured:
+    """Return a figure of a single run, such as its time, with what it may vary by."""
+    share = NOISE.get(figure)
+    if share is None:
+        return Measured((value,))
+    words = f"the {100 * share:.0f} % that one run each cannot tell from chance"
+    return Measured((value,), margin=share * abs(value), rule=words)
+
+
+def heldout(loss: float, tokens: int) -> Measured:
+    """Return a single run's held-out loss with what it may vary by on so many tokens."""
+    margin = max(_LOSS, tokens**-0.5)
+    words = f"the {margin:.2g} that one run each on {tokens:,} tokens cannot tell from chance"
+    return Measured((loss,), margin=margin, rule=words)
 
 
 def apart(one: Measured, other: Measured) -> bool:
@@ -68,8 +89,7 @@ def apart(one: Measured, other: Measured) -> bool:
         if other.low is not None and other.high is not None:
             return one.high < other.low or other.high < one.low
         return not one.low <= other.mean <= one.high
-    larger = max(abs(one.mean), abs(other.mean))
-    return abs(one.mean - other.mean) > max(one.noise, other.noise) * larger
+    return abs(one.mean - other.mean) > max(one.margin, other.margin)
 
 
 def how_judged(one: Measured, other: Measured) -> str:
@@ -78,8 +98,7 @@ def how_judged(one: Measured, other: Measured) -> str:
         return "the spread of the seeds"
     if one.low is not None or other.low is not None:
         return "the intervals"
-    noise = max(one.noise, other.noise)
-    return f"the {100 * noise:.0f} % that one run each cannot tell from chance"
+    return max(one, other, key=lambda each: each.margin).rule
 
 
 def _welch(one: Measured, other: Measured) -> bool:
