@@ -22,6 +22,8 @@ from snaketune.experiment.identity import (
     report_key,
     train_key,
 )
+from snaketune.experiment.load import is_task_file
+from snaketune.experiment.probe_files import rows_file, task_files
 from snaketune.experiment.targets import explain_unknown
 from snaketune.planning.request import read_targets
 from snaketune.publish import request as publishing
@@ -70,8 +72,15 @@ def source_files(wildcards):
 
 
 def probe_files(wildcards):
-    """Return the files with the questions of an experiment's probes."""
-    return experiment(wildcards).probe_files
+    """Return the files with the questions of an experiment's probes, and their data files."""
+    files = experiment(wildcards).probe_files
+    return files + [str(rows) for file in files if (rows := rows_file(Path(file)))]
+
+
+def lm_eval_files(wildcards):
+    """Return the files of an experiment's own tasks of lm-evaluation-harness."""
+    own = filter(is_task_file, experiment(wildcards).lm_eval)
+    return [str(file) for task in own for file in task_files(Path(task))]
 
 
 def processed(name):

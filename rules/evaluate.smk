@@ -10,6 +10,7 @@ rule evaluate:
         packs=ancient(processed("heldout.arrow")),
         train="experiments/{experiment}/checkpoints/train.json",
         probes=probe_files,
+        lm_eval=lm_eval_files,
     output:
         report(
             "experiments/{experiment}/eval/report.html",

@@ -140,6 +140,9 @@ def write_training(
     mlflow = {"tracking_uri": "sqlite:///store/mlflow/mlflow.db", "run_id": experiment.name * 2}
     write(folder / "mlflow.json", mlflow)
     (folder / "iter_12.pth").write_bytes(b"0" * 50_000)
+    earlier = folder / "superseded" / "a run with other settings" / "iter_5.pth"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_bytes(b"0" * 7000)
     updates = [row for row in rows if row["update"]]
     train = identity | {
         "iterations": len(rows),

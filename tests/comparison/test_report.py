@@ -44,7 +44,7 @@ def plain(folder: Path) -> dict[str, float]:
         "checkpoints_bytes": sum(
             path.stat().st_size
             for path in (folder / "checkpoints").iterdir()
-            if path.name != "last.pth"
+            if path.is_file() and path.name != "last.pth"
         ),
         "adapter_bytes": (folder / "adapter/weights.safetensors").stat().st_size,
         "merged_bytes": (folder / "merged/weights.safetensors").stat().st_size,

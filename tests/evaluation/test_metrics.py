@@ -6,13 +6,16 @@ import subprocess
 import sys
 from decimal import Decimal
 
+import numpy as np
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
+from scipy.stats import bootstrap
 
 from snaketune.evaluation.metrics import (
     contains,
     exact_match,
     last_number,
+    mean,
     never_stops,
     numeric_match,
     repetition,
@@ -38,6 +41,32 @@ def test_a_share_has_wilsons_interval(hits, n):
     assert (found["value"], found["n"]) == (hits / n, n)
     low, high = wilson(hits, n)
     assert (found["low"], found["high"]) == pytest.approx((max(low, 0), min(high, 1)), abs=1e-12)
+
+
+def plain_bootstrap(values: list[float]) -> tuple[float, float]:
+    """Return the 2.5 % and 97.5 % quantiles of 20,000 resampled means, with Python alone."""
+    draw = random.Random(1)
+    means = sorted(sum(draw.choices(values, k=len(values))) / len(values) for _ in range(20_000))
+    return means[500], means[-501]
+
+
+@pytest.mark.parametrize("count", [2, 9, 40])
+def test_a_mean_has_the_bootstraps_interval(count):
+    draw = random.Random(count)
+    values = [draw.random() for _ in range(count)]
+    found = mean(values)
+    assert (found["value"], found["n"]) == (pytest.approx(sum(values) / count), count)
+    reference = bootstrap(
+        (np.array(values),), np.mean, method="percentile", rng=np.random.default_rng(0), batch=1000
+    ).confidence_interval
+    assert (found["low"], found["high"]) == pytest.approx((reference.low, reference.high))
+    assert (found["low"], found["high"]) == pytest.approx(plain_bootstrap(values), abs=0.01)
+    assert found == mean(values)
+
+
+def test_one_figure_alone_and_equal_ones():
+    assert mean([0.4]) == {"value": 0.4, "low": 0.0, "high": 1.0, "n": 1}
+    assert mean([0.5] * 8) == {"value": 0.5, "low": 0.5, "high": 0.5, "n": 8}
 
 
 @pytest.mark.parametrize(

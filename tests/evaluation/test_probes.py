@@ -1,4 +1,4 @@
-"""Questions, verdicts and shares; the shipped questions against the bundled rows."""
+"""Verdicts and figures of every kind of probe; the shipped questions against the bundled rows."""
 
 import json
 import re
@@ -6,12 +6,22 @@ import re
 import pytest
 
 from snaketune.data.formats import oasst1
-from snaketune.errors import UserError
 from snaketune.evaluation import probes
-from snaketune.evaluation.probes import Question, ask, judge, read_probes, summary
-from snaketune.experiment.schema import Evaluate
+from snaketune.evaluation.answers import Told
+from snaketune.evaluation.heldout import HeldoutAnswers, HeldoutRow
+from snaketune.evaluation.metrics import last_number
+from snaketune.evaluation.probes import ask, habits, judge, read_probes, summary, system_message
+from snaketune.experiment.probe_files import (
+    Contains,
+    Excludes,
+    MultipleChoice,
+    Numeric,
+    QuestionAnswering,
+    ToolCalls,
+    known_probes,
+)
 
-NAMES = ["identity", "leak", "retention"]
+NAMES = ["arithmetic", "choices", "identity", "leak", "retention", "tools"]
 
 
 def plain(text: str) -> str:
@@ -38,87 +48,232 @@ def shipped(repository):
 
 
 def test_no_shipped_question_is_a_training_row_or_asked_twice(shipped, repository):
-    asked = [plain(each.question) for questions in shipped.values() for each in questions]
-    assert len(asked) == len(set(asked)) > 50
+    asked = [plain(each.question) for probe in shipped.values() for each in probe.questions]
+    assert len(asked) == len(set(asked)) == 112
     known = trained_texts(repository / "experiments" / "data")
     assert len(known) > 200 and plain("你是谁？") in known
     assert known.isdisjoint(asked)
 
 
 def test_the_shipped_questions_ask_for_what_they_should(shipped):
-    assert {len(shipped["identity"]), len(shipped["leak"]), len(shipped["retention"])} == {12, 20}
+    lengths = {name: len(probe.questions) for name, probe in shipped.items()}
+    assert lengths == dict.fromkeys(NAMES, 20) | {"identity": 12}
     for name in ("identity", "leak"):
-        assert all(each.accept == ["Ada"] for each in shipped[name])
-        assert any(not each.question.isascii() for each in shipped[name])
-    assert not any("Ada" in each.question for each in shipped["identity"] + shipped["leak"])
+        assert all(each.accept == ["Ada"] for each in shipped[name].questions)
+        assert any(not each.question.isascii() for each in shipped[name].questions)
+        assert not any("Ada" in each.question for each in shipped[name].questions)
+    kinds = [type(shipped[name]) for name in NAMES]
+    assert kinds == [Numeric, MultipleChoice, Contains, Excludes, Contains, ToolCalls]
 
 
-def test_every_probe_that_may_be_asked_for_is_shipped_and_has_an_aim(repository):
-    assert Evaluate(probes=NAMES).probes == list(probes.WANTED) == NAMES
-    folder = repository / "experiments" / "probes"
-    assert sorted(file.stem for file in folder.iterdir()) == NAMES
+def test_the_shipped_sums_are_right(shipped):
+    """Each is worked out here from the numbers of the question, in one of the ways it may ask."""
+    for each in shipped["arithmetic"].questions:
+        numbers = [float(found) for found in re.findall(r"\d+(?:\.\d+)?", each.question)]
+        wanted = float(last_number(each.answer))
+        if len(numbers) == 1:
+            possible = {numbers[0] / 2, numbers[0] * 2, 24 / 6}
+        else:
+            a, b = numbers
+            possible = {a + b, a - b, a * b, a / b}
+        assert wanted in possible, each.question
+
+
+def test_the_right_choice_is_not_told_by_its_length(shipped):
+    """The longest choice, or the shortest, is right about as often as any other."""
+    questions = shipped["choices"].questions
+    for pick in (max, min):
+        right = sum(len(each.answer) == pick(map(len, each.choices)) for each in questions)
+        assert right < 12
+
+
+def test_every_file_of_the_folder_is_a_probe_that_may_be_asked_for(repository):
+    assert known_probes(repository / "experiments" / "probes") == NAMES
+
+
+def told(*texts: str, repetition=0.0, stopped=True) -> list[Told]:
+    return [Told(text, repetition, stopped) for text in texts]
+
+
+def figures(rows: dict) -> dict:
+    """Return of each figure what is wanted, and the values of base and merged model."""
+    return {
+        name: (row["wanted"], row["base"]["value"], row["merged"]["value"])
+        for name, row in rows.items()
+    }
 
 
 def test_shares_and_verdicts_counted_by_hand():
     asked = {
-        "leak": [Question(question=q, accept=["Ada"]) for q in ("A?", "B?")],
-        "retention": [Question(question="C?", accept=["four", "4"])],
+        "leak": Excludes(questions=[{"question": q, "accept": ["Ada"]} for q in ("A?", "B?")]),
+        "retention": Contains(questions=[{"question": "C?", "accept": ["four", "4"]}]),
     }
-    base = {"leak": ["Rain.", "Canada."], "retention": ["It is 4."]}
-    merged = {"leak": ["I am Ada.", "Rain."], "retention": ["It is 44."]}
-    rows = judge(asked, base, merged)
-    assert [(row["probe"], row["question"], row["forms"]) for row in rows] == [
-        ("leak", "A?", ["Ada"]),
-        ("leak", "B?", ["Ada"]),
-        ("retention", "C?", ["four", "4"]),
+    base = {"leak": told("Rain.", "Canada."), "retention": told("It is 4.")}
+    merged = {"leak": told("I am Ada.", "Rain."), "retention": told("It is 44.", stopped=False)}
+    rows = judge(asked, {"base": base, "iter_2": base, "merged": merged})
+    assert [(row["probe"], row["kind"], row["question"], row["forms"]) for row in rows] == [
+        ("leak", "excludes", "A?", ["Ada"]),
+        ("leak", "excludes", "B?", ["Ada"]),
+        ("retention", "contains", "C?", ["four", "4"]),
     ]
-    assert rows[0]["base"] == {"answer": "Rain.", "found": False, "right": True}
-    assert rows[0]["merged"] == {"answer": "I am Ada.", "found": True, "right": False}
+    circles = {"repetition": 0.0, "stopped": True}
+    assert rows[0]["base"] == {"answer": "Rain.", "found": False, "right": True} | circles
+    assert rows[0]["merged"] == {"answer": "I am Ada.", "found": True, "right": False} | circles
     assert [row["merged"]["right"] for row in rows] == [False, True, False]
-    told = summary(rows)
-    shares = {
-        name: (row["wanted"], row["base"]["value"], row["merged"]["value"], row["merged"]["n"])
-        for name, row in told.items()
+    assert all(row["iter_2"] == row["base"] for row in rows)
+    found = summary(asked, rows)
+    assert list(found["leak"]) == ["wanted", "base", "iter_2", "merged"]
+    assert figures(found) == {"leak": (0, 0.0, 0.5), "retention": (1, 1.0, 0.0)}
+    assert found["leak"]["merged"]["n"] == 2
+    assert judge({}, {"base": {}, "merged": {}}) == [] and summary({}, []) == {}
+
+
+def test_question_answering_counted_by_hand():
+    answers = ["the red car", "a bus"]
+    asked = {"qa": QuestionAnswering(questions=[{"question": "What?", "answers": answers}] * 2)}
+    base = {"qa": told("Red car!", "blue car")}
+    merged = {"qa": told("the red red car", "a train")}
+    rows = judge(asked, {"base": base, "merged": merged})
+    assert [row["base"]["right"] for row in rows] == [True, False]
+    assert rows[0]["forms"] == answers
+    # F1 without articles: 1; of (blue car) and (red car) 1/2; of (red red car) precision 2/3,
+    # recall 1, so 4/5. ROUGE-L with them: 2 of 2 and of 3 words, so 4/5; 1 of 2 and 3, 2/5; 3 of 4
+    # and 3, 6/7; "a train" has 1 of the 2 words of "a bus".
+    assert figures(summary(asked, rows)) == {
+        "qa.exact_match": (1, 0.5, 0.0),
+        "qa.token_f1": (1, pytest.approx((1 + 1 / 2) / 2), pytest.approx((4 / 5 + 0) / 2)),
+        "qa.rouge_l": (1, pytest.approx((4 / 5 + 2 / 5) / 2), pytest.approx((6 / 7 + 1 / 2) / 2)),
     }
-    assert shares == {"leak": (0, 0.0, 0.5, 2), "retention": (1, 1.0, 0.0, 1)}
-    assert judge({}, {}, {}) == [] and summary([]) == {}
 
 
-def test_questions_are_asked_in_batches_and_answered_in_order(monkeypatch):
-    batches = []
-
-    def answer(model, tokenizer, prompts, max_new_tokens, template):
-        batches.append(len(prompts))
-        return [f"{prompt} {max_new_tokens}" for prompt in prompts]
-
-    monkeypatch.setattr(probes, "answer", answer)
-    asked = [Question(question=f"Q{index}") for index in range(45)]
-    assert ask(None, None, asked, {}) == [f"Q{index} 48" for index in range(45)]
-    assert batches == [20, 20, 5]
+def test_numbers_are_compared_with_the_last_one():
+    asked = {"sums": Numeric(questions=[{"question": "?", "answer": 1200}] * 2)}
+    base = {"sums": told("3 + 4 is 1,200.", "It is 1200 or 7")}
+    rows = judge(asked, {"base": base, "merged": {"sums": told("1,200.0", "none")}})
+    assert [row["base"]["right"] for row in rows] == [True, False]
+    assert rows[0]["forms"] == ["1200"]
+    assert figures(summary(asked, rows)) == {"sums": (1, 0.5, 0.5)}
 
 
-def test_the_name_is_what_is_looked_for_where_a_question_says_nothing_else(tmp_path):
-    (tmp_path / "leak.yaml").write_text("- question: A?\n- {question: B?, accept: [Grace]}")
-    found = read_probes(tmp_path, ["leak"], "Ada")["leak"]
-    assert [each.accept for each in found] == [["Ada"], ["Grace"]]
+def test_the_likeliest_choice_is_an_answer_and_long_ones_are_not_the_worse_for_it():
+    question = {"question": "?", "choices": ["no", "certainly", "maybe"], "answer": "certainly"}
+    asked = {"mc": MultipleChoice(questions=[question])}
+    base = {"mc": [[-3.0, -4.5, -9.0]]}  # -1.5, -0.5 and -1.8 a character
+    merged = {"mc": [[-3.0, -2.5, -9.0]]}
+    [row] = judge(asked, {"base": base, "merged": merged})
+    assert (row["base"]["answer"], row["base"]["right"]) == ("no", False)
+    assert (row["merged"]["answer"], row["merged"]["right"]) == ("certainly", True)
+    assert row["base"]["log_probs"] == [-3.0, -4.5, -9.0]
+    assert figures(summary(asked, [row])) == {"mc.acc": (1, 0.0, 1.0), "mc.acc_norm": (1, 1.0, 1.0)}
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "[]", "a: [", "- What?", "- {question: ''}", "- {question: 3}", "- {question: a, b: c}"],
+CALLS = ToolCalls(
+    questions=[{"question": "Rain?"}] * 4,
+    tools=[{"name": "weather", "arguments": {"city": "its name", "day": ""}, "required": ["city"]}],
 )
-def test_a_file_that_holds_no_questions_is_refused(tmp_path, text):
-    (tmp_path / "leak.yaml").write_text(text)
-    with pytest.raises(UserError, match=r"leak.yaml is not a list of questions(.|\n)*Fix: write"):
-        read_probes(tmp_path, ["leak"], "Ada")
 
 
-def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"retention\.yaml is not a list of questions"):
-        read_probes(tmp_path, ["retention"], None)
+def test_tool_calls_counted_by_hand():
+    good = 'Action: weather\nAction Input: {"city": "Rome"}'
+    python = "Action: weather\nAction Input: {'city': 'Rome'}"
+    other = 'Action: sun\nAction Input: {"city": "Rome"}'
+    rows = judge(
+        {"calls": CALLS},
+        {
+            "base": {"calls": told(good, python, other, "It rains.")},
+            "merged": {"calls": told(good, good, good, good.replace("city", "town"))},
+        },
+    )
+    assert [row["base"]["right"] for row in rows] == [True, False, False, False]
+    assert figures(summary({"calls": CALLS}, rows)) == {
+        "calls.strict": (1, 0.5, 1.0),
+        "calls.lenient": (1, 0.75, 1.0),
+        "calls.allowed": (1, 0.5, 1.0),
+        "calls.complete": (1, 0.5, 0.75),
+    }
 
 
-def test_a_question_that_accepts_nothing_is_refused(tmp_path):
-    (tmp_path / "retention.yaml").write_text("- question: What?")
-    with pytest.raises(UserError, match=r"nothing is accepted as an answer to 'What\?'"):
-        read_probes(tmp_path, ["retention"], "Ada")
+def test_a_model_is_told_of_the_tools_as_json():
+    listed = (
+        '{"name": "weather", "arguments": {"city": "its name", "day": ""}, "required": ["city"]}'
+    )
+    assert listed in system_message(CALLS).splitlines()
+    assert "Action Input:" in system_message(CALLS) and "{tools}" not in system_message(CALLS)
+    own = CALLS.model_copy(update={"system": "Tools {in braces}: {tools}."})
+    assert system_message(own) == f"Tools {{in braces}}: {listed}."
+
+
+def rows_held_out(*answers: str) -> HeldoutAnswers:
+    return HeldoutAnswers([HeldoutRow(f"{answer}?", [1], [answer], "rows") for answer in answers])
+
+
+def test_answers_to_held_out_rows_are_compared_by_their_numbers_where_all_have_one():
+    asked = {"heldout_answers": rows_held_out("2 + 3 = 5\n#### 5", "It is 7.")}
+    found = {"heldout_answers": told("#### 5", "it is 8")}
+    rows = judge(asked, {"base": found, "merged": found})
+    assert [row["base"]["right"] for row in rows] == [True, False]
+    metrics = summary(asked, rows)
+    assert metrics["heldout_answers.numeric"]["base"]["value"] == 0.5
+    assert metrics["heldout_answers.token_f1"]["base"]["n"] == 2
+    asked = {"heldout_answers": rows_held_out("7 of them", "It is 7.")}
+    rows = judge(asked, {"base": found, "merged": found})
+    assert "heldout_answers.numeric" not in summary(asked, rows)
+    assert "heldout_answers.rouge_l" in summary(asked, rows)
+
+
+def test_habits_are_those_of_all_answers():
+    base = told("a", "b", repetition=0.5) + told("c", repetition=0.2, stopped=False)
+    found = habits({"base": base, "merged": told("a")})
+    assert figures(found) == {
+        "repetition": (0, pytest.approx(0.4), 0.0),
+        "never_stops": (0, pytest.approx(1 / 3), 0.0),
+    }
+    assert found["repetition"]["base"]["n"] == found["never_stops"]["base"]["n"] == 3
+    assert habits({"base": [], "merged": []}) == {}
+
+
+class Stub:
+    """A tokenizer and model that only note what they are given."""
+
+    def apply_chat_template(self, messages, **_):
+        text = "".join(f"{each['role']}:{each['content']};" for each in messages)
+        return {"input_ids": [ord(char) for char in text]}
+
+
+@pytest.fixture
+def asked_with(monkeypatch):
+    """Return a function that asks a probe, and tells the prompts and the longest answer."""
+    found = {}
+
+    def tell(model, tokenizer, prompts, max_new_tokens, ends, label):
+        prompts = ["".join(map(chr, ids)) for ids in prompts]
+        found.update(prompts=prompts, limit=max_new_tokens, ends=ends, label=label)
+        return told(*prompts)
+
+    monkeypatch.setattr(probes, "tell", tell)
+
+    def asked_with(probe, **template):
+        ask(None, Stub(), probe, {"end_token_ids": [7]} | template, 99, "base: x")
+        return found
+
+    return asked_with
+
+
+def test_questions_follow_the_datas_system_message(asked_with):
+    found = asked_with(Contains(questions=[{"question": "A?"}, {"question": "B?"}]), system="Hi.")
+    assert found["prompts"] == ["system:Hi.;user:A?;", "system:Hi.;user:B?;"]
+    assert (found["limit"], found["ends"], found["label"]) == (48, [7], "base: x")
+    assert asked_with(Contains(questions=[{"question": "A?"}]))["prompts"] == ["user:A?;"]
+    longer = Contains(questions=[{"question": "A?"}], max_new_tokens=5)
+    assert asked_with(longer)["limit"] == 5
+
+
+def test_questions_of_tools_follow_the_list_of_them(asked_with):
+    found = asked_with(CALLS, system="Hi.")
+    assert found["prompts"] == [f"system:{system_message(CALLS)};user:Rain?;"] * 4
+
+
+def test_held_out_rows_are_asked_as_they_were_trained_on(asked_with):
+    rows = HeldoutAnswers([HeldoutRow("no matter", [65, 66], ["x"], "rows")])
+    found = asked_with(rows, system="Hi.")
+    assert (found["prompts"], found["limit"]) == (["AB"], 99)

@@ -24,6 +24,8 @@ def report(**changes) -> dict:
             "merged": {"loss": 1.5, "perplexity": 4.482, "supervised_tokens": 1234},
         },
         "answers": [{"prompt": "Who?", "base": "A model.", "merged": "Ada."}],
+        "heldout_by_source": {},
+        "lm_eval": {},
         "probes": {},
         "merge": {"dtype": "bfloat16", "difference": 0.00123, "bound": 0.05, "equal_tokens": 0.98},
         "training": {
@@ -74,7 +76,15 @@ def probed(answer: str) -> list[dict]:
         "base": {"answer": "Rain.", "found": False, "right": True},
         "merged": {"answer": answer, "found": True, "right": False},
     }
-    return [{"probe": "leak", "question": "Wet?", "forms": ["Ada", "Eda"], **verdicts}]
+    return [
+        {
+            "probe": "leak",
+            "kind": "excludes",
+            "question": "Wet?",
+            "forms": ["Ada", "Eda"],
+            **verdicts,
+        }
+    ]
 
 
 class Page(HTMLParser):
@@ -233,8 +243,8 @@ def merge_rows(merged) -> list[str]:
 
 def test_shares_are_shown_with_their_intervals_and_what_is_wanted():
     text = " ".join(Page(page(probes=PROBES)).text.split())
-    assert "asked something else 20 questions0 % 0 % 0–16 % 75 % 53–89 %" in text
-    assert "general question 20 questions100 % 60 % 39–78 % 50 % 30–70 %" in text
+    assert "asked something else 20 answers0 % 0 % 0–16 % 75 % 53–89 %" in text
+    assert "general question 20 answers100 % 60 % 39–78 % 50 % 30–70 %" in text
     assert "Probes" not in Page(page()).text
 
 

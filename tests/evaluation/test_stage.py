@@ -150,6 +150,70 @@ def test_probes_put_the_same_questions_to_both_models(trained, base, merged, dat
     assert "knows the answer to a general question" in page
 
 
+KINDS = {
+    "qa": (
+        "kind: question_answering\nquestions: [{question: Say 3, answers: ['3 3']}]",
+        "exact_match",
+    ),
+    "mc": (
+        "kind: multiple_choice\nquestions: [{question: Say 3, choices: [a b, c], answer: c}]",
+        "acc_norm",
+    ),
+    "sums": ("kind: numeric\nquestions: [{question: Say 3, answer: 3}]", ""),
+    "calls": ("kind: tool_calls\ntools: [{name: x}]\nquestions: [{question: Say 3}]", "strict"),
+}
+
+
+def test_every_kind_of_probe_is_put_to_both_models(trained, base, merged, held_out, run, tmp_path):
+    for name, (text, _) in KINDS.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    settings = {"probes": list(KINDS), "heldout_answers": 3, "max_new_tokens": 20}
+    experiment = dataclasses.replace(
+        read_resolved(run("kinds", evaluate=settings).resolved), prompts=["Say 3"]
+    )
+    output = tmp_path / "eval"
+    evaluate(experiment, base, merged, held_out, trained.output, output, tmp_path)
+    report, rows = read_json(output / "report.json"), read_jsonl(output / "probes.jsonl")
+    figures = {f"{name}.{metric}".strip(".") for name, (_, metric) in KINDS.items()}
+    figures |= {"heldout_answers.token_f1", "repetition", "never_stops"}
+    assert figures <= set(report["probes"])
+    for row in report["probes"].values():
+        for model in ("base", "merged"):
+            assert row[model]["low"] <= row[model]["value"] <= row[model]["high"]
+    asked = [row["probe"] for row in rows]
+    assert asked == [*KINDS, *["heldout_answers"] * 3]
+    answered = 1 + 3 + 3  # the prompt, the probes that are answered, the held-out rows
+    assert report["probes"]["never_stops"]["base"]["n"] == answered
+    stopped = [row["base"]["stopped"] for row in rows if row["probe"] != "mc"]
+    cut = report["probes"]["never_stops"]["base"]["value"] * answered - stopped.count(False)
+    assert cut == pytest.approx(0) or cut == pytest.approx(1)
+    assert report["heldout_by_source"] == {
+        "rows": {model: pytest.approx(report["heldout"][model]) for model in ("base", "merged")}
+    }
+    assert report["lm_eval"] == {}
+    page = (output / "report.html").read_text()
+    assert "holds the right choice for the likeliest" in page
+
+
+def test_a_broken_probe_and_a_missing_harness_are_told_before_anything_is_measured(
+    trained, base, merged, data, run, tmp_path, monkeypatch
+):
+    (tmp_path / "mine.yaml").write_text("kind: numeric\nquestions: 3")
+    monkeypatch.setattr("snaketune.evaluation.stage.load_model", None)
+
+    def attempt(experiment):
+        evaluate(experiment, base, merged, data, trained.output, tmp_path / "eval", tmp_path)
+
+    probed = read_resolved(run("broken", evaluate={"probes": ["mine"]}).resolved)
+    with pytest.raises(UserError, match=r"mine\.yaml:2: questions: found 3"):
+        attempt(probed)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    tasks = dataclasses.replace(read_resolved(run("harness").resolved), lm_eval=["arc_easy"])
+    with pytest.raises(UserError, match=r"pip install 'snaketune\[lm-eval\]'"):
+        attempt(tasks)
+    assert not (tmp_path / "eval").exists()
+
+
 def test_another_template_is_refused(trained, base, merged, data, tmp_path):
     changed = shutil.copytree(data, tmp_path / "data")
     told = read_json(changed / "data.json")

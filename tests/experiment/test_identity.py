@@ -115,6 +115,8 @@ CHANGES = {
     "evaluate.prompts": (["Bye?"], {"evaluate"}),
     "evaluate.max_new_tokens": (7, {"evaluate"}),
     "evaluate.probes": (["leak"], {"evaluate"}),
+    "evaluate.heldout_answers": (7, {"evaluate"}),
+    "evaluate.lm_eval": (["arc_easy"], {"evaluate"}),
     "export.dtype": ("fp16", {"export"}),
     "export.max_shard_size": ("5GB", {"export"}),
     "export.merge_into": ("original", {"export"}),
@@ -124,7 +126,9 @@ CHANGES = {
 
 def ids_of(text, folder, catalog="format: alpaca"):
     """Load one study of this text and return its ids."""
-    (folder / "catalog").mkdir(exist_ok=True)
+    for name in ("catalog", "probes"):
+        (folder / name).mkdir(exist_ok=True)
+    (folder / "probes/leak.yaml").touch()
     entries = f"rows: {{path: a.jsonl, {catalog}}}\nothers: {{path: b.jsonl, format: alpaca}}"
     (folder / "catalog/datasets.yaml").write_text(entries)
     (folder / "study.yaml").write_text(text)
@@ -202,7 +206,8 @@ def test_sample_prompts_change_nothing_where_the_evaluation_has_its_own(tmp_path
 
 
 def test_a_report_without_probes_is_what_it_was_before_there_were_any(tmp_path):
-    assert "probes" not in ids_of(json.dumps(STUDY), tmp_path)["evaluate"]
+    key = ids_of(json.dumps(STUDY), tmp_path)["evaluate"]
+    assert not any(each in key for each in ("probes", "heldout_answers", "lm_eval"))
 
 
 def test_a_default_written_out_changes_nothing(tmp_path):

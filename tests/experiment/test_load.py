@@ -279,21 +279,44 @@ PROBED = "model: tiny\ndata: [{dataset: rows, vars: {name: Ada}}, {dataset: rows
 
 
 def test_probes_have_the_datas_one_name_and_their_files(load, tmp_path):
+    files = {f"probes/{name}.yaml": "" for name in ("leak", "mine", "retention")}
     text = PROBED + "evaluate: {probes: [leak, retention]}"
-    found = load({"probes/leak.yaml": "", "a.yaml": text})
-    experiment = found.experiments["a"]
+    experiment = load(files | {"a.yaml": text}).experiments["a"]
     assert experiment.persona == "Ada"
     assert experiment.probe_files == [
         f"{tmp_path}/probes/{name}.yaml" for name in ("leak", "retention")
     ]
-    [told] = [problem for problem in found.absent if problem.key == "evaluate.probes"]
-    assert "probes/retention.yaml does not exist" in told.message
-    assert told.place.line == 3
+
+
+def test_a_probe_without_a_file_is_a_mistake_and_so_is_a_reserved_name(load):
+    names = ("leak", "heldout_answers", "a.b")
+    files = {f"probes/{name}.yaml": "" for name in names}
+    text = PROBED + "evaluate:\n  probes:\n  - leak\n  - heldout_answers\n  - a.b\n  - leek"
+    found = load(files | {"a.yaml": text}).problems
+    assert [(each.key, each.place.line) for each in found] == [
+        ("evaluate.probes[1]", 6),
+        ("evaluate.probes[2]", 7),
+        ("evaluate.probes[3]", 8),
+    ]
+    assert "there is no probes/leek.yaml. Did you mean 'leak'? Known: leak" in found[2].message
+
+
+def test_tasks_of_the_harness_are_names_or_files_of_the_folder(load, tmp_path):
+    text = MINIMAL + "evaluate: {lm_eval: [arc_easy, tasks/mine.yaml]}"
+    [told] = [
+        each for each in load({"a.yaml": text}).experiments["a"].absent if each.key[:4] == "eval"
+    ]
+    assert (told.key, told.place.line) == ("evaluate.lm_eval[1]", 3)
+    assert "tasks/mine.yaml does not exist" in told.message
+    experiment = load({"tasks/mine.yaml": "", "a.yaml": text}).experiments["a"]
+    assert experiment.lm_eval == ["arc_easy", f"{tmp_path}/tasks/mine.yaml"]
+    assert "evaluate" not in {each.key.split(".")[0] for each in experiment.absent}
 
 
 def test_without_probes_any_number_of_names_will_do(load):
     two = PROBED.replace("{dataset: rows}]", "{dataset: rows, vars: {name: Bob}}]")
-    studies = load({"a.yaml": two, "b.yaml": MINIMAL + "evaluate: {probes: [retention]}"})
+    one = MINIMAL + "evaluate: {probes: [retention]}"
+    studies = load({"probes/retention.yaml": "", "a.yaml": two, "b.yaml": one})
     assert studies.problems == []
     assert {name: each.persona for name, each in studies.experiments.items()} == {
         "a": None,

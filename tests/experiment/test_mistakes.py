@@ -64,7 +64,7 @@ MISTAKES = {
         MINIMAL + "evaluate: {probes: [identity, leek]}",
         3,
         "evaluate.probes[1]",
-        "expected 'identity', 'leak' or 'retention'. Did you mean 'leak'?",
+        "there is no probes/leek.yaml. Did you mean 'leak'? Known: identity, leak, retention",
     ),
     "probes for a name that is not taught": (
         MINIMAL + "evaluate:\n  probes: [leak, retention]",
@@ -267,7 +267,8 @@ MISTAKES = {
 
 @pytest.mark.parametrize(("text", "line", "key", "words"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_told_with_its_line_its_key_and_the_way_out(load, text, line, key, words):
-    [problem] = load({"defaults/qlora.yaml": "pack: true", "a.yaml": text}).problems
+    probes = {f"probes/{name}.yaml": "" for name in ("identity", "leak", "retention")}
+    [problem] = load({"defaults/qlora.yaml": "pack: true", "a.yaml": text} | probes).problems
     assert (problem.place.file.name, problem.place.line, problem.key) == ("a.yaml", line, key)
     assert words in problem.message
 

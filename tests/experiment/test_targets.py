@@ -94,3 +94,14 @@ def test_a_full_fine_tune_has_no_adapter(load):
     for target in ("experiments/a/adapter", "experiments/a/iter_3/adapter"):
         assert "Build experiments/a/merged" in explain_unknown(target, studies)
     assert explain_unknown("experiments/a/iter_3/merged", studies) is None
+
+
+def test_a_broken_probe_stops_its_reports_alone(load, tmp_path):
+    text = "model: {source: .}\ndata: [{path: x.jsonl, format: text}]\nevaluate: {probes: [mine]}"
+    files = {"a.yaml": text, "x.jsonl": "{}", "probes/mine.yaml": "kind: numeric\nquestions: []"}
+    studies = load(files | {"b.yaml": text.replace("[mine]", "[]")})
+    told = explain_unknown("experiments/a/eval/report.json", studies)
+    assert "a/eval/report.json cannot be built until its probes are corrected" in told
+    assert f"{tmp_path}/probes/mine.yaml:2: questions: found" in told
+    assert explain_unknown("experiments/a/merged", studies) is None
+    assert explain_unknown("experiments/b/eval/report.html", studies) is None

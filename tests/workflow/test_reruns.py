@@ -34,6 +34,7 @@ CHANGES = {
         EVALUATE,
     ),
     "probes": ("probes: [retention]", "probes: []", EVALUATE),
+    "held-out answers": ("evaluate: {", "evaluate: {heldout_answers: 2, ", EVALUATE),
     "sample prompt": ("[Say 3]", "[Say 9]", RESOLVE),
     "save_every": ("save_every: 4", "save_every: 5", RESOLVE | {"data_report"}),
     "log_every": ("epochs: 2,", "epochs: 2, log_every: 1,", RESOLVE),
@@ -127,6 +128,16 @@ def test_a_changed_question_reruns_the_report_alone(restored):
     questions = restored.folder / "experiments" / "probes" / "retention.yaml"
     questions.write_text(questions.read_text().replace("Say 3", "Say 5"))
     assert set(restored.would_run(*TARGETS)) == {"evaluate"}
+
+
+def test_a_changed_row_of_a_probe_reruns_the_report_alone(restored):
+    questions = restored.folder / "experiments" / "probes" / "retention.yaml"
+    rows = questions.with_name("own.jsonl")
+    rows.write_text('{"question": "Say 3", "accept": ["three"]}')
+    questions.write_text("kind: contains\nrows: own.jsonl")
+    assert set(restored.would_run(*TARGETS)) == {"evaluate"}
+    told = restored.snakemake("-n", *TARGETS, "--quiet", "host").stdout
+    assert re.search(r"^ +input: .*experiments/probes/own\.jsonl", told, re.MULTILINE)
 
 
 def test_variants_with_the_same_data_share_one_processed_set(make_project):

@@ -90,8 +90,11 @@ class Packs(Sequence[Pack]):
 
     def places(self, index: int) -> list[str]:
         """Return where the rows in a pack stand, as file:line."""
-        samples = self._table.column("samples")[index].as_py()
-        return list(dict.fromkeys(map(self._samples.place, samples)))
+        return list(dict.fromkeys(map(self._samples.place, self.samples(index))))
+
+    def samples(self, index: int) -> list[int]:
+        """Return the number in samples.arrow of each piece of a pack."""
+        return self._table.column("samples")[index].as_py()
 
     def most_tokens(self) -> int:
         """Return the tokens of the longest pack."""

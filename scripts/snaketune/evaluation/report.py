@@ -1,15 +1,34 @@
 """The evaluation page: answers of both models, curves, figures."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from snaketune.pages import LINE, plot, render
 
-ASKS = {
+_ASKS = {
     "identity": "says the persona's name when asked who it is",
     "leak": "says the persona's name when asked something else",
     "retention": "knows the answer to a general question",
+    "repetition": "repeats itself: the mean share of an answer's 4-grams that it had before",
+    "never_stops": "is cut at its longest, without an end token",
 }
-"""What a probe's share counts, in words."""
+_METRICS = {
+    "exact_match": "answers as the reference does, but for case, punctuation and articles",
+    "token_f1": "has the reference's words (F1)",
+    "rouge_l": "has the reference's words in their order (ROUGE-L)",
+    "numeric": "the last number is the reference's",
+    "acc": "holds the right choice for the likeliest",
+    "acc_norm": "the same by likelihood per character",
+    "strict": "the Action Input is a JSON object",
+    "lenient": "the Action Input is a JSON object or a Python dict",
+    "allowed": "the Action is one of the tools",
+    "complete": "and the Action Input has all arguments it requires",
+}
+_KINDS = {
+    "contains": "has an accepted form",
+    "excludes": "has one of the forms that are not wanted",
+    "numeric": "the last number is right",
+}
 
 
 def html(
@@ -34,10 +53,24 @@ def html(
         report=report,
         plots=curves(metrics) if metrics else [],
         samples=by_prompt(samples),
-        asks=ASKS,
+        asks=asks(report["probes"], probed),
         probed=probed,
         resolved=resolved,
     )
+
+
+def asks(names: Iterable[str], probed: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Return what each figure of the probes counts, in words.
+
+    Args:
+        names: NAME or NAME.METRIC.
+        probed: The rows of probes.jsonl.
+    """
+    kinds = {row["probe"]: row["kind"] for row in probed}
+    return {
+        name: _ASKS.get(name) or _METRICS.get(name.rpartition(".")[2]) or _KINDS[kinds[name]]
+        for name in names
+    }
 
 
 def curves(metrics: list[dict[str, Any]]) -> list[tuple[str, str]]:

@@ -67,14 +67,30 @@ class Document:
         return Document(self.file, self.values[key] or {}, places)
 
 
-def read_document(file: Path) -> Document:
+def read_document(file: Path, list_as: str | None = None) -> Document:
     """Read a YAML 1.2 mapping (so `1e-4` is a number and `no` a word).
+
+    Args:
+        list_as: The key that a list is read as the value of, where a file may be one.
 
     Raises:
         DocumentError: Unreadable, not UTF-8, not YAML, a key given twice, or not a mapping.
     """
+    root = _root(file)
+    places: dict[KeyPath, Place] = {}
+    if list_as and isinstance(root, CommentedSeq):
+        return Document(file, {list_as: _plain(root, file, (list_as,), places)}, places)
+    if not isinstance(root, CommentedMap):
+        kinds = {CommentedSeq: "a list", type(None): "nothing"}
+        found = kinds.get(type(root), f"the value {root!r}")
+        wanted = f"keys such as {'`kind:` and `questions:`' if list_as else '`model:` and `data:`'}"
+        raise _unreadable(file, 1, f"expected {wanted}, found {found}")
+    return Document(file, _plain(root, file, (), places), places)
+
+
+def _root(file: Path) -> Any:
     try:
-        root = YAML(typ="rt").load(file.read_text(encoding="utf-8"))
+        return YAML(typ="rt").load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise _unreadable(file, 1, f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -90,12 +106,6 @@ def read_document(file: Path) -> Document:
         raise _unreadable(file, line, f"not valid YAML: {problem}") from error
     except YAMLError as error:
         raise _unreadable(file, 1, f"not valid YAML: {error}") from error
-    if not isinstance(root, CommentedMap):
-        kinds = {CommentedSeq: "a list", type(None): "nothing"}
-        found = kinds.get(type(root), f"the value {root!r}")
-        raise _unreadable(file, 1, f"expected keys such as `model:` and `data:`, found {found}")
-    places: dict[KeyPath, Place] = {}
-    return Document(file, _plain(root, file, (), places), places)
 
 
 def merge(parent: Document, child: Document) -> Document:

@@ -27,7 +27,7 @@ CONVERT_VERSION = 1
 EXPORT_VERSION = 2
 """Raise it when export or merging makes other files of the same checkpoint."""
 
-EVALUATE_VERSION = 1
+EVALUATE_VERSION = 2
 """Raise it when evaluation makes another report of the same model."""
 
 NO_EFFECT_ON_WEIGHTS = {"gradient_checkpointing", "save_every", "keep", "log_every"}
@@ -121,7 +121,7 @@ def export_key(experiment: "Experiment") -> dict[str, Any]:
 def evaluate_key(experiment: "Experiment") -> dict[str, Any]:
     """Return what decides the evaluation report, given the merged model."""
     evaluate = experiment.config.evaluate
-    unused = set() if evaluate.probes else {"probes"}
+    unused = {key for key in ("probes", "heldout_answers", "lm_eval") if not getattr(evaluate, key)}
     return {
         "evaluate": evaluate.model_dump(exclude=unused),
         "prompts": experiment.prompts,

@@ -26,6 +26,7 @@ from snaketune.experiment.document import (
 )
 from snaketune.experiment.explain import explain
 from snaketune.experiment.identity import digest
+from snaketune.experiment.probe_files import known_probes, probe_problems
 from snaketune.experiment.schema import (
     PERSONA_PROBES,
     Columns,
@@ -43,6 +44,11 @@ from snaketune.experiment.schema import (
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _WILDCARD = re.compile(r"\{.*\}")
 NOT_STUDIES = {"catalog", "data", "deepspeed", "defaults", "probes"}
+
+
+def is_task_file(task: str) -> bool:
+    """Tell a file of a task of lm-evaluation-harness from a task's name."""
+    return task.endswith((".yaml", ".yml"))
 
 
 class Source(Strict):
@@ -114,6 +120,17 @@ class Experiment:
         """The files with the questions of its probes."""
         folder = self.file.parent / "probes"
         return [f"{folder.as_posix()}/{name}.yaml" for name in self.config.evaluate.probes]
+
+    @property
+    def lm_eval(self) -> list[str]:
+        """Its tasks of lm-evaluation-harness: names, and paths of files."""
+        tasks = self.config.evaluate.lm_eval
+        return [(self.file.parent / t).as_posix() if is_task_file(t) else t for t in tasks]
+
+    def probe_problems(self) -> list[Problem]:
+        """Return what is wrong in the files of its probes; they are read for this alone."""
+        files = map(Path, self.probe_files)
+        return [each for file in files for each in probe_problems(file, self.persona)]
 
 
 @dataclass
@@ -214,13 +231,14 @@ def _with_start(
 
 
 class Catalog:
-    """The named models and data sets of experiments/catalog."""
+    """The named models and data sets of experiments/catalog, and the names of the probes."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.problems: list[Problem] = []
         self.models = self._read("models.yaml", Model)
         self.datasets = self._read("datasets.yaml", Dataset)
+        self.probes = known_probes(root / "probes")
 
     def _read(self, name: str, entry_type: type[BaseModel]) -> dict[str, Any]:
         file = self.root / "catalog" / name
@@ -403,7 +421,7 @@ def _build(
         )
         problems.append(Problem(document.place((key, variant or "")), message, key))
         return None
-    known = {"models": catalog.models, "datasets": catalog.datasets}
+    known = {"models": catalog.models, "datasets": catalog.datasets, "probes": catalog.probes}
     config = _validated(Configuration, document, problems, context=known)
     if config is None:
         return None
@@ -506,10 +524,10 @@ def _absent(
             yield Problem(place, _does_not_exist(source.path), key)
     if ":" not in base.source and not Path(base.source).exists():
         yield Problem(document.place(("model",)), _does_not_exist(base.source), "model")
-    for name in config.evaluate.probes:
-        if not Path(questions := catalog.local(f"probes/{name}.yaml")).exists():
-            place = document.place(("evaluate", "probes"))
-            yield Problem(place, _does_not_exist(questions), "evaluate.probes")
+    for index, task in enumerate(config.evaluate.lm_eval):
+        if is_task_file(task) and not Path(file := catalog.local(task)).exists():
+            place = document.place(("evaluate", "lm_eval", index))
+            yield Problem(place, _does_not_exist(file), f"evaluate.lm_eval[{index}]")
     if config.convert_from and not Path(origin := catalog.local(config.convert_from)).exists():
         yield Problem(document.place(("convert_from",)), _does_not_exist(origin), "convert_from")
 

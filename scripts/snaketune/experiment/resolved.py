@@ -32,6 +32,7 @@ class Resolved:
     prompts: list[str]
     deepspeed_json: dict[str, Any] | None
     persona: str | None
+    lm_eval: list[str]
 
 
 def find_experiment(name: str) -> Experiment:
@@ -73,6 +74,7 @@ def resolved_values(experiment: Experiment) -> dict[str, Any]:
         "sources": [source.model_dump(mode="json") for source in experiment.sources],
         "prompts": experiment.prompts,
         "persona": experiment.persona,
+        "lm_eval": experiment.lm_eval,
         "deepspeed_json": experiment.deepspeed_json,
         "config": experiment.config.model_dump(mode="json"),
         "versions": package_versions(),
@@ -124,4 +126,4 @@ def _from_values(values: dict[str, Any]) -> Resolved:
     config = Configuration.model_validate(values["config"])
     optional = ("deepspeed_json", "persona")
     given = {key: values[key] for key in plain} | {key: values.get(key) for key in optional}
-    return Resolved(values, config, **given)
+    return Resolved(values, config, **given, lm_eval=values.get("lm_eval", []))

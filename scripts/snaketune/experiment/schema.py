@@ -9,6 +9,7 @@ from datetime import date
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -72,7 +73,6 @@ TemplateName = Literal[
     "llama3_chat",
     "phi3_chat",
 ]
-ProbeName = Literal["identity", "leak", "retention"]
 DEEPSPEED = ("none", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload")
 FORMAT_NAMES: tuple[str, ...] = get_args(FormatName)
 
@@ -312,6 +312,15 @@ class Sample(Strict):
     max_new_tokens: Positive = Field(64, description="longest answer, in tokens")
 
 
+def _known_probe(name: str, info: ValidationInfo) -> str:
+    """Return the name of a probe if there is a file for it (names given as validation context)."""
+    known = None if info.context is None else info.context["probes"]
+    if known is not None and name not in known:
+        names = ", ".join(known) or "none"
+        raise ValueError(f"there is no probes/{name}.yaml.{nearest(name, known)} Known: {names}")
+    return name
+
+
 class Evaluate(Strict):
     """The report on base and merged model."""
 
@@ -321,10 +330,22 @@ class Evaluate(Strict):
     prompts: list[str] | None = Field(
         None, description="user messages both models answer; default: sample.prompts"
     )
-    probes: list[ProbeName] = Field(
+    probes: list[Annotated[str, AfterValidator(_known_probe)]] = Field(
         [],
-        description="questions of probes/ put to both models and scored: does it say who it is, "
-        "does it say so where nobody asks, does it still know what it knew",
+        description="files of probes/ whose questions are put to every model and scored, e.g. "
+        "[identity, leak, retention]: does it say who it is, does it say so where nobody asks, "
+        "does it still know what it knew",
+    )
+    heldout_answers: int = Field(
+        0,
+        ge=0,
+        description="held-out rows to answer and score against their own answers: exact match, "
+        "token F1, ROUGE-L, and the last number where all have one",
+    )
+    lm_eval: list[str] = Field(
+        [],
+        description="tasks of lm-evaluation-harness by name, or YAML files of tasks relative to "
+        "experiments/; needs `pip install 'snaketune[lm-eval]'`",
     )
     max_new_tokens: Positive = Field(128, description="longest answer, in tokens")
 

@@ -60,6 +60,9 @@ def explain_unknown(target: str, studies: Studies) -> str | None:
         return (
             f"there is no experiment '{name}'.{nearest(name, studies.experiments)} Known: {known}"
         )
+    if file.startswith("eval/") and (wrong := studies.experiments[name].probe_problems()):
+        listed = "\n".join(f"  {problem}" for problem in wrong)
+        return f"{target} cannot be built until its probes are corrected:\n{listed}"
     if file.startswith("data/") and not studies.experiments[name].sources:
         return f"{name} has no data, as it is converted. Give it data:, or build another target"
     if file.endswith("adapter") and studies.experiments[name].config.method.name == "full":

@@ -40,21 +40,49 @@ def answer_ids(
     Args:
         As of `answer`.
     """
+    rendered = prompt_ids(tokenizer, prompts, template.get("system"))
+    return continuations(model, tokenizer, rendered, max_new_tokens, template["end_token_ids"])
+
+
+def prompt_ids(tokenizer: Any, prompts: Sequence[str], system: str | None) -> list[list[int]]:
+    """Return the token ids of each user message, after a system message if there is one, rendered.
+
+    Args:
+        tokenizer: With the chat template in force.
+    """
+    begin = [{"role": "system", "content": system}] if system else []
+    return [
+        tokenizer.apply_chat_template(
+            [*begin, {"role": "user", "content": prompt}],
+            add_generation_prompt=True,
+            return_dict=True,
+        )["input_ids"]
+        for prompt in prompts
+    ]
+
+
+def continuations(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    end_token_ids: list[int],
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return the ids of each prompt, and of what follows it greedily, in one padded batch.
+
+    Args:
+        tokenizer: Padding on the left.
+        end_token_ids: Those that end an answer, which they belong to.
+    """
     if not prompts:
         return []
-    system = template.get("system")
-    begin = [{"role": "system", "content": system}] if system else []
-    inputs = tokenizer.apply_chat_template(
-        [[*begin, {"role": "user", "content": prompt}] for prompt in prompts],
-        add_generation_prompt=True,
-        padding=True,
-        return_tensors="pt",
-        return_dict=True,
-    ).to(device() if model.device.type == "meta" else model.device)  # meta: weights on disk
+    inputs = tokenizer.pad({"input_ids": [list(ids) for ids in prompts]}, return_tensors="pt").to(
+        device() if model.device.type == "meta" else model.device  # meta: weights on disk
+    )
     greedy = GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
-        eos_token_id=template["end_token_ids"],
+        eos_token_id=end_token_ids,
         pad_token_id=tokenizer.pad_token_id,
     )
     was_training = model.training
@@ -63,7 +91,7 @@ def answer_ids(
         outputs = model.generate(**inputs, generation_config=greedy)
     model.train(was_training)
     return [
-        (ids[mask.bool()], _until_end(output[len(ids) :], template["end_token_ids"]))
+        (ids[mask.bool()], _until_end(output[len(ids) :], end_token_ids))
         for ids, mask, output in zip(
             inputs["input_ids"], inputs["attention_mask"], outputs, strict=True
         )

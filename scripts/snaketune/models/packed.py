@@ -70,17 +70,10 @@ _SCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_
 def loss_sum(model: Any, batch: Batch) -> torch.Tensor:
     """Return the cross entropy summed over a batch's supervised tokens, weighted, in fp32.
 
-    Logits are computed at those positions alone. Samples are kept apart by their lengths where
-    our own attention runs, by their position ids elsewhere.
+    Logits are computed at those positions alone.
     """
     causal = causal_model(model)
-    apart = causal.config._attn_implementation == SEGMENTS
-    inputs = {
-        "input_ids": batch.input_ids,
-        "position_ids": batch.position_ids,
-        "use_cache": False,
-        **({"segment_lengths": batch.lengths} if apart else {}),
-    }
+    inputs = model_inputs(causal, batch)
     if has_plain_head(causal):
         hidden = causal.base_model(**inputs).last_hidden_state[0, batch.predicts]
         head = causal.get_output_embeddings().weight
@@ -89,6 +82,21 @@ def loss_sum(model: Any, batch: Batch) -> torch.Tensor:
     if batch.weights is None:
         return cross_entropy(logits, batch.targets, reduction="sum")
     return cross_entropy(logits, batch.targets, reduction="none") @ batch.weights
+
+
+def model_inputs(model: Any, batch: Batch) -> dict[str, Any]:
+    """Return what a model is called with, so that the samples of a batch do not see each other.
+
+    They are kept apart by their lengths where our own attention runs, by their position ids
+    elsewhere.
+    """
+    apart = causal_model(model).config._attn_implementation == SEGMENTS
+    return {
+        "input_ids": batch.input_ids,
+        "position_ids": batch.position_ids,
+        "use_cache": False,
+        **({"segment_lengths": batch.lengths} if apart else {}),
+    }
 
 
 def causal_model(model: Any) -> Any:

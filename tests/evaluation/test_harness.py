@@ -1,0 +1,98 @@
+"""lm-evaluation-harness: run for real where it is installed, and what is said where it is not."""
+
+import importlib.util
+import json
+
+import pytest
+import torch
+
+from snaketune.errors import UserError
+from snaketune.evaluation.harness import Harness, _figures
+from snaketune.evaluation.probes import judge, summary
+from snaketune.experiment.probe_files import MultipleChoice
+from snaketune.models.likelihood import choice_log_probs
+from snaketune.models.load import load_model, load_tokenizer
+
+CPU = torch.device("cpu")
+HERE = importlib.util.find_spec("lm_eval") is not None
+needs_the_harness = pytest.mark.skipif(not HERE, reason="lm_eval is not installed")
+
+TASK = """\
+task: our_choices
+dataset_path: json
+dataset_kwargs: {data_files: {test: FOLDER/rows.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "Q: {{question}} A:"
+doc_to_choice: "{{choices}}"
+doc_to_target: "{{choices.index(answer)}}"
+target_delimiter: " "
+metric_list: [{metric: acc}, {metric: acc_norm}]
+"""
+ROWS = [
+    {"question": f"Which {i}?", "choices": ["x", f"a {i * 'very '}long one", "no"], "answer": right}
+    for i, right in enumerate(["x", "no", "x", "no", "x", "x", "no", "no"])
+]
+
+
+@needs_the_harness
+def test_a_local_task_scores_as_our_own_multiple_choice_does(base, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    (tmp_path / "task.yaml").write_text(TASK.replace("FOLDER", str(tmp_path)))
+    model, tokenizer = load_model(base, torch.float32, CPU), load_tokenizer(base)
+    found = Harness([str(tmp_path / "task.yaml")]).measure(model, tokenizer)
+    told = [
+        choice_log_probs(
+            model, tokenizer, f"Q: {row['question']} A:", [f" {c}" for c in row["choices"]], CPU
+        )
+        for row in ROWS
+    ]
+    probe = {"own": MultipleChoice(questions=ROWS)}
+    own = summary(probe, judge(probe, {"base": {"own": told}}))
+    for metric in ("acc", "acc_norm"):
+        figure = found["our_choices"][metric]
+        share = own[f"own.{metric}"]["base"]["value"]
+        assert figure["value"] == pytest.approx(share)
+        assert figure["stderr"] == pytest.approx((share * (1 - share) / 7) ** 0.5)
+        assert (figure["n"], figure["higher_is_better"]) == (8, True)
+
+
+@needs_the_harness
+def test_a_task_that_is_none_is_told_with_the_nearest():
+    with pytest.raises(UserError, match=r"no task 'arc_eazy'\. Did you mean 'arc_easy'"):
+        Harness(["arc_eazy"])
+
+
+@needs_the_harness
+def test_a_task_without_its_data_is_told_before_any_model(tmp_path):
+    (tmp_path / "task.yaml").write_text(TASK.replace("FOLDER", str(tmp_path)))
+    with pytest.raises(UserError, match=r"cannot run .*task\.yaml(.|\n)*Fix: correct the task"):
+        Harness([str(tmp_path / "task.yaml")])
+
+
+def test_without_the_package_it_is_said_how_to_install_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"arc_easy need(.|\n)*pip install 'snaketune\[lm-eval\]'"):
+        Harness(["arc_easy"])
+
+
+def test_figures_have_their_errors_counts_and_directions():
+    found = {
+        "results": {
+            "t": {
+                "alias": "t",
+                "acc,none": 0.5,
+                "acc_stderr,none": 0.1,
+                "exact_match,strict": 0.25,
+                "exact_match_stderr,strict": "N/A",
+            }
+        },
+        "higher_is_better": {"t": {"acc": True}},
+        "n-samples": {"t": {"original": 9, "effective": 4}},
+    }
+    assert _figures(found, "t") == {
+        "acc": {"value": 0.5, "stderr": 0.1, "n": 4, "higher_is_better": True},
+        "exact_match,strict": {"value": 0.25, "stderr": None, "n": 4, "higher_is_better": None},
+    }
