@@ -27,6 +27,7 @@ from snaketune.experiment.probe_files import rows_file, task_files
 from snaketune.experiment.targets import explain_unknown
 from snaketune.planning.request import read_targets
 from snaketune.publish import request as publishing
+from snaketune.tracking.client import shown_uri
 
 # Rules call `python`; it must be the one that runs Snakemake, activated or not.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.getenv("PATH", "")]))

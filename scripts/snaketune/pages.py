@@ -15,7 +15,7 @@ matplotlib.use("svg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-_TEXT, LINE = "#010203", "#010204"
+TEXT, LINE = "#010203", "#010204"
 """Stand-ins in an SVG for colours that the page's style sheet decides."""
 
 LINES = tuple(f"#01021{number}" for number in range(1, 7))
@@ -48,21 +48,21 @@ def plot(
         name: Makes the SVG's ids; the same figures give the same bytes.
         titles: What a browser shows beside the pointer on each artist, by its gid.
     """
-    style: Any = {f"{part}.color": _TEXT for part in ("text", "xtick", "ytick")}
-    style |= {"axes.edgecolor": _TEXT, "axes.labelcolor": _TEXT, "svg.fonttype": "none"}
+    style: Any = {f"{part}.color": TEXT for part in ("text", "xtick", "ytick")}
+    style |= {"axes.edgecolor": TEXT, "axes.labelcolor": TEXT, "svg.fonttype": "none"}
     style["svg.hashsalt"] = name
     with pyplot.rc_context(style):
         figure, axes = pyplot.subplots(figsize=(4.8, 2.6), layout="constrained")
         draw(axes)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25, color=_TEXT)
+        axes.grid(alpha=0.25, color=TEXT)
         axes.margins(x=0.02)
         text = StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
         pyplot.close(figure)
     svg = text.getvalue()
-    svg = svg[svg.index("<svg") :].replace(_TEXT, "currentColor")
+    svg = svg[svg.index("<svg") :].replace(TEXT, "currentColor")
     svg = svg.replace(LINE, "var(--line)")
     for number, stand_in in enumerate(LINES, start=1):
         svg = svg.replace(stand_in, f"var(--line-{number})")

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from snaketune.evaluation.report import by_prompt, html
+from snaketune.evaluation.report import asks, by_prompt, html, over_checkpoints
 from snaketune.pages import mib, minutes, percent
 
 EVIL = "<script>alert('x')</script> & [b]"
@@ -22,6 +22,13 @@ def report(**changes) -> dict:
         "heldout": {
             "base": {"loss": 2.0, "perplexity": 7.389, "supervised_tokens": 1234},
             "merged": {"loss": 1.5, "perplexity": 4.482, "supervised_tokens": 1234},
+        },
+        "models": [{"name": "base", "iteration": 0}, {"name": "merged", "iteration": 24}],
+        "checkpoints": {
+            "result": None,
+            "best": None,
+            "loss_margin": 0.03,
+            "sentence": "A verdict.",
         },
         "answers": [{"prompt": "Who?", "base": "A model.", "merged": "Ada."}],
         "heldout_by_source": {},
@@ -109,9 +116,39 @@ class Page(HTMLParser):
 
 
 def page(
-    metrics=METRICS, samples=SAMPLES, probed=(), resolved="name: study_none\n", **changes
+    metrics=METRICS,
+    samples=SAMPLES,
+    validated=(),
+    probed=(),
+    resolved="name: study_none\n",
+    **changes,
 ) -> str:
-    return html(report(**changes), metrics, samples, probed, resolved)
+    return html(report(**changes), metrics, samples, validated, probed, resolved)
+
+
+def with_checkpoints(**changes) -> dict:
+    """Return what a report has of base, two checkpoints and the model merged of the last."""
+    leak = [a_share(0.0, 0.0, 0.16), a_share(0.25, 0.1, 0.5), a_share(0.75, 0.53, 0.89)]
+    names = ["base", "iter_12", "iter_24", "merged"]
+    told = ["A model of many.", "A model of few.", "A model of few.", "Ada."]
+    return {
+        "models": [
+            {"name": name, "iteration": iteration}
+            for name, iteration in zip(names, [0, 12, 24, 24], strict=True)
+        ],
+        "heldout": {
+            name: {"loss": loss, "perplexity": 1.0, "supervised_tokens": 9}
+            for name, loss in zip(names, [3.0, 1.0, 2.0, 2.0], strict=True)
+        },
+        "probes": {"leak": {"wanted": 0} | dict(zip(names, [*leak, leak[-1]], strict=True))},
+        "answers": [{"prompt": "Who?"} | dict(zip(names, told, strict=True))],
+        "checkpoints": {
+            "result": "iter_24",
+            "best": {"name": "iter_12", "iteration": 12},
+            "loss_margin": 0.03,
+            "sentence": "From iteration 24 on <it> leaks.",
+        },
+    } | changes
 
 
 def test_the_page_loads_nothing():
@@ -262,3 +299,64 @@ def test_wrong_answers_are_marked():
     assert '<td data-model="base">Rain.</td>' in text
     assert '<td data-model="merged" class="bad">✗ I am Ada.</td>' in text
     assert "leak: without Ada or Eda" in text
+
+
+def test_the_verdict_is_near_the_top_with_the_way_to_the_best_checkpoint():
+    text = " ".join(Page(page(**with_checkpoints())).text.split())
+    verdict = text.index("From iteration 24 on <it> leaks.")
+    assert verdict < text.index("Held-out loss")
+    assert "snakemake experiments/study_none/iter_12/merged makes a model of iteration 12." in text
+    best = with_checkpoints()["checkpoints"] | {"best": {"name": "iter_24", "iteration": 24}}
+    assert "snakemake experiments" not in page(**with_checkpoints(checkpoints=best))
+
+
+def test_words_that_differ_from_the_column_before_are_marked():
+    text = page(**with_checkpoints())
+    assert '<td data-model="base">A model of many.</td>' in text
+    assert '<td data-model="iteration 12">A model of <mark>few</mark>.</td>' in text
+    same = '<td data-model="iteration 24, not merged" class="soft">A model of few.</td>'
+    assert same in text
+    assert '<td data-model="merged"><mark>Ada</mark>.</td>' in text
+
+
+def test_marked_answers_are_still_text():
+    answers = [{"prompt": "Who?", "base": "A", "iter_12": EVIL, "iter_24": "B", "merged": EVIL}]
+    found = Page(page(**with_checkpoints(answers=answers)))
+    assert "script" not in found.tags
+    assert found.text.count(EVIL) == 2
+
+
+def points(svg: str, style: str) -> list[tuple[float, float]]:
+    """Return the points of the longest line that is drawn in a style."""
+    paths = re.findall(rf'<path d="([^"]+)"[^>]*stroke: {re.escape(style)}', svg)
+    lines = [re.findall(r"[ML] ([\d.]+) ([\d.]+)", path) for path in paths]
+    return [(float(x), float(y)) for x, y in max(lines, key=len, default=[])]
+
+
+def test_curves_go_through_every_checkpoint_from_the_base_on():
+    made = report(**with_checkpoints())
+    (leak, curve), (loss, losses) = over_checkpoints(made, [], asks(made["probes"], []))
+    assert leak == ("leak: says the persona's name when asked something else; wanted: 0\u00a0%")
+    assert loss == "Held-out loss"
+    for svg, values in ((curve, [0.0, 0.25, 0.75]), (losses, [3.0, 1.0, 2.0])):
+        found = points(svg, "var(--line); stroke-width: 1.4")
+        places, heights = zip(*found, strict=True)
+        assert places[1] - places[0] == pytest.approx(places[2] - places[1], rel=1e-3)
+        scale = (heights[2] - heights[0]) / (values[2] - values[0])
+        assert heights[1] - heights[0] == pytest.approx(scale * (values[1] - values[0]), rel=1e-3)
+
+
+def test_without_checkpoints_there_are_no_curves_over_them():
+    assert over_checkpoints(report(), [], {}) == []
+    assert "From checkpoint to checkpoint" not in page()
+    assert "A verdict." in page()
+
+
+def test_what_was_measured_in_training_is_drawn_too():
+    made = report(**with_checkpoints())
+    rows = [{"iteration": n, "heldout_loss": 2.0} for n in (4, 8)]
+    both, one = (
+        over_checkpoints(made, each, asks(made["probes"], []))[-1][1] for each in (rows, [])
+    )
+    style = "currentColor; stroke-width: 0.8; stroke-linecap: square"
+    assert (len(points(both, style)), len(points(one, style))) == (2, 0)

@@ -5,11 +5,13 @@ import json
 import math
 import re
 import shutil
+from html import unescape
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from snaketune.data.storage import Packs
@@ -48,9 +50,24 @@ def evaluated(trained, base, merged, held_out, tmp_path_factory):
     return output
 
 
-def plain_loss(folder, packs) -> tuple[float, int]:
+def plain_answers(folder, adapter) -> list[str]:
+    """Return what PEFT and transformers answer to PROMPTS, each alone."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model, found = PeftModel.from_pretrained(model, adapter).eval(), []
+    for prompt in PROMPTS:
+        text = f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
+        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+        output = model.generate(input_ids=ids, do_sample=False, max_new_tokens=128, eos_token_id=2)
+        found.append(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
+    return found
+
+
+def plain_loss(folder, packs, adapter=None) -> tuple[float, int]:
     """Return transformers' own loss, each sample alone, weighted by its supervised tokens."""
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    if adapter:
+        model = PeftModel.from_pretrained(model, adapter).eval()
     total, tokens = 0.0, 0
     for pack in packs:
         bounds = [0, *pack.lengths.cumsum().tolist()]
@@ -102,6 +119,33 @@ def test_both_models_answer_every_prompt_greedily(evaluated, base, merged):
             told = tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
             assert row[name] == told
     assert answers[0]["base"] != answers[0]["merged"]
+
+
+def test_every_checkpoint_is_measured_between_base_and_merged(evaluated, trained, base, held_out):
+    report = read_json(evaluated / "report.json")
+    names = ["base", *(f"iter_{n}" for n in (4, 8, 12, 16, 20, 24)), "merged"]
+    assert [row["name"] for row in report["models"]] == names
+    assert [row["iteration"] for row in report["models"]] == [0, 4, 8, 12, 16, 20, 24, 24]
+    assert list(report["heldout"]) == names
+    assert all(list(row) == ["prompt", *names] for row in report["answers"])
+    assert report["checkpoints"]["result"] == "iter_24"
+    packs = Packs(held_out / "heldout.arrow")
+    for iteration in (4, 20):
+        loss, _ = plain_loss(base, packs, trained.export(str(iteration)))
+        assert report["heldout"][f"iter_{iteration}"]["loss"] == pytest.approx(loss, abs=1e-5)
+        answers = [row[f"iter_{iteration}"] for row in report["answers"]]
+        assert answers == plain_answers(base, trained.export(str(iteration)))
+    assert report["checkpoints"]["sentence"] in unescape((evaluated / "report.html").read_text())
+
+
+def test_checkpoints_are_left_out_where_the_experiment_says_so(
+    trained, base, merged, data, run, tmp_path
+):
+    experiment = read_resolved(run("few", evaluate={"checkpoints": False}).resolved)
+    evaluate(experiment, base, merged, data, trained.output, tmp_path / "eval", PROBES)
+    report = read_json(tmp_path / "eval" / "report.json")
+    assert list(report["heldout"]) == ["base", "merged"]
+    assert report["checkpoints"]["best"] is None
 
 
 def test_the_report_tells_what_was_measured(evaluated, trained, merged):
@@ -188,7 +232,7 @@ def test_every_kind_of_probe_is_put_to_both_models(trained, base, merged, held_o
     cut = report["probes"]["never_stops"]["base"]["value"] * answered - stopped.count(False)
     assert cut == pytest.approx(0) or cut == pytest.approx(1)
     assert report["heldout_by_source"] == {
-        "rows": {model: pytest.approx(report["heldout"][model]) for model in ("base", "merged")}
+        "rows": {model: pytest.approx(found) for model, found in report["heldout"].items()}
     }
     assert report["lm_eval"] == {}
     page = (output / "report.html").read_text()

@@ -114,6 +114,7 @@ CHANGES = {
     "evaluate.heldout": (0.2, DATA | {"evaluate"}),
     "evaluate.prompts": (["Bye?"], {"evaluate"}),
     "evaluate.max_new_tokens": (7, {"evaluate"}),
+    "evaluate.checkpoints": (False, {"evaluate"}),
     "evaluate.probes": (["leak"], {"evaluate"}),
     "evaluate.heldout_answers": (7, {"evaluate"}),
     "evaluate.lm_eval": (["arc_easy"], {"evaluate"}),

@@ -82,3 +82,21 @@ def test_leaves_the_gradient_flowing(base, tokenizer):
     answer(adapted, tokenizer, PROMPTS, 4, UNTIL)
     adapted(torch.arange(9)[None], labels=torch.arange(9)[None]).loss.backward()
     assert all(p.grad is not None for p in adapted.parameters() if p.requires_grad)
+
+
+def test_the_head_gets_no_view_with_gaps_which_torch_would_copy_a_frozen_weight_for(
+    base, tokenizer, monkeypatch
+):
+    model = load_model(base, torch.float32, torch.device("cpu")).requires_grad_(False)
+    seen = []
+    head, plain = model.get_output_embeddings(), torch.nn.Linear.forward
+
+    def forward(layer, x):
+        if layer is head:
+            seen.append(x.is_contiguous())
+        return plain(layer, x)
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", forward)
+    answer(model, tokenizer, PROMPTS, 3, UNTIL)
+    assert seen == [True] * 3
+    assert not head._forward_pre_hooks

@@ -34,6 +34,7 @@ CHANGES = {
         EVALUATE,
     ),
     "probes": ("probes: [retention]", "probes: []", EVALUATE),
+    "measured checkpoints": ("evaluate: {", "evaluate: {checkpoints: false, ", EVALUATE),
     "held-out answers": ("evaluate: {", "evaluate: {heldout_answers: 2, ", EVALUATE),
     "sample prompt": ("[Say 3]", "[Say 9]", RESOLVE),
     "save_every": ("save_every: 4", "save_every: 5", RESOLVE | {"data_report"}),
@@ -109,6 +110,14 @@ def test_the_order_of_keys_reruns_nothing(restored):
 def test_a_touched_file_reruns_nothing(built, file):
     os.utime(built.folder / file)
     assert built.would_run(*TARGETS) == {}
+
+
+def test_a_deleted_checkpoint_reruns_nothing(built, tmp_path):
+    kept = sorted((built.folder / "experiments/study_none/checkpoints").glob("iter_*.pth"))
+    assert len(kept) == 3
+    aside = kept[0].rename(tmp_path / kept[0].name)
+    assert built.would_run(*TARGETS) == {}
+    aside.rename(kept[0])
 
 
 def test_an_edited_script_retrains_nothing(built):

@@ -1,9 +1,13 @@
-"""The evaluation page: answers of both models, curves, figures."""
+"""The evaluation page: answers of all models, curves over the checkpoints, figures."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from snaketune.pages import LINE, plot, render
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+from snaketune.evaluation.differences import differing
+from snaketune.pages import LINE, TEXT, percent, plot, render
 
 _ASKS = {
     "identity": "says the persona's name when asked who it is",
@@ -35,6 +39,7 @@ def html(
     report: dict[str, Any],
     metrics: list[dict[str, Any]],
     samples: list[dict[str, Any]],
+    validated: list[dict[str, Any]],
     probed: list[dict[str, Any]],
     resolved: str,
 ) -> str:
@@ -44,19 +49,95 @@ def html(
         report: The content of report.json.
         metrics: The rows of metrics.jsonl.
         samples: The rows of samples.jsonl.
+        validated: The rows of validation.jsonl.
         probed: The rows of probes.jsonl.
         resolved: The text of resolved.yaml.
     """
+    told = asks(report["probes"], probed)
     return render(
         "evaluation/report.html.jinja",
         report["experiment"],
         report=report,
+        labels=labels(report),
+        differing=differing,
+        over_checkpoints=over_checkpoints(report, validated, told),
         plots=curves(metrics) if metrics else [],
         samples=by_prompt(samples),
-        asks=asks(report["probes"], probed),
+        asks=told,
         probed=probed,
         resolved=resolved,
     )
+
+
+def labels(report: dict[str, Any]) -> dict[str, str]:
+    """Return each model's name on the page; of the checkpoint in `merged` also what it is."""
+    result = report["checkpoints"]["result"]
+    return {
+        row["name"]: row["name"]
+        if row["name"] in ("base", "merged")
+        else f"iteration {row['iteration']}{', not merged' if row['name'] == result else ''}"
+        for row in report["models"]
+    }
+
+
+def over_checkpoints(
+    report: dict[str, Any], validated: list[dict[str, Any]], told: dict[str, str]
+) -> list[tuple[str, str]]:
+    """Return (caption, SVG) of every probe's figure and the held-out loss, from base to the end.
+
+    Nothing where no checkpoint was measured.
+
+    Args:
+        validated: The rows of validation.jsonl.
+        told: What `asks` returned.
+    """
+    models = {row["name"]: row["iteration"] for row in report["models"][:-1]}
+    if len(models) < 2:
+        return []
+    plots = [
+        (_caption(name, told[name], row["wanted"]), _figures(name, models, row))
+        for name, row in report["probes"].items()
+    ]
+    losses = {name: report["heldout"][name]["loss"] for name in models}
+    if None not in losses.values():
+        plots.append(("Held-out loss", _losses(models, losses, validated)))
+    return plots
+
+
+def _caption(name: str, told: str, wanted: float | None) -> str:
+    aim = "" if wanted is None else f"; wanted: {percent(wanted)}"
+    return f"{name}: {told}{aim}".replace(" %", "\u00a0%")
+
+
+def _figures(name: str, models: dict[str, int], row: dict[str, Any]) -> str:
+    iterations, found = list(models.values()), [row[model] for model in models]
+    values = [each["value"] for each in found]
+    spread = [
+        [max(0.0, each["value"] - each["low"]) for each in found],
+        [max(0.0, each["high"] - each["value"]) for each in found],
+    ]
+
+    def draw(axes: Axes) -> None:
+        if row["wanted"] is not None:
+            axes.axhline(row["wanted"], linestyle=":", color=TEXT, linewidth=1)
+            axes.set_ylim(-0.04, 1.04)
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.errorbar(iterations, values, spread, color=LINE, marker=".", capsize=3, linewidth=1.4)
+
+    return plot(f"checkpoints {name}", "iteration (0: base)", "", draw)
+
+
+def _losses(
+    models: dict[str, int], losses: dict[str, float], validated: list[dict[str, Any]]
+) -> str:
+    measured = [models[name] for name in models], [losses[name] for name in models]
+    between = [row["iteration"] for row in validated], [row["heldout_loss"] for row in validated]
+
+    def draw(axes: Axes) -> None:
+        axes.plot(*between, color=TEXT, linewidth=0.8)
+        axes.plot(*measured, color=LINE, marker=".", linewidth=1.4)
+
+    return plot("checkpoints heldout", "iteration (0: base)", "loss", draw)
 
 
 def asks(names: Iterable[str], probed: Sequence[dict[str, Any]]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The evaluation stage: base and merged model answer the same prompts and rows."""
+"""The evaluation stage: base, checkpoints and merged model answer the same prompts and rows."""
 
 import logging
 from pathlib import Path
@@ -6,14 +6,14 @@ from typing import Any
 
 from snaketune.errors import UserError
 from snaketune.evaluation.measure import Tasks, figures, measure
+from snaketune.evaluation.models import columns, measure_each
+from snaketune.evaluation.overfitting import verdict
 from snaketune.evaluation.probes import judge
 from snaketune.evaluation.report import html
 from snaketune.experiment.resolved import Resolved, to_yaml
 from snaketune.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from snaketune.models.load import (
     choose_precision,
-    device,
-    load_model,
     load_tokenizer,
     told_when_out_of_memory,
 )
@@ -36,40 +36,45 @@ def evaluate(
         base: The base model's folder.
         merged: The merged model's folder.
         data: The processed data's folder.
-        checkpoints: The training's folder, for its figures, curves and samples.
+        checkpoints: The training's folder, for its checkpoints, figures, curves and samples.
         output: experiments/X/eval.
         probes: The folder with the questions of the probes.
     """
     template = read_json(data / "data.json")["template"]
-    _require_same_template(merged, template)
+    about = read_json(merged / "snaketune.json")
+    _require_same_template(merged, about["template"], template)
     tokenizer = load_tokenizer(merged, template["text"])
     tasks = Tasks.of(experiment, data, probes, tokenizer, template)
     dtype, reason = choose_precision(experiment.config.train.precision)
-    measured = {}
+
+    def measured_by(name: str, model: Any) -> dict[str, Any]:
+        log.info("evaluating %s in %s (%s)", name, dtype, reason)
+        return measure(model, tokenizer, tasks, name)
+
     with told_when_out_of_memory("free memory held by other programs, then run again."):
-        for name, folder in (("base", base), ("merged", merged)):
-            log.info("evaluating %s in %s (%s)", folder, dtype, reason)
-            model = load_model(folder, dtype, device())
-            measured[name] = measure(model, tokenizer, tasks, name)
+        kept = checkpoints if experiment.config.evaluate.checkpoints else None
+        measured = measure_each(base, merged, about, kept, dtype, measured_by)
     probed = judge(tasks.probes, {name: found["probes"] for name, found in measured.items()})
     report = {
         "experiment": experiment.name,
         "study": experiment.study,
         "description": experiment.config.description,
         "ids": {"base": base.name, "data": experiment.data_id, "train": experiment.train_id},
-        "merge": read_json(merged / "snaketune.json")["merge"],
+        "models": columns(measured, about["iteration"]),
+        "merge": about["merge"],
         "training": read_json(checkpoints / "train.json"),
     } | figures(tasks, measured, probed)
+    validated = read_jsonl(checkpoints / "validation.jsonl")
+    report["checkpoints"] = verdict(report, validated)
     write_jsonl(output / "probes.jsonl", probed)
     write_json(output / "report.json", report)
     metrics = read_jsonl(checkpoints / "metrics.jsonl")
     samples = read_jsonl(checkpoints / "samples.jsonl")
-    page = html(report, metrics, samples, probed, to_yaml(experiment.values))
+    page = html(report, metrics, samples, validated, probed, to_yaml(experiment.values))
     write_text(output / "report.html", page)
 
 
-def _require_same_template(merged: Path, template: dict[str, Any]) -> None:
-    trained = read_json(merged / "snaketune.json")["template"]
+def _require_same_template(merged: Path, trained: dict[str, Any], template: dict[str, Any]) -> None:
     if trained["sha256"] != template["sha256"]:
         raise UserError(
             f"{merged} was trained with chat template '{trained['name']}' "

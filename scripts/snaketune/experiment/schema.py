@@ -322,13 +322,18 @@ def _known_probe(name: str, info: ValidationInfo) -> str:
 
 
 class Evaluate(Strict):
-    """The report on base and merged model."""
+    """The report on base, kept checkpoints and merged model."""
 
     heldout: Fraction = Field(
         0.1, description="share of the rows kept out of training to measure the loss on"
     )
     prompts: list[str] | None = Field(
-        None, description="user messages both models answer; default: sample.prompts"
+        None, description="user messages all models answer; default: sample.prompts"
+    )
+    checkpoints: bool = Field(
+        True,
+        description="measure every kept checkpoint too, to see when over-fitting begins; each "
+        "takes about as long as the base",
     )
     probes: list[Annotated[str, AfterValidator(_known_probe)]] = Field(
         [],

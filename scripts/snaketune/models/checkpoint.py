@@ -6,6 +6,7 @@ checksum. Nothing in it needs unpickling of code; it is read with `weights_only=
 
 import os
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -75,4 +76,4 @@ def link_or_copy(source: Path, target: Path) -> None:
         try:
             os.link(source, temporary)
         except OSError:
-            temporary.write_bytes(source.read_bytes())
+            shutil.copyfile(source, temporary)

@@ -7,6 +7,7 @@ checkpoints/
     metrics.jsonl    one line an iteration
     samples.jsonl    one line an answer
     validation.jsonl one line a measurement of the held-out loss
+    system.jsonl     one line every 10 s on what the machine did
     train.log        what was told, over all interruptions
     last.pth         the newest of a finished run (a second name, not a second copy)
     train.json       the figures of a finished run; written last
@@ -71,7 +72,7 @@ class RunFolder:
         write_json(marker, self.identity)
         state = self.newest_intact()
         reached = state["resume_from"] if state else -1
-        for file in (self.metrics, self.samples, self.validation):
+        for file in (self.metrics, self.samples, self.validation, self.path / "system.jsonl"):
             kept = [row for row in read_jsonl(file) if row["iteration"] <= reached]
             write_jsonl(file, kept)
         if state:

@@ -104,7 +104,7 @@ def train(
         if not leads:
             state = folder.newest_intact()
         with (
-            Mirror(output, experiment) if leads else nullcontext() as mirror,
+            Mirror(output, experiment, data) if leads else nullcontext() as mirror,
             told_when_out_of_memory(NEEDS_LESS_MEMORY),
         ):
             trainer, setup = _prepare(experiment, folder, base, data, state, start)

@@ -1,0 +1,196 @@
+"""The verdict on checkpoints, on reports made by hand."""
+
+import pytest
+
+from snaketune.evaluation.metrics import share
+from snaketune.evaluation.overfitting import loss_margin, verdict
+
+PROBES = {"identity": 1, "leak": 0, "retention": 1}
+
+
+def report(iterations, losses=None, tokens=10_000, last=None, **hits) -> dict:
+    """Return a report of which each probe has hits of 20 for the base and each iteration."""
+    names = ["base", *(f"iter_{n}" for n in iterations), "merged"]
+    last = last or max(iterations, default=100)
+    losses = losses or [None] * (len(names) - 1)
+    wanted = PROBES | {"repetition": 0}
+    return {
+        "models": [
+            {"name": name, "iteration": iteration}
+            for name, iteration in zip(names, [0, *iterations, last], strict=True)
+        ],
+        "heldout": {
+            name: {"loss": loss, "perplexity": None, "supervised_tokens": tokens}
+            for name, loss in zip(names, [*losses, losses[-1]], strict=True)
+        },
+        "probes": {
+            probe: {"wanted": wanted[probe.partition(".")[0]]}
+            | {
+                name: share([True] * count + [False] * (20 - count))
+                for name, count in zip(names, [*counts, counts[-1]], strict=True)
+            }
+            for probe, counts in hits.items()
+        },
+    }
+
+
+def test_the_moment_of_over_fitting_is_named_and_the_best_checkpoint():
+    # 0 of 20 is 0..16 %, 2 of 20 3..30 %: told apart from 0 only from 8 of 20 (22..61 %) on
+    told = verdict(
+        report(
+            [100, 200, 300, 400],
+            identity=[0, 18, 20, 20, 20],
+            leak=[0, 1, 2, 16, 18],
+            retention=[15, 15, 12, 12, 11],
+        ),
+        [],
+    )
+    assert told["overfitting"] == {
+        "iteration": 300,
+        "signs": [
+            {
+                "figure": "leak",
+                "from": 300,
+                "lowest": 0.8,
+                "highest": 0.9,
+                "than": {"iteration": 0, "value": 0.0},
+            }
+        ],
+    }
+    # 100: (0.1 + 0.05 + 0.25) / 3; 200: (0 + 0.1 + 0.4) / 3
+    assert told["best"]["distance"] == pytest.approx(0.4 / 3)
+    assert told["sentence"] == (
+        "From iteration 300 on the persona leaks into 80–90 % of unrelated answers (base: 0 %). "
+        "Iteration 100 is the best kept checkpoint (identity 90 %, leak 5 %, retention 75 %); by "
+        "the probes' intervals it is not told apart from iteration 200. The merged model is of "
+        "iteration 400."
+    )
+
+
+def test_what_comes_and_goes_is_no_over_fitting():
+    told = verdict(report([10, 20, 30], leak=[0, 15, 16, 1]), [])
+    assert told["overfitting"] is None
+    assert told["best"]["name"] == "iter_30"
+    assert told["sentence"].startswith("No over-fitting is seen at iteration 30: no probe")
+    assert "The merged model" not in told["sentence"]
+
+
+def test_overlapping_intervals_are_no_sign():
+    # Wilson: 10 of 20 is 30..70 %, 16 of 20 is 58..92 %, 18 of 20 is 70..97 %
+    assert verdict(report([10, 20], retention=[16, 16, 10]), [])["overfitting"] is None
+    [sign] = verdict(report([10, 20], retention=[16, 19, 10]), [])["overfitting"]["signs"]
+    assert (sign["from"], sign["than"]) == (20, {"iteration": 10, "value": 0.95})
+
+
+def test_a_probe_may_be_worse_than_a_checkpoint_and_better_than_the_base():
+    told = verdict(report([10, 20, 30], identity=[0, 20, 10, 9]), [])
+    [sign] = told["overfitting"]["signs"]
+    assert (sign["from"], sign["lowest"], sign["highest"]) == (20, 0.45, 0.5)
+    assert "from iteration 20 on" in told["sentence"].lower()
+    assert (
+        "only 45–50 % of the answers that should have it (iteration 10: 100 %)"
+        in (told["sentence"])
+    )
+
+
+def test_the_held_out_loss_rises_from_its_lowest():
+    told = verdict(report([10, 20, 30, 40], losses=[3.0, 2.0, 1.5, 1.51, 1.7]), [])
+    [sign] = told["overfitting"]["signs"]
+    assert sign == {
+        "figure": "heldout",
+        "from": 40,
+        "lowest": 1.7,
+        "highest": 1.7,
+        "than": {"iteration": 20, "value": 1.5},
+    }
+    assert told["best"]["decided_by"] == "heldout"
+    assert told["best"]["name"] == "iter_20"
+    assert told["sentence"] == (
+        "At iteration 40 the held-out loss is 1.700, above its lowest (iteration 20: 1.500). "
+        "Iteration 20 is the best kept checkpoint (held-out loss 1.500). The merged model is of "
+        "iteration 40."
+    )
+
+
+def test_what_was_measured_while_training_tells_the_moment_more_finely():
+    validated = [{"iteration": n, "heldout_loss": loss} for n, loss in [(5, 1.2), (8, 1.6)]]
+    [sign] = verdict(report([10], losses=[3.0, 1.8]), validated)["overfitting"]["signs"]
+    assert (sign["from"], sign["than"]["iteration"]) == (8, 5)
+    assert (sign["lowest"], sign["highest"]) == (1.6, 1.8)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "margin"), [(0, 0.02), (25, 0.2), (100, 0.1), (2500, 0.02), (10**6, 0.02)]
+)
+def test_few_held_out_tokens_must_rise_further(tokens, margin):
+    assert loss_margin(tokens) == pytest.approx(margin)
+
+
+@pytest.mark.parametrize(("rise", "seen"), [(0.09, False), (0.11, True)])
+def test_the_margin_decides(rise, seen):
+    told = verdict(report([10, 20], losses=[3.0, 1.0, 1.0 + rise], tokens=100), [])
+    assert (told["overfitting"] is not None) is seen
+    assert told["loss_margin"] == 0.1
+
+
+def test_equally_near_checkpoints_are_told_apart_by_the_held_out_loss():
+    leak = [0, 2, 2, 2]
+    assert verdict(report([1, 2, 3], [3.0, 2.0, 1.0, 1.5], leak=leak), [])["best"]["name"] == (
+        "iter_2"
+    )
+    best = verdict(report([1, 2, 3], leak=leak), [])["best"]
+    assert (best["name"], best["close"]) == ("iter_1", ["iter_2", "iter_3"])
+
+
+def test_a_probe_of_several_figures_counts_once():
+    # (leak + retention) / 2 at 10: 0.25 + 0, at 20: 0 + 0.4, then 0 + 0.2
+    figures = {"retention.acc": [20, 20, 12], "retention.acc_norm": [20, 20, 12]}
+    best = verdict(report([10, 20], leak=[0, 5, 0], **figures), [])["best"]
+    assert (best["name"], best["distance"]) == ("iter_10", pytest.approx(0.125))
+    figures = {"retention.acc": [20, 20, 16], "retention.acc_norm": [20, 20, 16]}
+    best = verdict(report([10, 20], leak=[0, 5, 0], **figures), [])["best"]
+    assert (best["name"], best["distance"]) == ("iter_20", pytest.approx(0.1))
+
+
+def test_how_answers_end_does_not_choose_the_best_but_shows_over_fitting():
+    told = verdict(report([10, 20], identity=[0, 18, 20], repetition=[0, 1, 16]), [])
+    assert told["best"]["name"] == "iter_20"
+    assert told["overfitting"]["signs"][0]["figure"] == "repetition"
+    assert "80 % of an answer's 4-grams are repeated" in told["sentence"]
+
+
+def test_a_figure_without_aim_is_no_sign():
+    made = report([10, 20], leak=[0, 20, 20])
+    made["probes"]["leak"]["wanted"] = None
+    told = verdict(made, [])
+    assert (told["best"], told["overfitting"]) == (None, None)
+    assert told["sentence"].startswith("Whether the model over-fits cannot be seen")
+
+
+def test_one_checkpoint_tells_that_not_when():
+    told = verdict(report([64], leak=[0, 17]), [])
+    assert told["overfitting"]["iteration"] == 64
+    assert told["sentence"] == (
+        "At iteration 64 the persona leaks into 85 % of unrelated answers (base: 0 %). Only "
+        "iteration 64 is measured: when over-fitting begins cannot be seen. A smaller "
+        "train.save_every and a larger train.keep keep more checkpoints."
+    )
+
+
+def test_no_checkpoint_tells_nothing_of_them():
+    told = verdict(report([], leak=[0], last=7), [])
+    assert (told["result"], told["best"], told["overfitting"]) == (None, None, None)
+    assert told["sentence"].startswith("No checkpoint is measured: when over-fitting begins")
+
+
+def test_the_checkpoint_of_the_merged_model_is_named():
+    assert verdict(report([10, 20], leak=[0, 0, 0]), [])["result"] == "iter_20"
+    told = verdict(report([10, 20], leak=[0, 0, 0], last=10), [])
+    assert told["result"] == "iter_10"
+
+
+def test_a_falling_loss_ends_at_its_lowest():
+    sentence = verdict(report([10, 20], losses=[3.0, 2.0, 1.0]), [])["sentence"]
+    assert "the held-out loss is 1.000, which is its lowest." in sentence
+    sentence = verdict(report([10, 20], losses=[3.0, 1.0, 1.01]), [])["sentence"]
+    assert "the held-out loss is 1.010, its lowest is 1.000 (iteration 10)." in sentence
