@@ -6,7 +6,6 @@ checksum. Nothing in it needs unpickling of code; it is read with `weights_only=
 
 import os
 import pickle
-import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 
 from snaketune.errors import UserError
 from snaketune.files import atomic_file
+from snaketune.run_files import kept_checkpoints
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -77,9 +77,3 @@ def link_or_copy(source: Path, target: Path) -> None:
             os.link(source, temporary)
         except OSError:
             shutil.copyfile(source, temporary)
-
-
-def kept_checkpoints(folder: Path) -> dict[int, Path]:
-    """Return a folder's files iter_N.pth by N."""
-    files = ((re.fullmatch(r"iter_(\d+)\.pth", file.name), file) for file in folder.glob("*.pth"))
-    return {int(match[1]): file for match, file in files if match}

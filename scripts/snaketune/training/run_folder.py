@@ -21,13 +21,8 @@ from typing import Any
 
 from snaketune.experiment.schema import Method
 from snaketune.files import read_json, read_jsonl, write_json, write_jsonl
-from snaketune.models.checkpoint import (
-    damage,
-    kept_checkpoints,
-    link_or_copy,
-    load_checkpoint,
-    save_checkpoint,
-)
+from snaketune.models.checkpoint import damage, link_or_copy, load_checkpoint, save_checkpoint
+from snaketune.run_files import kept_checkpoints, superseded
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +109,7 @@ class RunFolder:
 
     def _supersede(self, identity: dict[str, str]) -> None:
         """Move a run aside, run.json last: until then it is still known whose files these are."""
-        aside = self._superseded(identity)
+        aside = superseded(self.path, identity)
         aside.mkdir(parents=True, exist_ok=True)
         log.warning("the settings changed: the earlier run is kept in %s", aside)
         files = [file for file in self.path.iterdir() if file.is_file() and file.name[0] != "."]
@@ -123,14 +118,10 @@ class RunFolder:
 
     def _bring_back(self) -> None:
         """Take this run's files back, run.json first; also those that a crash left aside."""
-        aside = self._superseded(self.identity)
+        aside = superseded(self.path, self.identity)
         if not aside.exists():
             return
         log.info("these settings were trained before: taking %s back", aside)
         for file in sorted(aside.iterdir(), key=lambda file: file.name != "run.json"):
             file.rename(self.path / file.name)
         aside.rmdir()
-
-    def _superseded(self, identity: dict[str, str]) -> Path:
-        name = "-".join(identity[key][:12] for key in sorted(identity, reverse=True))
-        return self.path / "superseded" / name
