@@ -62,7 +62,7 @@ def _figure(value: Any) -> str:
 def _judged(row: Mapping[str, Any]) -> str:
     """Return a difference in words: how much, and whether it is more than chance explains."""
     if row["difference"] is None:
-        return "not comparable: other held-out rows"
+        return f"not comparable: {row['incomparable']}"
     parts = []
     if row["one"] and not row["figure"].startswith("probe:"):
         percent = 100 * row["difference"] / row["one"]

@@ -64,6 +64,7 @@ def test_a_variant_that_is_not_trained_yet_is_not_warned_about(study):
         "variants: {a: {}, b: {train: {accumulate: 8}}}",
         "variants: {a: {}, b: {train: {accumulate: 1, batch_size: 2, lr: 1e-4}}}",
         "variants: {a: {}, b: {method: {r: 8, alpha: 16}}}",
+        "variants: {a: {}, b: {method: {name: full}}}",
         "matrix: {max_length: [128, 256], train.lr: [1e-4, 2e-4], train.seed: [1, 2]}",
         "variants: {a: {}, b: {train: {lr: 1e-4}}, c: {train: {lr: 1e-4, batch_size: 2}}}",
     ],
@@ -86,6 +87,15 @@ def test_what_differs_beside_other_settings_is_warned_about(study, variants, fie
     [told] = warned(study, f"variants: {{a: {{}}, b: {variants}}}")
     assert told.startswith(field)
     assert reason in told
+
+
+def test_a_full_fine_tune_has_no_scale_of_lora(study):
+    told = warned(study, "variants: {a: {}, b: {method: {name: full}, train: {lr: 1e-4}}}")
+    assert [each.partition(". ")[0] for each in told] == [
+        "scale of LoRA: a 2.0, b no LoRA",
+        "target modules: a all-linear, b all weights",
+    ]
+    assert all("Other settings differ too" in each for each in told)
 
 
 @pytest.mark.parametrize(

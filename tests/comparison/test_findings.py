@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from study_results import STUDY, write
+from study_results import STUDY, scored, write
 
 HEAD = STUDY.partition("variants:")[0]
 
@@ -45,7 +45,7 @@ def test_the_page_states_that_mixed_cures_the_leak(built):
     )
     assert found["heldout_loss"] == (
         "incomparable",
-        "held-out losses 0.020 and 2.500 are of different rows, and not comparable",
+        "held-out loss 0.020, and 2.500: of different held-out rows",
     )
     assert found["training_seconds"][0] == "costs"
     assert found["answers"] == (
@@ -72,6 +72,28 @@ def test_the_page_states_what_zero2_cost(built):
         "peak resident memory 2,400 MiB → 2,700 MiB (+12 %)",
     )
     assert found["heldout_loss"][0] == found["probe:leak"][0] == found["answers"][0] == "same"
+
+
+def test_time_is_put_beside_the_tokens_it_was_for(built):
+    report = built.compare()
+    told = [report["variants"][name]["training"] for name in ("none", "mixed")]
+    speeds = [each["tokens"] / each["training_seconds"] for each in told]
+    words = (
+        f", for {told[1]['tokens'] / told[0]['tokens']:.2f} times the tokens "
+        f"({speeds[0]:.0f} → {speeds[1]:.0f} tokens/s)"
+    )
+    assert remarks(report, "none", "mixed")["training_seconds"][1].endswith(words)
+
+
+def test_what_another_device_took_is_not_compared(built):
+    path = built.folder("zero2") / "checkpoints/train.json"
+    write(path, json.loads(path.read_text()) | {"device": "NVIDIA H200"})
+    report = built.compare()
+    found = remarks(report, "none", "zero2")
+    words = "peak resident memory 2,400 MiB, and 2,700 MiB: on different devices"
+    assert found["peak_rss_bytes"] == ("incomparable", words)
+    assert found["training_seconds"][0] == "incomparable"
+    assert not {"training_seconds", "tokens_per_second", "peak_rss_bytes"} & report["best"].keys()
 
 
 def test_a_cure_that_only_lessens_is_told(built):
@@ -127,6 +149,64 @@ def test_the_same_held_out_rows_are_comparable_though_the_data_has_another_id(bu
     assert remarks(built.compare(), "none", "mixed")["heldout_loss"][0] == "worse"
 
 
+def add_probe(study, variant: str, name: str, hits: int, base: int = 0, wanted: int = 1) -> None:
+    path = study.folder(variant) / "eval/report.json"
+    report = json.loads(path.read_text())
+    report["probes"][name] = {"wanted": wanted, "base": scored(base), "merged": scored(hits)}
+    write(path, report)
+
+
+@pytest.mark.parametrize("end", ["mixed", "zero2"])
+def test_answers_to_held_out_rows_are_compared_where_the_rows_are_the_same(built, end):
+    for variant, hits in (("none", 1), (end, 19)):
+        add_probe(built, variant, "heldout_answers.token_f1", hits)
+        add_probe(built, variant, "repetition", hits, wanted=0)
+    report = built.compare()
+    found = remarks(report, "none", end)
+    if end == "zero2":  # of the same data
+        assert found["probe:heldout_answers.token_f1"][0] == "better"
+        assert found["probe:repetition"][0] == "worse"
+        assert report["best"]["probe:heldout_answers.token_f1"] == ["zero2"]
+        return
+    words = "5 % (1–24), and 95 % (76–99): of"
+    assert found["probe:heldout_answers.token_f1"] == (
+        "incomparable",
+        f"heldout_answers.token_f1 {words} different held-out rows",
+    )
+    assert found["probe:repetition"] == (
+        "incomparable",
+        f"repetition {words} answers to different prompts",
+    )
+    assert not {"probe:repetition", "probe:heldout_answers.token_f1"} & report["best"].keys()
+
+
+def test_a_cure_that_passes_the_base_model_is_told(built):
+    add_probe(built, "none", "retention", 1, base=10)
+    add_probe(built, "mixed", "retention", 20, base=10)
+    text = remarks(built.compare(), "none", "mixed")["probe:retention"][1]
+    assert text.endswith("; cured, and better than the base model's 50 % (30–70)")
+
+
+def test_a_variant_without_a_figure_does_not_decide_what_is_best(built):
+    for variant in ("mixed", "mixed_zero2"):  # of other data, with other held-out rows
+        (built.folder(variant) / "eval/report.json").unlink()
+    path = built.folder("zero2") / "eval/report.json"
+    changed = json.loads(path.read_text())
+    changed["heldout"]["merged"]["loss"] = 1.0
+    write(path, changed)
+    assert built.compare()["best"]["heldout_loss"] == ["none"]
+
+
+def test_equal_variants_with_the_same_seed_are_no_repetition(study):
+    study.write(HEAD + "variants: {a: {}, b: {}, c: {train: {lr: 1e-5}}}")
+    for name, seconds in (("a", 60.0), ("b", 60.0), ("c", 61.0)):
+        study.results(name, seconds=seconds)
+    report = study.compare()
+    assert report["repeated"] == []
+    assert [(each["from"], each["to"]) for each in report["findings"]] == [("a", "c"), ("b", "c")]
+    assert remarks(report, "a", "c")["training_seconds"][0] == "same"
+
+
 SEEDS = "matrix: {train.lr: [1e-4, 2e-4], train.seed: [1, 2, 3]}"
 
 
@@ -163,6 +243,16 @@ def test_a_single_run_beside_repeated_ones_is_judged_by_their_spread(study):
     [found] = report["findings"]
     # 4.303 × 1 × sqrt(1 + 1/3) = 4.97, the difference is 5
     assert remarks(report, found["from"], found["to"])["heldout_loss"][0] == "worse"
+
+
+def test_seeds_that_are_evaluated_count_though_the_first_is_not(study):
+    [before] = seeded(study, {"0.0001": (1.0, 2.0, 3.0), "0.0002": (4.0, 5.0, 6.0)})["findings"]
+    for rate in ("0.0001", "0.0002"):
+        (study.folder(f"lr-{rate}_seed-1") / "eval/report.json").unlink()
+    [after] = study.compare()["findings"]
+    figures, left = ([each["figure"] for each in found["remarks"]] for found in (before, after))
+    assert figures == left
+    assert {"probe:identity", "probe:leak", "heldout_loss"} <= set(left)
 
 
 def test_seeds_alone_make_one_group_and_no_finding(study):

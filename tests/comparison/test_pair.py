@@ -12,8 +12,9 @@ from study_results import write_results, write_study
 
 
 def pair(study, one, two):
+    """Compare, and read what a program would."""
     found = study.collect()
-    return json.loads(json.dumps(compare_pair(found[one], found[two])))
+    return json.loads(json.dumps(compare_pair(found[one], found[two]), allow_nan=False))
 
 
 def result(found, figure):
@@ -46,6 +47,7 @@ def test_held_out_losses_of_other_rows_are_not_compared(built):
     assert (row["one"], row["two"]) == (0.02, 2.5)
     assert row["difference"] is None
     assert row["beyond_chance"] is None
+    assert row["incomparable"] == "of different held-out rows"
 
 
 def test_results_have_their_difference_and_whether_it_is_one(built):

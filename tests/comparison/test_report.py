@@ -150,6 +150,24 @@ def test_every_figure_can_be_traced(compared):
                 assert shown in built.page()
 
 
+def test_the_numbers_on_the_data_are_those_of_its_reports(compared):
+    built, report = compared
+    page = built.page().partition("<h2>Data</h2>")[2]
+    for name in ("none", "mixed"):
+        found = report["variants"][name]
+        written = read(built.root / "store/data" / found["ids"]["data"] / "report.json")
+        assert len(found["data"]["sources"]) == len(written["sources"]) == 1 + (name == "mixed")
+        for told, source in zip(found["data"]["sources"], written["sources"], strict=True):
+            assert told.pop("dropped") == source["dropped"]["too long"]["samples"] == 3
+            cut = {"truncated": told.pop("truncated"), "tokens_cut": told.pop("tokens_cut")}
+            assert list(cut.values()) == list(source["truncated"].values())
+            assert told == {key: source[key] for key in told} and len(told) == 6
+        for part in ("train", "heldout"):
+            assert found["data"][part] == written[part]
+    row = r"persona</td><td.*?>12<.*?>3<.*?>1<small>34 tokens.*?>1<.*?>220<.*?>14,040<"
+    assert len(re.findall(row, page)) == 2
+
+
 class Cells(HTMLParser):
     """The texts of a page's cells by variant (or group) and figure."""
 

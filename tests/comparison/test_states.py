@@ -128,8 +128,16 @@ def test_a_running_training_is_told(built):
 def test_figures_of_other_settings_are_not_shown(built):
     other_settings(built)
     found = built.compare()["variants"]["zero2"]
-    assert not any(found[key] for key in ("training", "heldout", "probes", "answers", "mlflow"))
+    figures = ("training", "heldout", "probes", "answers", "mlflow", "disk")
+    assert not any(found[key] for key in figures)
     assert 'data-variant="zero2" data-figure="training_seconds">–<' in built.page()
+
+
+def test_the_files_of_half_a_training_are_no_saving(built):
+    half_trained(built)
+    report = built.compare()
+    assert report["variants"]["zero2"]["disk"] == {}
+    assert "zero2" not in report["best"].get("checkpoints_bytes", [])
 
 
 def test_an_old_evaluation_of_a_newer_training_is_not_shown(built):

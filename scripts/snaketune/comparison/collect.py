@@ -73,7 +73,7 @@ def collect(experiment: Experiment) -> Collected:
     ids = {"base": base_id(experiment), "data": data_id(experiment), "train": train_id(experiment)}
     found = Collected(name, experiment, settings(experiment), ids, _files(experiment, ids))
     wrong = [problem for file, read in _READERS.items() if (problem := _safely(read, found, file))]
-    found.disk = _disk(Path("experiments") / experiment.name)
+    found.disk = _disk(found)
     _judge_state(found, wrong)
     return found
 
@@ -216,10 +216,11 @@ def _data_source(source: Row) -> Row:
     }
 
 
-def _disk(folder: Path) -> dict[str, int]:
-    """Return the bytes of each part; a file with two names counts once, other runs do not."""
-    sizes = {}
-    for part in PARTS:
+def _disk(found: Collected) -> dict[str, int]:
+    """Return the bytes of each part of these settings; a file with two names counts once."""
+    folder, sizes = Path("experiments") / found.experiment.name, {}
+    known = {"checkpoints": found.training, "adapter": found.heldout, "merged": found.heldout}
+    for part in filter(known.get, PARTS):
         files = [file for file in (folder / part).rglob("*") if file.is_file()]
         own = [file for file in files if "superseded" not in file.relative_to(folder).parts]
         unique = {(stat.st_dev, stat.st_ino): stat.st_size for stat in map(Path.stat, own)}

@@ -35,10 +35,10 @@ FIELDS = (
     ),
     Field(
         "scale of LoRA",
-        ("method.alpha", "method.r", "method.rslora"),
+        ("method.name", "method.alpha", "method.r", "method.rslora"),
         "the update is multiplied by it, as if the learning rate were another",
     ),
-    Field("target modules", ("method.target_modules",), "other layers are trained"),
+    Field("target modules", ("method.name", "method.target_modules"), "other layers are trained"),
     Field("max_length", ("max_length",), "a pack, and with it an update, holds other tokens"),
     Field("truncation", ("truncation",), "other tokens of long samples are learned"),
     Field("packing", ("pack",), "an update holds another number of samples"),
@@ -50,7 +50,7 @@ _PRECISION = {"bf16": "bfloat16", "fp32": "float32"}
 
 
 def field_values(found: Collected) -> dict[str, str | float | None]:
-    """Return a variant's value of each field; None where nobody can know it yet or it has none."""
+    """Return a variant's value of each field; None where nobody can know it yet."""
     settings, lora = found.settings, found.settings["method.name"] != "full"
     processes = found.chosen.get("processes", settings["train.processes"])
     batch = settings["train.batch_size"] * settings["train.accumulate"]
@@ -58,7 +58,7 @@ def field_values(found: Collected) -> dict[str, str | float | None]:
     modules = settings["method.target_modules"]
     return {
         "effective batch": batch * processes if processes else None,
-        "scale of LoRA": _scale(settings) if lora else None,
+        "scale of LoRA": _scale(settings) if lora else "no LoRA",
         "target modules": (modules if isinstance(modules, str) else ", ".join(modules))
         if lora
         else "all weights",

@@ -9,6 +9,9 @@ from snaketune.pages import count, mib, minutes
 MEMORY = ("peak_allocated_bytes", "peak_reserved_bytes", "peak_rss_bytes")
 DISK = ("checkpoints_bytes", "adapter_bytes", "merged_bytes")
 SPEED = ("tokens_per_second", "supervised_tokens_per_second")
+OF_DEVICE = ("training_seconds", *SPEED, *MEMORY)
+"""Figures that another device changes."""
+
 COUNTS = ("iterations", "updates", "tokens", "supervised_tokens")
 COSTS = ("training_seconds", *COUNTS, *SPEED, *MEMORY, *DISK)
 """The columns of the page's table of costs, in their order."""

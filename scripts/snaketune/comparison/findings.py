@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from snaketune.comparison.collect import Collected
-from snaketune.comparison.figures import MEMORY, SPEED, distance, label, told, wanted
+from snaketune.comparison.figures import MEMORY, OF_DEVICE, SPEED, distance, label, told, wanted
 from snaketune.comparison.groups import Group
 from snaketune.comparison.judging import Measured, apart, how_judged
 from snaketune.comparison.settings import differing, shown, single_change
+from snaketune.experiment.probe_files import HABITS, HELDOUT_ANSWERS
 
 COST = ("training_seconds", *MEMORY)
 
@@ -64,7 +65,7 @@ def best(groups: Sequence[Group], figure: str) -> list[str]:
     goal = wanted(figure, groups)
     if goal is None or len(measured) < 2:
         return []
-    if figure == "heldout_loss" and not same_rows([each.first for each in groups]):
+    if incomparable(figure, [each.first for each in groups if each.name in measured]):
         return []
     top = min(measured.values(), key=lambda each: distance(goal, each.mean))
     marked = [name for name, each in measured.items() if not apart(each, top)]
@@ -72,25 +73,36 @@ def best(groups: Sequence[Group], figure: str) -> list[str]:
 
 
 def _remarks(one: Group, other: Group) -> list[Remark]:
-    probes = [f"probe:{name}" for name in one.first.probes if name in other.first.probes]
-    remarks = [_quality(figure, one, other) for figure in probes]
-    remarks.append(_loss(one, other))
+    remarks = [_quality(figure, one, other) for figure in (*_probes(one), "heldout_loss")]
     remarks += [_cost(figure, one, other) for figure in COST]
     if len(one.members) == len(other.members) == 1:
         remarks.append(_answers(one.first, other.first))
     return [remark for remark in remarks if remark]
 
 
+def _probes(group: Group) -> list[str]:
+    """Return the probes that any of its runs has, as figures."""
+    return list(dict.fromkeys(f"probe:{name}" for run in group.members for name in run.probes))
+
+
 def _quality(figure: str, one: Group, other: Group) -> Remark | None:
     before, after = one.measured(figure), other.measured(figure)
     if before is None or after is None:
         return None
+    if reason := incomparable(figure, [*one.members, *other.members]):
+        return _beside(figure, before, after, reason)
     goal = wanted(figure, [one, other])
     verdict, words = _compared(figure, before, after, goal)
-    if verdict == "better":
+    if verdict == "better" and figure.startswith("probe:"):
         words += _cure(figure, one, before, after)
     rule = how_judged(before, after)
     return Remark(figure, verdict, words, before.mean, after.mean, rule)
+
+
+def _beside(figure: str, before: Measured, after: Measured, reason: str) -> Remark:
+    """Return two figures that cannot be compared, and why."""
+    ends = f"{label(figure)} {told(figure, before)}, and {told(figure, after)}"
+    return Remark(figure, "incomparable", f"{ends}: {reason}", before.mean, after.mean)
 
 
 def _compared(
@@ -110,30 +122,37 @@ def _compared(
 
 def _cure(figure: str, one: Group, before: Measured, after: Measured) -> str:
     """Return words for a harm that training did and the change undoes, judged by the base model."""
-    probe = one.first.probes[figure.removeprefix("probe:")]
+    name = figure.removeprefix("probe:")
+    probe = next(found.probes[name] for found in one.members if name in found.probes)
     base = Measured((probe["base"]["value"],), probe["base"]["low"], probe["base"]["high"])
     goal = probe["wanted"]
     harmed = apart(base, before) and abs(goal - before.mean) > abs(goal - base.mean)
     if not harmed:
         return ""
-    if apart(base, after) and abs(goal - after.mean) > abs(goal - base.mean):
+    if not apart(base, after):
+        return f"; cured: not to be told from the base model's {told(figure, base)}"
+    if abs(goal - after.mean) > abs(goal - base.mean):
         return f"; lessened, not cured: the base model has {told(figure, base)}"
-    return f"; cured: not to be told from the base model's {told(figure, base)}"
+    return f"; cured, and better than the base model's {told(figure, base)}"
 
 
-def _loss(one: Group, other: Group) -> Remark | None:
-    before, after = one.measured("heldout_loss"), other.measured("heldout_loss")
-    if before is None or after is None:
-        return None
-    if not same_rows([one.first, other.first]):
-        text = (
-            f"held-out losses {told('heldout_loss', before)} and {told('heldout_loss', after)} "
-            "are of different rows, and not comparable"
-        )
-        return Remark("heldout_loss", "incomparable", text, before.mean, after.mean)
-    verdict, words = _compared("heldout_loss", before, after, 0.0)
-    rule = how_judged(before, after)
-    return Remark("heldout_loss", verdict, words, before.mean, after.mean, rule)
+def incomparable(figure: str, variants: Sequence[Collected]) -> str:
+    """Return why a figure of these variants cannot be compared, empty if it can.
+
+    The held-out rows come from a variant's own data, and repetition is of all of its answers.
+    """
+    if figure in OF_DEVICE:
+        devices = {found.chosen["device"] for found in variants if "device" in found.chosen}
+        return "on different devices" if len(devices) > 1 else ""
+    name = figure.removeprefix("probe:").partition(".")[0]
+    if name in ("heldout_loss", HELDOUT_ANSWERS):
+        return "" if same_rows(variants) else "of different held-out rows"
+    if name not in HABITS:
+        return ""
+    counts = {found.probes[name]["merged"]["n"] for found in variants if name in found.probes}
+    probes = {probe.partition(".")[0] for found in variants for probe in found.probes}
+    same = len(counts) == 1 and (HELDOUT_ANSWERS not in probes or same_rows(variants))
+    return "" if same else "of answers to different prompts"
 
 
 def same_rows(variants: Sequence[Collected]) -> bool:
@@ -147,6 +166,8 @@ def _cost(figure: str, one: Group, other: Group) -> Remark | None:
     before, after = one.measured(figure), other.measured(figure)
     if before is None or after is None or not before.mean:
         return None
+    if reason := incomparable(figure, [*one.members, *other.members]):
+        return _beside(figure, before, after, reason)
     ends = f"{told(figure, before)} → {told(figure, after)}"
     rule = how_judged(before, after)
     times = after.mean / before.mean

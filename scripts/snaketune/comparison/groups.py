@@ -69,7 +69,9 @@ def grouped(variants: Sequence[Collected], study: str) -> list[Group]:
     groups: list[list[Collected]] = []
     for found in variants:
         for group in groups:
-            if not changed(group[0].settings, found.settings, {SEED}):
+            seeds = [each.settings[SEED] for each in group]
+            same = not changed(group[0].settings, found.settings, {SEED})
+            if same and found.settings[SEED] not in seeds:
                 group.append(found)
                 break
         else:

@@ -5,8 +5,8 @@
 * Both run once, a probe: the two 95 % intervals must not overlap.
 * Both run once, time or memory: the difference must exceed a share that runs of the same settings
   differ by on one machine.
-* Both run once, the held-out loss: it must exceed 0.02 nats, and 1 / sqrt(tokens), as losses of
-  tokens deviate by about 1.
+* Both run once, the held-out loss: the difference must exceed the margin by which over-fitting is
+  told, 0.02 nats or, on few tokens, 1 / sqrt(tokens).
 """
 
 import math
@@ -14,6 +14,8 @@ import statistics
 from dataclasses import dataclass
 
 from scipy import stats
+
+from snaketune.evaluation.overfitting import loss_margin
 
 NOISE = {
     "training_seconds": 0.10,
@@ -27,8 +29,6 @@ NOISE = {
     "merged_bytes": 0.02,
 }
 """The share of a figure that one run each cannot tell from chance; of other figures none."""
-
-_LOSS = 0.02
 
 CONFIDENCE = 0.95
 
@@ -73,7 +73,7 @@ def single(figure: str, value: float) -> Measured:
 
 def heldout(loss: float, tokens: int) -> Measured:
     """Return a single run's held-out loss with what it may vary by on so many tokens."""
-    margin = max(_LOSS, tokens**-0.5)
+    margin = loss_margin(tokens)
     words = f"the {margin:.2g} that one run each on {tokens:,} tokens cannot tell from chance"
     return Measured((loss,), margin=margin, rule=words)
 

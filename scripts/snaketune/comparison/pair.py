@@ -6,7 +6,7 @@ from typing import Any
 
 from snaketune.comparison.collect import Collected
 from snaketune.comparison.figures import COSTS, COUNTS, label, told, wanted
-from snaketune.comparison.findings import same_rows
+from snaketune.comparison.findings import incomparable, same_rows
 from snaketune.comparison.groups import Group
 from snaketune.comparison.judging import apart
 from snaketune.comparison.settings import differing
@@ -30,7 +30,7 @@ def compare_pair(one: Collected, two: Collected) -> Row:
     """Return what differs between two experiments, as plain values.
 
     Results are those that are there on both sides; `beyond_chance` says whether a difference is
-    more than what chance explains, and is None where it cannot be judged.
+    more than what chance explains, and is None where it cannot be judged; `incomparable` why not.
     """
     sides = {"one": one, "two": two}
     found = differing({side: each.settings for side, each in sides.items()})
@@ -67,8 +67,7 @@ def _sum(data: Mapping[str, Any], key: str) -> int:
 
 def _figures(one: Collected, two: Collected) -> list[str]:
     probes = [f"probe:{name}" for name in one.probes if name in two.probes]
-    costs = COSTS if one.training and two.training else ()  # what is on disk may be of another run
-    return ["heldout_loss", *probes, *costs]
+    return ["heldout_loss", *probes, *COSTS]
 
 
 def _result(figure: str, one: Collected, two: Collected) -> Row | None:
@@ -77,17 +76,18 @@ def _result(figure: str, one: Collected, two: Collected) -> Row | None:
     first, second = (group.measured(figure) for group in groups)
     if first is None or second is None or (figure in COUNTS and first.mean == second.mean):
         return None
-    comparable = figure != "heldout_loss" or same_rows([one, two])
-    judged = comparable and figure not in COUNTS
+    reason = incomparable(figure, [one, two])
+    judged = not reason and figure not in COUNTS
     return {
         "figure": figure,
         "label": label(figure),
         "one": first.mean,
         "two": second.mean,
         "told": {"one": told(figure, first), "two": told(figure, second)},
-        "difference": second.mean - first.mean if comparable else None,
+        "difference": None if reason else second.mean - first.mean,
+        "incomparable": reason,
         "beyond_chance": apart(first, second) if judged else None,
-        "wanted": wanted(figure, groups),
+        "wanted": wanted(figure, groups) if figure.startswith("probe:") else None,
     }
 
 

@@ -9,12 +9,10 @@ from snaketune.evaluation.answers import Told, tell
 from snaketune.evaluation.harness import Harness
 from snaketune.evaluation.heldout import Heldout, heldout_losses
 from snaketune.evaluation.probes import Asked, ask, habits, read_probes, summary
+from snaketune.experiment.probe_files import HELDOUT_ANSWERS
 from snaketune.experiment.resolved import Resolved
 from snaketune.models.generation import prompt_ids
 from snaketune.models.load import device
-
-HELDOUT_ANSWERS = "heldout_answers"
-"""What the answers to held-out rows are called among the probes."""
 
 
 @dataclass(frozen=True)

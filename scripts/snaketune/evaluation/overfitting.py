@@ -15,10 +15,10 @@ from itertools import groupby
 from statistics import fmean
 from typing import Any
 
+from snaketune.experiment.probe_files import HABITS
+
 _RISE = 0.02
 """Of the held-out loss, in nats: 2 % of the perplexity."""
-
-_HABITS = {"repetition", "never_stops"}
 
 _TOLD = {
     "leak": "the persona leaks into {} of unrelated answers",
@@ -54,7 +54,7 @@ def verdict(report: Mapping[str, Any], validated: Iterable[Mapping[str, Any]]) -
     losses = {name: row["loss"] for name, row in report["heldout"].items()}
     probes = {name: row for name, row in report["probes"].items() if row["wanted"] is not None}
     models = {"base": 0, **kept}
-    asked = {name: row for name, row in probes.items() if name not in _HABITS}
+    asked = {name: row for name, row in probes.items() if name not in HABITS}
     best = _best(kept, asked, losses)
     curve = _loss_curve(kept, losses, validated)
     found = (_sign(name, row, models) for name, row in probes.items())

@@ -16,7 +16,13 @@ from snaketune.experiment.document import Document, DocumentError, Place, Proble
 from snaketune.experiment.explain import explain
 from snaketune.experiment.schema import Positive, Strict
 
-RESERVED = {"heldout_answers", "repetition", "never_stops"}
+HELDOUT_ANSWERS = "heldout_answers"
+"""What the answers to held-out rows are called among the probes."""
+
+HABITS = {"repetition", "never_stops"}
+"""Figures over all answers of a model."""
+
+RESERVED = {HELDOUT_ANSWERS, *HABITS}
 """Names of figures that are no probe's; nor has a probe's name a dot: NAME.METRIC is a figure."""
 
 Text = Annotated[str, Field(min_length=1)]
