@@ -16,22 +16,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-from rich.text import Text
-
 from snaketune import cli
 from snaketune.errors import UserError
 from snaketune.experiment import load_studies
-from snaketune.machine import gpus
 from snaketune.planning.job import Job, Past
-from snaketune.planning.plan import Line, Plan, make_plan, to_json
+from snaketune.planning.plan import make_plan, to_json
 from snaketune.planning.request import read_targets
-
-_NAMED = 4
-"""Targets that the title names."""
-
-_WIDEST = 60
-"""Characters to which the reasons are aligned; a longer one takes what it needs."""
+from snaketune.planning.words import lines
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -48,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.json:
         print(json.dumps(to_json(plan), indent=2))
     else:
-        show(plan)
+        for line in lines(plan):
+            cli.console.print(line)
 
 
 def dry_run(targets: Sequence[str], config: Mapping[str, Any]) -> list[Job]:
@@ -82,6 +74,8 @@ def dry_run(targets: Sequence[str], config: Mapping[str, Any]) -> list[Job]:
             )
             execution = settings.ExecutionSettings(lock=False)
             workflow.dag(dag_settings).execute_workflow("dryrun", execution_settings=execution)
+        except SystemExit as stop:  # the Snakefile refuses a target
+            raise UserError(str(stop).removeprefix("Error: ")) from stop
         except Exception as error:
             raise UserError(f"Snakemake cannot plan {' '.join(targets)}: {error}") from error
         dag = workflow._workflow.dag  # the API has no other way to the jobs and their reasons
@@ -157,79 +151,6 @@ def _past(job: Any, known: Any) -> Iterator[Past]:
             timed = record.starttime is not None and record.endtime is not None
             seconds = record.endtime - record.starttime if timed else None
             yield Past(path, seconds, record.endtime or 0.0, frozenset(record.input or ()))
-
-
-def show(plan: Plan) -> None:
-    """Print a plan: a line a stage, below each experiment what is its own."""
-    more = len(plan.targets) - _NAMED
-    title = [*plan.targets[:_NAMED], *([f"and {more} more"] if more > 0 else [])]
-    cli.console.print(Text(" ".join(title), style="bold"))
-    groups = {name: _aligned(_rows(plan, name)) for name in (None, *plan.experiments)}
-    several = sum(map(bool, groups.values())) > 1
-    for name, rows in groups.items():
-        if several and rows:
-            cli.console.print(Text(f"  {name or 'shared'}", style="bold"))
-        for row in rows:
-            cli.console.print(Text(f"  {row}"))
-    cli.console.print(f"  {in_all(plan)}", style="red" if plan.disk > plan.free_bytes else None)
-
-
-def _rows(plan: Plan, name: str | None) -> list[tuple[str, str, str]]:
-    used = [what for owner, what in plan.reused if owner == name]
-    reuse = [("reuse", ", ".join(dict.fromkeys(used)), "")] if used else []
-    lines = [line for line in plan.lines if line.experiment == name]
-    return reuse + [(line.stage, _why(line), _cost(line)) for line in lines]
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows with columns as wide as their longest entry, up to a limit."""
-    widths = [min(_WIDEST, max(map(len, column))) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(part.ljust(width) for part, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-
-
-def _why(line: Line) -> str:
-    why = f"because {'; '.join(line.reasons)}" if line.reasons else "for the first time"
-    return "; ".join(filter(None, [why, line.note]))
-
-
-def _cost(line: Line) -> str:
-    cost = line.cost
-    memory = f", memory about {size(cost.memory)}" if cost.memory else ""
-    if cost.seconds is None:
-        return f"time unknown ({cost.basis}){memory}"
-    return f"about {duration(cost.seconds)} ({cost.basis}){memory}"
-
-
-def in_all(plan: Plan) -> str:
-    """Return the sums of a plan in words."""
-    if not plan.lines:
-        return "Nothing to do: all is there."
-    known = f"about {duration(plan.seconds)}" if plan.seconds else "time unknown"
-    unknown = ", ".join(dict.fromkeys(plan.unknown))
-    parts = [f"in all {known}" + (f", and {unknown}" if unknown and plan.seconds else "")]
-    if plan.memory:
-        there = "" if gpus() else f" of {size(psutil.virtual_memory().total)}"
-        parts.append(f"memory about {size(plan.memory)}{there}")
-    free = f"{size(plan.free_bytes)} are free"
-    short = ", which is too little" if plan.disk > plan.free_bytes else ""
-    parts.append(f"disk about {size(plan.disk)}, {free}{short}" if plan.disk else free)
-    return "; ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as `1 h 5 min`, `1 min 20 s` or `12 s`."""
-    whole = max(1, round(seconds))
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
-
-
-def size(count: int) -> str:
-    """Return bytes in MiB, or from 1 GiB on in GiB."""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{max(1, count / 2**20):.0f} MiB"
 
 
 if __name__ == "__main__":

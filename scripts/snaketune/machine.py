@@ -2,9 +2,12 @@
 
 import os
 import re
+from itertools import takewhile
 from pathlib import Path
 
 _CPU_BF16 = re.compile(r"\b(avx512_bf16|amx_bf16|bf16)\b")
+
+_DRIVER = Path("/proc/driver/nvidia/gpus")
 
 
 def cpu_bf16() -> str | None:
@@ -16,6 +19,9 @@ def cpu_bf16() -> str | None:
 
 def gpus() -> int:
     """Return how many NVIDIA GPUs training would see, by their driver."""
-    there = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    there = len(list(_DRIVER.glob("*")))
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return there if shown is None else min(there, len([each for each in shown.split(",") if each]))
+    if shown is None:
+        return there
+    visible = takewhile(lambda each: each.strip() not in ("", "-1"), shown.split(","))
+    return min(there, len(list(visible)))

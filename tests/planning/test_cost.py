@@ -11,6 +11,7 @@ SETTINGS = dict.fromkeys(PACE) | {
     "method.name": "lora",
     "max_length": 256,
     "train.keep": 3,
+    "train.save_every": 10,
     "train.keep_best": False,
 }
 
@@ -66,6 +67,17 @@ def test_what_is_left_of_an_interrupted_run(tmp_path):
     found = of_training(ahead(begins=75, kept=2), [run(tmp_path, finished=False)], [])
     assert found.seconds == pytest.approx(100 / 4)
     assert found.disk == 10
+
+
+@pytest.mark.parametrize(
+    ("begins", "iterations", "checkpoints"),
+    [(0, 12, 2), (0, 10, 1), (10, 15, 1), (0, 100, 3), (100, 100, 0), (0, None, 3)],
+)
+def test_no_more_checkpoints_are_written_than_there_are_iterations(
+    tmp_path, begins, iterations, checkpoints
+):
+    found = of_training(ahead(begins=begins, iterations=iterations), [run(tmp_path)], [])
+    assert found.disk == 10 * checkpoints
 
 
 def test_unprepared_data_leaves_the_time_unknown(tmp_path):

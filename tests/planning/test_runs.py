@@ -107,6 +107,13 @@ def test_a_run_set_aside_counts_too_and_one_that_tells_nothing_does_not(folder):
     assert [run.folder.name for run in past_runs(folder / "experiments")] == ["abc"]
 
 
+@pytest.mark.parametrize("text", ["{", "[1]", '{"training_seconds": 1, "iterations": 2}'])
+def test_a_damaged_run_tells_nothing_and_stops_no_plan(folder, text):
+    checkpoints = write_run(folder, experiment(folder))
+    (checkpoints / "train.json").write_text(text)
+    assert list(past_runs(folder / "experiments")) == []
+
+
 def test_an_earlier_versions_file_has_the_defaults_of_keys_it_lacks(folder):
     found = experiment(folder)
     values = resolved_values(found)

@@ -185,6 +185,16 @@ def test_an_unclear_question_is_answered_before_anything_runs(built, arguments, 
     assert "Error in rule" not in asked.stdout
 
 
+def test_a_target_that_the_snakefile_refuses_is_explained(built):
+    command = [sys.executable, "scripts/plan.py", "experiments/study_none/published"]
+    done = subprocess.run(
+        command, cwd=built.folder, env=built.environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ") and "--config to=hf:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_two_experiments_of_one_field_differ_in_one_line(built):
     output = built.snakemake("diff", "--config", "one=study_none", "two=study_other").stdout
     lines = [line.strip() for line in output.splitlines() if "train.seed" in line]

@@ -1,5 +1,6 @@
 """How long a stage will take and what it needs, and on what that is based."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,11 +96,21 @@ def of_training(ahead: Ahead, runs: Iterable[Run], past: Sequence[Past]) -> Cost
     exact = run if run and not others else None
     memory = exact.peak if exact else training_memory(ahead.base, ahead.settings, ahead.longest)
     each = exact.checkpoint if exact else checkpoint_bytes(ahead.base, ahead.settings)
-    keep = ahead.settings["train.keep"] + ahead.settings["train.keep_best"]
-    disk = each * max(0, keep - ahead.kept) if each else None
+    disk = each * _checkpoints(ahead) if each else None
     if run is None:
         return Cost(None, "never trained here", memory, disk)
     return Cost(_seconds(ahead, run, past), _basis(ahead, run, others), memory, disk)
+
+
+def _checkpoints(ahead: Ahead) -> int:
+    """Return how many checkpoints there will be more than now."""
+    keep = ahead.settings["train.keep"] + ahead.settings["train.keep_best"]
+    more = max(0, keep - ahead.kept)
+    if ahead.iterations is None:
+        return more
+    return min(
+        more, math.ceil((ahead.iterations - ahead.begins) / ahead.settings["train.save_every"])
+    )
 
 
 def _most_alike(job: Job) -> Past | None:

@@ -20,6 +20,9 @@ _OF_DATA = (
     "evaluate.heldout",
 )
 
+_DAMAGED = (UserError, AttributeError, KeyError, TypeError, ValueError)
+"""What reading a file raises that is not what its stage writes."""
+
 _TAIL = 64 * 1024
 """Bytes of the end of metrics.jsonl that tell the pace of a run that is not finished."""
 
@@ -88,7 +91,7 @@ def last_run(checkpoints: Path) -> tuple[Resolved, Settings] | None:
         resolved = read_resolved(checkpoints / "resolved.yaml")
         values = resolved.values | {"config": resolved.config.model_dump(mode="json")}
         return resolved, settings_of(values)
-    except (UserError, KeyError, TypeError, ValueError):
+    except _DAMAGED:
         return None
 
 
@@ -96,10 +99,18 @@ def past_runs(root: Path) -> Iterator[Run]:
     """Yield the runs below experiments/, set aside ones too; those that tell nothing are left."""
     for pattern in ("*/checkpoints", "*/checkpoints/superseded/*"):
         for folder in sorted(root.glob(pattern)):
-            figures = _figures(folder)
-            found = last_run(folder) if figures else None
-            if figures and found:
-                yield _run(folder, *found, figures)
+            if run := _read(folder):
+                yield run
+
+
+def _read(folder: Path) -> Run | None:
+    """Return the run in a folder, None if it tells nothing or is damaged."""
+    try:
+        figures = _figures(folder)
+        found = last_run(folder) if figures else None
+        return _run(folder, *found, figures) if figures and found else None
+    except _DAMAGED:
+        return None
 
 
 def _run(folder: Path, resolved: Resolved, settings: Settings, figures: Mapping[str, Any]) -> Run:
