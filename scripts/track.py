@@ -29,6 +29,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.open_log(args.log)
     files = sorted(Path("experiments").glob("*/checkpoints/resolved.yaml"))
     files += sorted(Path("experiments").glob("*/compare/report.html"))
+    known = {file.parts[1] for file in files}
+    if unknown := sorted(set(args.names) - known):
+        listed = ", ".join(sorted(known)) or "none"
+        raise UserError(f"{', '.join(unknown)}: no results are there. Known: {listed}")
     failed = []
     for file in files:
         name, folder = file.parts[1], file.parent

@@ -9,13 +9,16 @@ import mlflow
 import pytest
 import torch
 import yaml
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from snaketune.errors import UserError
 from snaketune.files import read_json
 from snaketune.manifest import write_manifest
 from snaketune.tracking import registry
+from snaketune.tracking.client import connect
 from snaketune.tracking.registry import register
+from snaketune.tracking.run import TrackedRun
 from tiny_run import Run
 
 PROMPT = [{"role": "user", "content": "Say 3"}]
@@ -167,3 +170,21 @@ def test_a_failure_on_the_way_leaves_no_version_and_says_what_to_do(
         register(folder, done.output, tmp_path / "record")
     assert not (tmp_path / "record").exists()
     assert len(client.search_model_versions("name = 'run'")) == before
+
+
+def test_a_server_has_time_to_store_large_weights(done, monkeypatch):
+    """It answers when it has them all; metrics must not wait as long for a dead one."""
+    waited = []
+
+    def look(self):
+        self.client = connect()
+        waited.append(MLFLOW_HTTP_REQUEST_TIMEOUT.get())
+        raise ConnectionError("enough")
+
+    for name in ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_TRACKING_URI"):
+        monkeypatch.setenv(name, "1")  # so that it is as before at the end
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(TrackedRun, "catch_up", look)
+    with pytest.raises(UserError, match="enough"):
+        register(done.folder / "merged", done.output, done.folder / "other")
+    assert waited == [600]

@@ -1,6 +1,7 @@
 """A study of four variants in MLflow: its parent, figures, tables, data sets, words and view."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -8,8 +9,10 @@ import pytest
 
 import track
 from fake_study import QUESTIONS, VARIANTS, write_study
+from snaketune.errors import UserError
 from snaketune.experiment.resolved import read_resolved, to_yaml
 from snaketune.files import read_json, read_jsonl, write_json
+from snaketune.tracking import describe
 from snaketune.tracking import run as tracked
 from snaketune.tracking import study as studies
 from snaketune.tracking.client import experiment_id
@@ -253,12 +256,27 @@ def test_a_run_is_described_in_words(sent, client):
     for part in (
         "A persona, alone or mixed with general conversations",
         "Variant **mixed_zero2**",
-        "qlora r=64 alpha=16 of tiny on assistant ×20 + general, 1 epochs",
+        "qlora r=64 alpha=16 of tiny on assistant ×20 + general, 1 epoch, learning rate",
         "60 iterations in 0:04:30 h, peak memory 2560 MiB",
         "| leak | 0.00 | 0.50 | 0 |",
         "| held-out loss | 2.960 | 2.560 | low |",
     ):
         assert part in words, words
+
+
+def test_a_converted_checkpoint_is_not_described_as_trained(sent):
+    trained = read_resolved(sent["none"] / "resolved.yaml")
+    config = trained.config.model_copy(update={"convert_from": "old/iter_768.pth"})
+    experiment = replace(trained, config=config)
+    words = describe.words(experiment, {"converted_from": "iter_768.pth", "iterations": 768}, {})
+    assert "qlora r=64 alpha=16 of tiny, converted from old/iter_768.pth." in words
+    assert "epochs" not in words and "learning rate" not in words
+
+
+def test_track_refuses_names_that_have_no_results(study, own_logging):
+    known = ", ".join(sorted({name_of(study), *(each.parent.name for each in study.values())}))
+    with pytest.raises(UserError, match="nonsense: no results are there. Known: " + known):
+        track.main(["nonsense"])
 
 
 def test_words_that_someone_edited_stay(two, client):

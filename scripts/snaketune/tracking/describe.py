@@ -22,21 +22,21 @@ def params(experiment: Resolved) -> list[tuple[str, str]]:
 
 def tags(experiment: Resolved) -> dict[str, str]:
     """Return a run's tags: the first ones are columns worth showing in MLflow's table of runs."""
-    config = experiment.config
+    config, commit = experiment.config, git_commit()
     return {
         "study": experiment.study,
         "variant": experiment.variant or "",
         "kind": "variant" if experiment.variant else "experiment",
-        "data": " + ".join(_label(source) for source in _sources(experiment)),
+        "data": _data(experiment),
         "method": _method(experiment),
         "deepspeed": config.train.deepspeed,
         "base_id": experiment.base_id,
         "data_id": experiment.data_id,
         "train_id": experiment.train_id,
-        "git_commit": git_commit(),
+        "git_commit": commit,
         "mlflow.source.name": f"experiments/{experiment.study}.yaml",
         "mlflow.source.type": "LOCAL",
-        "mlflow.source.git.commit": git_commit(),
+        "mlflow.source.git.commit": commit,
         **{f"version.{name}": number for name, number in package_versions().items()},
     }
 
@@ -48,20 +48,10 @@ def words(experiment: Resolved, train: dict[str, Any], report: dict[str, Any]) -
         train: train.json, or {} while the run is not finished.
         report: eval/report.json, or {} before the evaluation.
     """
-    config, data = experiment.config, tags(experiment)["data"]
-    parts = [config.description]
+    parts = [experiment.config.description]
     variant = f"Variant **{experiment.variant}** of the study **{experiment.study}**: "
-    length = (
-        f"{config.train.epochs:g} epochs"
-        if config.train.max_steps is None
-        else f"{config.train.max_steps} updates"
-    )
-    parts.append(
-        f"{variant if experiment.variant else ''}{_method(experiment)} of {_base_name(experiment)}"
-        f" on {data or 'no data'}, {length}, learning rate {config.train.lr:g}, batches of "
-        f"{config.train.batch_size} × {config.train.accumulate}, "
-        f"DeepSpeed {config.train.deepspeed}."
-    )
+    what = f"{_method(experiment)} of {_base_name(experiment)}"
+    parts.append(f"{variant if experiment.variant else ''}{what}{_how(experiment)}.")
     if "training_seconds" in train:
         took = timedelta(seconds=round(train["training_seconds"]))
         parts.append(
@@ -71,6 +61,23 @@ def words(experiment: Resolved, train: dict[str, Any], report: dict[str, Any]) -
         parts.append(_found(report))
     parts.append(f"Its files are in `experiments/{experiment.name}/`.")
     return "\n\n".join(part for part in parts if part)
+
+
+def _how(experiment: Resolved) -> str:
+    """Return how a run is trained, or what it is converted from."""
+    config, train = experiment.config, experiment.config.train
+    if config.convert_from:
+        return f", converted from {config.convert_from}"
+    steps, epochs = train.max_steps, train.epochs
+    length = _several(epochs, "epoch") if steps is None else _several(steps, "update")
+    return (
+        f" on {_data(experiment)}, {length}, learning rate {train.lr:g}, batches of "
+        f"{train.batch_size} × {train.accumulate}, DeepSpeed {train.deepspeed}"
+    )
+
+
+def _several(count: float, thing: str) -> str:
+    return f"{count:.10g} {thing}{'s' if count != 1 else ''}"
 
 
 def datasets(experiment: Resolved, data: Path) -> list[Any]:
@@ -145,6 +152,10 @@ def _found(report: dict[str, Any]) -> str:
 
 def _sources(experiment: Resolved) -> list[Source]:
     return [Source.model_validate(each) for each in experiment.values.get("sources") or []]
+
+
+def _data(experiment: Resolved) -> str:
+    return " + ".join(_label(source) for source in _sources(experiment))
 
 
 def _label(source: Source) -> str:

@@ -6,6 +6,7 @@ store is on the same disk, else one copy or upload. Nothing is loaded into memor
 """
 
 import logging
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,9 @@ PACKAGES = ("mlflow", "torch", "transformers", "accelerate", "safetensors", "tok
 GENERATION = {"do_sample": False, "max_new_tokens": 256}
 """How a served model answers: greedily, as everywhere in SnakeTune."""
 
+_UPLOAD_SECONDS = 600
+"""How long a server may be silent: it answers when it has stored a whole file of weights."""
+
 _CARD = "README.md"
 _DESCRIPTION_LENGTH = 5000
 """Characters that a registry's database keeps."""
@@ -49,6 +53,7 @@ def register(merged: Path, checkpoints: Path, record: Path) -> None:
         UserError: The folder is not as its manifest says, or needs code to be loaded; or MLflow
             cannot be reached or refuses.
     """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", f"{_UPLOAD_SECONDS}")
     require_intact(merged)
     _refuse_code(merged)
     run = TrackedRun(checkpoints, read_resolved(checkpoints / "resolved.yaml"))
