@@ -108,7 +108,7 @@ def compare_what_is_there():
     """Make the page of a study that was asked for although a variant of it has failed."""
     asked = filter(None, (re.match(r"(?:\./)*experiments/([^/]+)/compare/", a) for a in sys.argv))
     for study in dict.fromkeys(found[1] for found in asked):
-        log = f"logs/{study}/compare.log"
+        log = f"logs/{study}/compare_now.log"  # compare.log may tell the very error
         subprocess.run([sys.executable, "scripts/compare.py", study, "--log", log], check=False)
 
 

@@ -28,6 +28,10 @@ def test_a_failed_variant_does_not_stop_the_page(failed):
     assert (none["state"], other["state"]) == ("complete", "failed")
     assert "training diverged" in other["told"]
     assert not (project.folder / TARGET).exists()
+    told, page = done.stdout.index("training diverged"), done.stdout.index("1 of 2 variants")
+    assert told < page
+    assert (project.folder / "logs/study/compare_now.log").exists()
+    assert not (project.folder / "logs/study/compare.log").exists()
 
 
 def test_the_page_of_what_is_there_builds_nothing(failed):
