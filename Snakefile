@@ -31,6 +31,7 @@ include: "rules/publish.smk"
 include: "rules/evaluate.smk"
 include: "rules/compare.smk"
 include: "rules/serve.smk"
+include: "rules/questions.smk"
 
 
 localrules:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from snaketune.data.files import data_files
+from snaketune.comparison.request import read_pair
 from snaketune.errors import UserError
 from snaketune.experiment import base_id, data_id, load_studies, train_id
 from snaketune.experiment.identity import (
@@ -24,7 +25,9 @@ from snaketune.experiment.identity import (
 from snaketune.experiment.load import is_task_file
 from snaketune.experiment.probe_files import rows_file, task_files
 from snaketune.experiment.targets import explain_unknown
+from snaketune.planning.request import read_targets
 from snaketune.publish import request as publishing
+from snaketune.tracking.client import shown_uri
 
 # Rules call `python`; it must be the one that runs Snakemake, activated or not.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.getenv("PATH", "")]))
@@ -168,4 +171,15 @@ def refuse_unknown_targets():
             sys.exit(f"Error: {message}")
 
 
+def refuse_unclear_questions():
+    """Stop with a helpful message when --config does not say what to plan or to compare."""
+    readers = {"plan": read_targets, "diff": read_pair}
+    try:
+        for asked in readers.keys() & set(sys.argv[1:]):
+            readers[asked](config, STUDIES)
+    except UserError as error:
+        sys.exit(f"Error: {error}")
+
+
 refuse_unknown_targets()
+refuse_unclear_questions()

@@ -1,4 +1,4 @@
-# MLflow: send it what it missed, and look at it.
+# MLflow: send it what it missed, put a model into its registry, and look at it.
 
 
 localrules:
@@ -15,6 +15,24 @@ rule track:
         "../envs/cpu.yaml"
     shell:
         "python {input.script} --log {log}"
+
+
+rule register:
+    input:
+        script=ancient("scripts/register.py"),
+        merged="experiments/{experiment}/{at}merged",
+    output:
+        "experiments/{experiment}/{at}registered",
+    log:
+        "logs/{experiment}/{at}register.log",
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        checkpoints="experiments/{experiment}/checkpoints",
+        server=shown_uri(),
+    shell:
+        "python {input.script} --merged {input.merged} --checkpoints {params.checkpoints} "
+        "--output {output} --log {log}"
 
 
 rule ui:

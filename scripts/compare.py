@@ -24,6 +24,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     now = Path("experiments") / args.study / "compare" / NOW
     compare(args.study, args.output or now)
+    if args.output:
+        from snaketune.tracking.study import send_study
+
+        send_study(args.study, args.output)
 
 
 if __name__ == "__main__":

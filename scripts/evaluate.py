@@ -25,10 +25,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     cli.open_log(args.log)
     from snaketune.evaluation.stage import evaluate
+    from snaketune.tracking.run import send_run
 
     experiment = load_resolved(args.config)
     folders = (args.base, args.merged, args.data, args.checkpoints, args.output)
     evaluate(experiment, *folders, args.probes)
+    send_run(args.checkpoints)
 
 
 if __name__ == "__main__":

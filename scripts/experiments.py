@@ -104,6 +104,10 @@ def show(studies: Studies) -> None:
         cli.console.print(f"  experiments/NAME/{target:<22} {meaning}")
     for target, meaning in STUDY_TARGETS.items():
         cli.console.print(f"  experiments/STUDY/{target:<21} {meaning}")
+    cli.console.print(f"\nAsk first:  snakemake plan --config target=experiments/{first}/merged")
+    if len(studies.experiments) > 1:
+        one, two, *_ = studies.experiments
+        cli.console.print(f"Compare:    snakemake diff --config one={one} two={two}")
 
 
 def states(experiment: Experiment) -> list[str]:

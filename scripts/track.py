@@ -1,18 +1,20 @@
-"""Send MLflow whatever runs it has not seen, e.g. after its server was down.
+"""Send MLflow whatever it has not seen, e.g. after its server was down.
 
 python scripts/track.py [NAME ...]
 """
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from snaketune import cli
 from snaketune.errors import UserError
 from snaketune.experiment.resolved import read_resolved
 from snaketune.files import Busy, locked
-from snaketune.tracking.mirror import Mirror, reason, shown_uri
+from snaketune.tracking.client import FIX, reason, shown_uri
+from snaketune.tracking.run import TrackedRun
+from snaketune.tracking.study import put_study
 
 log = logging.getLogger("snaketune.track")
 
@@ -20,29 +22,48 @@ log = logging.getLogger("snaketune.track")
 def main(argv: Sequence[str] | None = None) -> None:
     """Bring MLflow up to date."""
     parser = cli.parser(__doc__)
-    parser.add_argument("names", nargs="*", help="experiments; default: all that were trained")
+    parser.add_argument(
+        "names", nargs="*", help="experiments and studies; default: all that have results"
+    )
     args = parser.parse_args(argv)
     cli.open_log(args.log)
+    files = sorted(Path("experiments").glob("*/checkpoints/resolved.yaml"))
+    files += sorted(Path("experiments").glob("*/compare/report.html"))
     failed = []
-    for metrics in sorted(Path("experiments").glob("*/checkpoints/metrics.jsonl")):
-        name, folder = metrics.parts[1], metrics.parent
+    for file in files:
+        name, folder = file.parts[1], file.parent
         if args.names and name not in args.names:
             continue
-        try:
-            with locked(folder, seconds=0):
-                Mirror(folder, read_resolved(folder / "resolved.yaml")).catch_up()
-        except Busy:
-            log.info("%s is being trained, and sends its figures itself", name)
-        except Exception as error:  # MLflow raises many kinds; the other runs may be well
-            failed.append(f"{name}: {reason(error)}")
-        else:
-            log.info("%s is in MLflow at %s", name, shown_uri())
+        send = _send_run if folder.name == "checkpoints" else _send_comparison
+        failed += _failure(name, folder, send)
     if failed:
         listed = "\n  ".join(failed)
         raise UserError(
-            f"MLflow at {shown_uri()} did not take these runs:\n  {listed}\n"
-            "  Fix: start the server or correct MLFLOW_TRACKING_URI, then: snakemake track"
+            f"MLflow at {shown_uri()} did not take these:\n  {listed}\n"
+            f"  {FIX}, then: snakemake track"
         )
+
+
+def _failure(name: str, folder: Path, send: Callable[[Path], None]) -> list[str]:
+    """Send one folder, and return why it could not be sent."""
+    try:
+        send(folder)
+    except Busy:
+        log.info("%s is being trained, and sends its figures itself", name)
+    except Exception as error:  # MLflow raises many kinds; the others may be well
+        return [f"{name}: {reason(error)}"]
+    else:
+        log.info("%s is in MLflow at %s", name, shown_uri())
+    return []
+
+
+def _send_run(folder: Path) -> None:
+    with locked(folder, seconds=0):
+        TrackedRun(folder, read_resolved(folder / "resolved.yaml")).catch_up()
+
+
+def _send_comparison(folder: Path) -> None:
+    put_study(folder.parent.name, folder)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from snaketune import cli
 from snaketune.errors import UserError
-from snaketune.tracking.mirror import DEFAULT_STORE, shown_uri, tracking_uri
+from snaketune.tracking.client import DEFAULT_STORE, shown_uri, tracking_uri
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -22,7 +22,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         return cli.console.print(f"MLflow runs elsewhere already: {shown_uri()}", markup=False)
     require_free(args.port)
     DEFAULT_STORE.mkdir(parents=True, exist_ok=True)
-    cli.console.print(f"MLflow: http://127.0.0.1:{args.port}  (Ctrl-C stops it; look under Runs)")
+    cli.console.print(
+        f"MLflow: http://127.0.0.1:{args.port}/#/experiments?workflowType=machine_learning\n"
+        "  Open a study, then Views: Ablation. Ctrl-C stops it.",
+        markup=False,
+    )
     cli.open_log(args.log)
     # the store goes by the environment: a password in its address is nobody's to see in `ps`
     environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": tracking_uri()}

@@ -67,8 +67,8 @@ def data_failed(study):
     log(ids["data"], "Error: rows.jsonl:3: no answer", name="data")(study)
 
 
-def questions_gone(study):
-    (study.root / "experiments/probes/leak.yaml").unlink()
+def rows_gone(study):
+    (study.root / "experiments/rows.jsonl").unlink()
     remove("eval")(study)
 
 
@@ -91,7 +91,7 @@ CASES = {
     "data failed": (data_failed, "failed", "data: rows.jsonl:3: no answer"),
     "evaluation missing": (remove("eval"), "not evaluated", "trained, but not evaluated"),
     "other settings": (other_settings, "old", "trained with other settings"),
-    "a file gone": (questions_gone, "cannot be built", "leak.yaml does not exist"),
+    "a file gone": (rows_gone, "cannot be built", "rows.jsonl does not exist"),
     "no JSON": (overwrite("eval/report.json", "{"), "unreadable", "eval/report.json is damaged"),
     "other JSON": (overwrite("checkpoints/train.json", "[1]"), "unreadable", "train.json"),
     "damaged metrics": (overwrite("checkpoints/metrics.jsonl", "{\n{}\n"), "unreadable", "metrics"),
@@ -142,7 +142,7 @@ def test_an_old_evaluation_of_a_newer_training_is_not_shown(built):
 
 
 def test_results_are_complete_though_a_file_they_were_made_of_is_gone(built):
-    (built.root / "experiments/probes/leak.yaml").unlink()
+    (built.root / "experiments/rows.jsonl").unlink()
     assert all(each["state"] == "complete" for each in built.compare()["variants"].values())
 
 

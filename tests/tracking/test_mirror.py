@@ -1,12 +1,10 @@
 """What MLflow is told, against the files that were written and a store read back."""
 
-import dataclasses
 import os
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 
 import mlflow
 import pytest
@@ -16,11 +14,17 @@ import ui
 from snaketune.errors import Interrupted, UserError
 from snaketune.experiment.resolved import read_resolved
 from snaketune.files import read_json, read_jsonl
-from snaketune.tracking import mirror
-from snaketune.tracking.mirror import METRICS, Mirror, git_commit, without_password
+from snaketune.tracking import describe, mirror
+from snaketune.tracking import run as tracked
+from snaketune.tracking.client import git_commit, without_password
+from snaketune.tracking.mirror import Mirror
+from snaketune.tracking.results import METRICS
+from snaketune.tracking.run import TrackedRun
 from tiny_run import Run
 
 SECRETS = {"HF_TOKEN": "hf_sEcReT1", "MLFLOW_TRACKING_PASSWORD": "sEcReT2"}
+"""As conftest.py sets them."""
+
 HOLD = """
 import fcntl, sys, time
 file = open(sys.argv[1], "a")
@@ -29,24 +33,6 @@ print("held", flush=True)
 time.sleep(60)
 """
 DEAD = "http://me:sEcReT3@127.0.0.1:9"
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """An empty store in SQLite; making its tables takes MLflow seconds."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        patch.setattr(mirror, "DEFAULT_STORE", folder)
-        for name, value in SECRETS.items():
-            patch.setenv(name, value)
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def client(store):
-    return mlflow.MlflowClient(f"sqlite:///{store}/mlflow.db")
 
 
 @pytest.fixture(scope="module")
@@ -80,18 +66,31 @@ def written(run, name) -> list[tuple[int, float]]:
 
 @pytest.mark.parametrize("name", METRICS)
 def test_every_metric_equals_the_file_at_every_iteration(client, finished, name):
-    assert history(client, finished, name) == written(finished, name)
+    assert history(client, finished, METRICS[name]) == written(finished, name)
     on_gpus = name in ("peak_allocated_bytes", "peak_reserved_bytes")
     expected = 8 if name in ("update_loss", "grad_norm") else 0 if on_gpus else 24
     assert len(written(finished, name)) == expected
 
 
+def test_losses_are_also_sent_by_tokens_seen(client, finished):
+    seen, expected = 0, []
+    for row in finished.metrics():
+        seen += row["tokens"]
+        if row["update"]:
+            expected.append((seen, row["update_loss"]))
+    assert history(client, finished, "update_loss_by_tokens") == expected
+    assert len(expected) == 8
+
+
 def test_held_out_losses_are_sent_once(client, mirrored_run, make_data):
     done = mirrored_run(data=make_data(heldout=0.25), validate_every=6).train()
-    Mirror(done.output, read_resolved(done.resolved)).catch_up()
+    TrackedRun(done.output, read_resolved(done.resolved)).catch_up()
     rows = read_jsonl(done.output / "validation.jsonl")
     expected = [(row["iteration"], row["heldout_loss"]) for row in rows]
     assert history(client, done, "heldout_loss") == expected
+    tokens = {row["iteration"]: row["tokens"] for row in done.metrics()}
+    seen = [sum(tokens[n] for n in range(1, step + 1)) for step, _ in expected]
+    assert [step for step, _ in history(client, done, "heldout_loss_by_tokens")] == seen
     assert len(expected) == 3
 
 
@@ -111,15 +110,15 @@ def test_parameters_are_the_whole_configuration_by_dotted_key(client, finished):
 
 def test_more_parameters_than_a_request_takes_are_sent_in_several(client, finished, monkeypatch):
     many = {f"key{number}": number for number in range(250)}
-    experiment = read_resolved(finished.resolved)
-    other = dataclasses.replace(experiment, config=SimpleNamespace(model_dump=lambda mode: many))
+    pairs = [(key, str(value)) for key, value in many.items()]
+    monkeypatch.setattr(describe, "params", lambda _: pairs)
     note = finished.output / "mlflow.json"
     before = note.read_text()
     note.unlink()
-    Mirror(finished.output, other).catch_up()
+    TrackedRun(finished.output, read_resolved(finished.resolved)).catch_up()
     params = client.get_run(run_id(finished)).data.params
     note.write_text(before)
-    assert params == {key: str(value) for key, value in many.items()}
+    assert params == dict(pairs)
 
 
 def test_the_run_is_named_tagged_and_finished(client, finished):
@@ -140,9 +139,12 @@ def test_samples_and_files_can_be_downloaded(client, finished, tmp_path):
 
     table = read_json(tmp_path / download("samples.json"))
     samples = read_jsonl(finished.output / "samples.jsonl")
-    assert table["columns"] == ["iteration", "prompt", "answer"]
-    assert table["data"] == [list(row.values()) for row in samples]
-    assert len(samples) == 2 * 4
+    steps = [f"iteration_{step}" for step in (0, 8, 16, 24)]
+    assert table["columns"] == ["prompt", "answer", *steps]
+    for prompt, answer, *in_turn in table["data"]:
+        assert in_turn == [row["answer"] for row in samples if row["prompt"] == prompt]
+        assert answer == in_turn[-1]
+    assert [row[0] for row in table["data"]] == ["Say 3", "你好, " + 9000 * "x"]
     for name in ("resolved.yaml", "train.json"):
         assert Path(download(name)).read_text() == (finished.output / name).read_text()
 
@@ -150,16 +152,17 @@ def test_samples_and_files_can_be_downloaded(client, finished, tmp_path):
 def test_the_runs_figures_are_metrics_to_sort_by(client, finished):
     metrics = client.get_run(run_id(finished)).data.metrics
     figures = read_json(finished.output / "train.json")
-    assert metrics["total_training_seconds"] == figures["training_seconds"]
-    assert metrics["total_last_loss"] == finished.updates()[-1]["update_loss"]
+    assert metrics["cost/seconds"] == figures["training_seconds"]
+    assert metrics["cost/peak_mib"] == figures["peak_rss_bytes"] / 2**20
+    assert metrics["cost/tokens"] == sum(row["tokens"] for row in finished.metrics())
 
 
 def test_catching_up_twice_adds_nothing(client, finished):
-    before = {name: history(client, finished, name) for name in (*METRICS, "total_tokens")}
+    before = {name: history(client, finished, name) for name in (*METRICS.values(), "cost/tokens")}
     for _ in range(2):
-        Mirror(finished.output, read_resolved(finished.resolved)).catch_up()
+        TrackedRun(finished.output, read_resolved(finished.resolved)).catch_up()
     assert {name: history(client, finished, name) for name in before} == before
-    assert len(before["total_tokens"]) == 1
+    assert len(before["cost/tokens"]) == 1
 
 
 def test_a_crashed_run_failed_and_goes_on_as_the_same_run(
@@ -172,8 +175,8 @@ def test_a_crashed_run_failed_and_goes_on_as_the_same_run(
     assert history(client, run, "loss") == written(run, "loss")
     push = Mirror.push
 
-    def watched(self):
-        push(self)
+    def watched(self, iteration):
+        push(self, iteration)
         seen.append(status(client, run))
 
     monkeypatch.setattr(Mirror, "push", watched)
@@ -214,11 +217,11 @@ def test_a_server_lost_between_two_requests_costs_no_gap_and_no_duplicate(
             raise ConnectionError("gone")
         log_batch(self, run_id, metrics=metrics, **others)
 
-    monkeypatch.setattr(mirror, "_BATCH", 40)
+    monkeypatch.setattr(tracked, "_BATCH", 40)
     monkeypatch.setattr(mlflow.MlflowClient, "log_batch", lost)
     before = len(client.search_runs(["1"]))
     run.train()
-    Mirror(run.output, read_resolved(run.resolved)).catch_up()
+    TrackedRun(run.output, read_resolved(run.resolved)).catch_up()
     assert len(client.search_runs(["1"])) == before + 1
     assert status(client, run) == "FINISHED"
     assert history(client, run, "loss") == written(run, "loss")
@@ -292,7 +295,7 @@ def test_track_leaves_the_state_of_a_run_unless_nobody_runs_it(
         monkeypatch.setattr(Mirror, "__exit__", lambda *_: None)
     crash(run, 15, error)
     assert status(client, run) == left
-    Mirror(run.output, read_resolved(run.resolved)).catch_up()
+    TrackedRun(run.output, read_resolved(run.resolved)).catch_up()
     assert status(client, run) == tracked
 
 

@@ -13,7 +13,7 @@ from snaketune.files import read_json
 from snaketune.models.checkpoint import load_checkpoint, save_checkpoint
 from snaketune.training import stage
 from snaketune.training.engine import make_optimizer
-from snaketune.training.estimate import Estimate
+from snaketune.training.memory import Estimate
 
 SAME = {
     "gradient checkpointing": {"gradient_checkpointing": True},

@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,22 @@ class Project:
         )
         assert not check or done.returncode == 0, done.stdout
         return done
+
+    def stop_when(self, reached: Callable[[], bool], number: int, *targets: str) -> None:
+        """Run targets in a session of their own, and signal its whole group once it is so far."""
+        process = subprocess.Popen(
+            self.command(*targets),
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 120
+        while not reached() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.killpg(process.pid, number)
+        assert process.wait() != 0
 
     def would_run(self, *targets: str) -> dict[str, int]:
         """Return the jobs of a dry run, by rule."""

@@ -64,7 +64,7 @@ def best(groups: Sequence[Group], figure: str) -> list[str]:
     goal = wanted(figure, groups)
     if goal is None or len(measured) < 2:
         return []
-    if figure == "heldout_loss" and not _same_rows([each.first for each in groups]):
+    if figure == "heldout_loss" and not same_rows([each.first for each in groups]):
         return []
     top = min(measured.values(), key=lambda each: distance(goal, each.mean))
     marked = [name for name, each in measured.items() if not apart(each, top)]
@@ -125,7 +125,7 @@ def _loss(one: Group, other: Group) -> Remark | None:
     before, after = one.measured("heldout_loss"), other.measured("heldout_loss")
     if before is None or after is None:
         return None
-    if not _same_rows([one.first, other.first]):
+    if not same_rows([one.first, other.first]):
         text = (
             f"held-out losses {told('heldout_loss', before)} and {told('heldout_loss', after)} "
             "are of different rows, and not comparable"
@@ -136,7 +136,7 @@ def _loss(one: Group, other: Group) -> Remark | None:
     return Remark("heldout_loss", verdict, words, before.mean, after.mean, rule)
 
 
-def _same_rows(variants: Sequence[Collected]) -> bool:
+def same_rows(variants: Sequence[Collected]) -> bool:
     """Tell whether held-out losses are of the same tokens."""
     ids = {found.ids["data"] for found in variants}
     digests = {found.heldout_sha256 for found in variants}

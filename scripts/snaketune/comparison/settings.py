@@ -28,7 +28,7 @@ def settings(experiment: Experiment) -> Settings:
     model = experiment.config.model
     if not isinstance(model, str):
         model = " at ".join(filter(None, (model.source, model.revision)))
-    return {"model": model, "data": experiment.sources} | dict(_flat(config, ""))
+    return {"model": model, "data": experiment.sources} | dict(flat(config, ""))
 
 
 def differing(variants: Mapping[str, Settings]) -> dict[str, dict[str, Any]]:
@@ -70,10 +70,11 @@ def shown(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _flat(values: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
+def flat(values: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
+    """Yield the values of nested mappings by dotted key, each after a prefix."""
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

@@ -30,7 +30,8 @@ EXPORT_VERSION = 2
 EVALUATE_VERSION = 2
 """Raise it when evaluation makes another report of the same model."""
 
-_NO_EFFECT_ON_WEIGHTS = {"gradient_checkpointing", "save_every", "keep", "log_every"}
+NO_EFFECT_ON_WEIGHTS = {"gradient_checkpointing", "save_every", "keep", "log_every"}
+"""Keys of `train` that change no weights."""
 
 
 def canonical(value: Any) -> str:
@@ -92,7 +93,7 @@ def train_key(experiment: "Experiment") -> dict[str, Any]:
             "version": CONVERT_VERSION,
         }
     # without defaults: a key that is new and not used retrains nothing
-    train = config.train.model_dump(exclude=_NO_EFFECT_ON_WEIGHTS, exclude_defaults=True)
+    train = config.train.model_dump(exclude=NO_EFFECT_ON_WEIGHTS, exclude_defaults=True)
     key: dict[str, Any] = {
         "base": digest(base_key(experiment)),
         "data": data_id(experiment),

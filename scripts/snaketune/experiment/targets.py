@@ -20,6 +20,7 @@ TARGETS = {
     "verify": "compares every file of `merged` with its manifest",
     "published": "the model on a hub: --config to=hf:ORG/NAME",
     "to_publish.txt": "what `published` would send; sends nothing",
+    "registered": "the full model in MLflow's model registry",
     "eval/report.html": "base and merged model side by side",
     "eval/report.json": "the same for programs",
 }
@@ -33,7 +34,9 @@ STUDY_TARGETS = {
 """Below experiments/STUDY/, and what each is."""
 
 _ALSO_MADE = {"checkpoints/train.json", "data/report.txt"}
-_AT_ITERATION = ("adapter", "merged", "split", "gguf", "verify", "published", "to_publish.txt")
+_AT_ITERATION = (
+    *("adapter", "merged", "split", "gguf", "verify", "published", "to_publish.txt", "registered"),
+)
 
 
 def explain_unknown(target: str, studies: Studies) -> str | None:

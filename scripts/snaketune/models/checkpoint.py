@@ -6,7 +6,7 @@ checksum. Nothing in it needs unpickling of code; it is read with `weights_only=
 
 import os
 import pickle
-import re
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 
 from snaketune.errors import UserError
 from snaketune.files import atomic_file
+from snaketune.run_files import kept_checkpoints
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -75,10 +76,4 @@ def link_or_copy(source: Path, target: Path) -> None:
         try:
             os.link(source, temporary)
         except OSError:
-            temporary.write_bytes(source.read_bytes())
-
-
-def kept_checkpoints(folder: Path) -> dict[int, Path]:
-    """Return a folder's files iter_N.pth by N."""
-    files = ((re.fullmatch(r"iter_(\d+)\.pth", file.name), file) for file in folder.glob("*.pth"))
-    return {int(match[1]): file for match, file in files if match}
+            shutil.copyfile(source, temporary)

@@ -1,6 +1,5 @@
 """Load a base model for training or use, in the precision the hardware is good at."""
 
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,12 +19,11 @@ from transformers.utils import is_flash_attn_2_available
 from transformers.utils.logging import disable_progress_bar
 
 from snaketune.errors import UserError
+from snaketune.machine import cpu_bf16
 from snaketune.models.attention import SEGMENTS
 
 if not sys.stderr.isatty():
     disable_progress_bar()  # in a log it is one endless line
-
-_CPU_BF16 = re.compile(r"\b(avx512_bf16|amx_bf16|bf16)\b")
 
 
 def choose_precision(requested: str) -> tuple[torch.dtype, str]:
@@ -40,10 +38,8 @@ def choose_precision(requested: str) -> tuple[torch.dtype, str]:
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return torch.bfloat16, "the GPU has bf16"
         return torch.float32, "the GPU has no bf16"
-    cpuinfo = Path("/proc/cpuinfo")
-    found = _CPU_BF16.search(cpuinfo.read_text()) if cpuinfo.exists() else None
-    if found:
-        return torch.bfloat16, f"the CPU has {found[1]}"
+    if found := cpu_bf16():
+        return torch.bfloat16, f"the CPU has {found}"
     return torch.float32, "the CPU has no bf16 instructions"
 
 

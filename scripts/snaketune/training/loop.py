@@ -50,7 +50,7 @@ class Trainer:
         autocast: The arithmetic's dtype where trained weights are of more bits, None elsewhere.
         answers: Returns the model's answers to `sample.prompts`.
         about: What a checkpoint tells of itself besides the state: ids, method, template.
-        heartbeat: Called after each iteration and whenever something was written.
+        heartbeat: Called with the iteration after each one, when all it wrote is written.
     """
 
     model: Any
@@ -65,7 +65,7 @@ class Trainer:
     validation: Validation
     flops: Flops
     autocast: torch.dtype | None = None
-    heartbeat: Callable[[], None] = lambda: None
+    heartbeat: Callable[[int], None] = lambda iteration: None
     _update_loss: list[float] = field(default_factory=list)
 
     def run(self, state: dict[str, Any] | None) -> int:
@@ -99,7 +99,7 @@ class Trainer:
                     return self.result(iteration)
                 if stopping:
                     raise Interrupted(*_stopped(caught, iteration, total))
-                self.heartbeat()
+                self.heartbeat(iteration)
         return self.result(start)
 
     def result(self, last: int) -> int:

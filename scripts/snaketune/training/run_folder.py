@@ -7,6 +7,7 @@ checkpoints/
     metrics.jsonl    one line an iteration
     samples.jsonl    one line an answer
     validation.jsonl one line a measurement of the held-out loss
+    system.jsonl     one line every 10 s on what the machine did
     train.log        what was told, over all interruptions
     last.pth         the newest of a finished run (a second name, not a second copy)
     train.json       the figures of a finished run; written last
@@ -20,13 +21,8 @@ from typing import Any
 
 from snaketune.experiment.schema import Method
 from snaketune.files import read_json, read_jsonl, write_json, write_jsonl
-from snaketune.models.checkpoint import (
-    damage,
-    kept_checkpoints,
-    link_or_copy,
-    load_checkpoint,
-    save_checkpoint,
-)
+from snaketune.models.checkpoint import damage, link_or_copy, load_checkpoint, save_checkpoint
+from snaketune.run_files import kept_checkpoints, superseded
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +72,7 @@ class RunFolder:
         write_json(marker, self.identity)
         state = self.newest_intact()
         reached = state["resume_from"] if state else -1
-        for file in (self.metrics, self.samples, self.validation):
+        for file in (self.metrics, self.samples, self.validation, self.path / "system.jsonl"):
             kept = [row for row in read_jsonl(file) if row["iteration"] <= reached]
             write_jsonl(file, kept)
         if state:
@@ -113,7 +109,7 @@ class RunFolder:
 
     def _supersede(self, identity: dict[str, str]) -> None:
         """Move a run aside, run.json last: until then it is still known whose files these are."""
-        aside = self._superseded(identity)
+        aside = superseded(self.path, identity)
         aside.mkdir(parents=True, exist_ok=True)
         log.warning("the settings changed: the earlier run is kept in %s", aside)
         files = [file for file in self.path.iterdir() if file.is_file() and file.name[0] != "."]
@@ -122,14 +118,10 @@ class RunFolder:
 
     def _bring_back(self) -> None:
         """Take this run's files back, run.json first; also those that a crash left aside."""
-        aside = self._superseded(self.identity)
+        aside = superseded(self.path, self.identity)
         if not aside.exists():
             return
         log.info("these settings were trained before: taking %s back", aside)
         for file in sorted(aside.iterdir(), key=lambda file: file.name != "run.json"):
             file.rename(self.path / file.name)
         aside.rmdir()
-
-    def _superseded(self, identity: dict[str, str]) -> Path:
-        name = "-".join(identity[key][:12] for key in sorted(identity, reverse=True))
-        return self.path / "superseded" / name

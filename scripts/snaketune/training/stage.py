@@ -22,7 +22,6 @@ from snaketune.files import (
     read_json,
     read_jsonl,
     require_free_space,
-    sha256,
     write_text,
 )
 from snaketune.models.adapter import (
@@ -42,13 +41,15 @@ from snaketune.models.load import (
     told_when_out_of_memory,
 )
 from snaketune.models.packed import causal_model
+from snaketune.run_files import run_identity
 from snaketune.tracking.mirror import Mirror
 from snaketune.training import processes
 from snaketune.training.batches import Batches
 from snaketune.training.engine import deepspeed_config, make_engine
-from snaketune.training.estimate import MOMENTS, Estimate, estimate
+from snaketune.training.estimate import estimate
 from snaketune.training.flops import Flops, matrix_rate
 from snaketune.training.loop import Trainer
+from snaketune.training.memory import MOMENTS, Estimate
 from snaketune.training.progress import peak_memory, shown_memory
 from snaketune.training.run_folder import RunFolder
 from snaketune.training.validation import Validation
@@ -103,7 +104,7 @@ def train(
         if not leads:
             state = folder.newest_intact()
         with (
-            Mirror(output, experiment) if leads else nullcontext() as mirror,
+            Mirror(output, experiment, data) if leads else nullcontext() as mirror,
             told_when_out_of_memory(NEEDS_LESS_MEMORY),
         ):
             trainer, setup = _prepare(experiment, folder, base, data, state, start)
@@ -135,12 +136,7 @@ def _identity(experiment: Resolved, base: Path, data: Path, start: Path | None) 
             f"{experiment.name} starts from {wanted}, whose checkpoint is not given.\n"
             f"  Fix: add --start experiments/{wanted}/checkpoints/last.pth"
         )
-    own = {
-        "train_id": experiment.train_id,
-        "base_sha256": sha256(base / "provenance.json"),
-        "data_sha256": sha256(data / "data.json"),
-    }
-    return own | ({"start_sha256": sha256(start.with_name("run.json"))} if start else {})
+    return run_identity(experiment.train_id, base, data, start)
 
 
 def _prepare(

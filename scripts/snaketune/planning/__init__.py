@@ -1,0 +1,1 @@
+"""What Snakemake would do, in words: why each stage runs, how long, what it needs. No torch."""

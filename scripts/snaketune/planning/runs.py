@@ -1,0 +1,148 @@
+"""Earlier trainings, as their folders tell of them, and the settings each was made with."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snaketune.comparison.settings import Settings, differing, flat
+from snaketune.errors import UserError
+from snaketune.experiment.identity import NO_EFFECT_ON_WEIGHTS
+from snaketune.experiment.load import Source
+from snaketune.experiment.resolved import Resolved, read_resolved
+from snaketune.files import read_json
+from snaketune.run_files import kept_checkpoints
+
+_WITHOUT_EFFECT = {f"train.{key}" for key in NO_EFFECT_ON_WEIGHTS}
+_OF_DATA = (
+    *("model", "data", "template", "loss_on", "max_length", "truncation", "deduplicate", "pack"),
+    "evaluate.heldout",
+)
+
+_TAIL = 64 * 1024
+"""Bytes of the end of metrics.jsonl that tell the pace of a run that is not finished."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training that is there, to its end or not.
+
+    Attributes:
+        settings: What it was trained with, by dotted key.
+        seconds: Of the iterations that are counted.
+        iterations, tokens: How many that are.
+        peak: Bytes of memory at the most.
+        checkpoint: Bytes of one.
+    """
+
+    name: str
+    folder: Path
+    base_id: str
+    settings: Settings
+    device: str
+    finished: bool
+    seconds: float
+    iterations: int
+    tokens: int
+    peak: int
+    checkpoint: int
+
+
+def settings_of(resolved: Mapping[str, Any]) -> Settings:
+    """Return the settings by dotted key that a resolved.yaml's content tells.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is of another version, and lacks what is needed.
+    """
+    config = {key: value for key, value in resolved["config"].items() if key not in _NOT_FLAT}
+    base = (resolved["base"].get(key) for key in ("source", "revision", "sha256"))
+    sources = tuple(Source.model_validate(source) for source in resolved["sources"])
+    own = {"model": " ".join(filter(None, base)), "data": sources}
+    return own | {"deepspeed_json": resolved.get("deepspeed_json")} | dict(flat(config, ""))
+
+
+_NOT_FLAT = ("description", "data", "model")
+
+
+def of_weights(key: str) -> bool:
+    """Tell whether a setting, by dotted key, decides the trained weights."""
+    own = key.startswith(("method.", "train.")) or key in ("deepspeed_json", "convert_from")
+    return of_data(key) or (own and key not in _WITHOUT_EFFECT)
+
+
+def of_data(key: str) -> bool:
+    """Tell whether a setting, by dotted key, decides the processed data."""
+    return key in _OF_DATA
+
+
+def changes(before: Settings, now: Settings) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that decide the weights and differ, with their values before and now."""
+    found = differing({"before": before, "now": now})
+    return {key: (v["before"], v["now"]) for key, v in found.items() if of_weights(key)}
+
+
+def last_run(checkpoints: Path) -> tuple[Resolved, Settings] | None:
+    """Return what a checkpoints folder says its run was trained with, None if it does not."""
+    try:
+        resolved = read_resolved(checkpoints / "resolved.yaml")
+        values = resolved.values | {"config": resolved.config.model_dump(mode="json")}
+        return resolved, settings_of(values)
+    except (UserError, KeyError, TypeError, ValueError):
+        return None
+
+
+def past_runs(root: Path) -> Iterator[Run]:
+    """Yield the runs below experiments/, set aside ones too; those that tell nothing are left."""
+    for pattern in ("*/checkpoints", "*/checkpoints/superseded/*"):
+        for folder in sorted(root.glob(pattern)):
+            figures = _figures(folder)
+            found = last_run(folder) if figures else None
+            if figures and found:
+                yield _run(folder, *found, figures)
+
+
+def _run(folder: Path, resolved: Resolved, settings: Settings, figures: Mapping[str, Any]) -> Run:
+    sizes = [file.stat().st_size for file in kept_checkpoints(folder).values()]
+    on_gpu = figures.get("peak_allocated_bytes")
+    return Run(
+        name=resolved.name,
+        folder=folder,
+        base_id=resolved.base_id,
+        settings=settings,
+        device="gpu" if on_gpu else "cpu",
+        finished=(folder / "train.json").exists(),
+        seconds=figures["training_seconds"],
+        iterations=figures["iterations"],
+        tokens=figures["tokens"],
+        peak=on_gpu or figures["peak_rss_bytes"],
+        checkpoint=max(sizes, default=0),
+    )
+
+
+def _figures(folder: Path) -> Mapping[str, Any] | None:
+    """Return a run's figures: of all iterations if it is finished, else of the last ones."""
+    told = read_json(folder / "train.json") if (folder / "train.json").exists() else {}
+    if told.get("training_seconds") and told.get("iterations"):
+        return told
+    rows = _last_rows(folder / "metrics.jsonl")
+    if not rows or "time_seconds" not in rows[-1] or "peak_rss_bytes" not in rows[-1]:
+        return None
+    peaks = [key for key in ("peak_allocated_bytes", "peak_rss_bytes") if key in rows[-1]]
+    return {
+        "iterations": len(rows),
+        "tokens": sum(row["tokens"] for row in rows),
+        "training_seconds": sum(row["time_seconds"] for row in rows),
+        **{key: max(row[key] for row in rows) for key in peaks},
+    }
+
+
+def _last_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the last rows of a JSON Lines file; the first and last line read may be cut."""
+    if not path.exists():
+        return []
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        file.seek(max(0, size - _TAIL))
+        lines = file.read().split(b"\n")[:-1]
+    return [json.loads(line) for line in lines[1 if size > _TAIL else 0 :]]

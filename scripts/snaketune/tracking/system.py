@@ -1,0 +1,68 @@
+"""What the machine did while a run trained: CPU, memory and GPUs, in checkpoints/system.jsonl.
+
+The figures are measured by MLflow's own monitors and have MLflow's names. Its
+SystemMetricsMonitor is not used: it sends from a thread that ends for good at the first request
+that fails, keeps nothing locally that could be sent later, and waits for a dead server at the end
+of the run. Here a row is written after an iteration, and sent with all other rows.
+"""
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+FILE = "system.jsonl"
+SECONDS_BETWEEN = 10
+"""Between two rows, as MLflow's own monitor does; the CPU's figure is the mean since the last."""
+
+
+class SystemMetrics:
+    """Writes a row to system.jsonl every so often.
+
+    Args:
+        folder: experiments/X/checkpoints.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / FILE
+        self._monitors: list[Any] | None = None
+        self._next = 0.0
+
+    def record(self, iteration: int) -> None:
+        """Append a row, if the last one was a while ago; the first call begins to measure."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + SECONDS_BETWEEN
+        if self._monitors is None:
+            self._monitors = _monitors()
+            return
+        row = {"iteration": iteration, "unix_seconds": time.time(), **_measured(self._monitors)}
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def _monitors() -> list[Any]:
+    """Return MLflow's monitors of the CPU and, where NVML finds any, of the GPUs."""
+    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+
+    monitors: list[Any] = [CPUMonitor()]
+    try:
+        monitors.append(GPUMonitor())
+    except (ImportError, RuntimeError) as error:
+        log.debug("no figures of a GPU: %s", error)
+    _measured(monitors)  # psutil's first figure of a CPU means nothing
+    return monitors
+
+
+def _measured(monitors: list[Any]) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    for monitor in monitors:
+        monitor.collect_metrics()
+        figures |= monitor.aggregate_metrics()
+        monitor.clear_metrics()
+    return figures
