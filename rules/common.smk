@@ -1,5 +1,6 @@
 # Functions that the rules share. Nothing here may import torch: a dry run stays near one second.
 
+import functools
 import os
 import re
 import subprocess
@@ -41,6 +42,7 @@ DATASETS = {
     for source in each.sources
     if source.hub
 }
+probe_rows = functools.cache(rows_file)  # many experiments ask the same probes
 CONVERTED = {name for name, each in STUDIES.experiments.items() if each.convert_from}
 
 
@@ -75,7 +77,7 @@ def source_files(wildcards):
 def probe_files(wildcards):
     """Return the files with the questions of an experiment's probes, and their data files."""
     files = experiment(wildcards).probe_files
-    return files + [str(rows) for file in files if (rows := rows_file(Path(file)))]
+    return files + [str(rows) for file in files if (rows := probe_rows(Path(file)))]
 
 
 def lm_eval_files(wildcards):

@@ -1,4 +1,4 @@
-# Evaluation: base and merged model side by side.
+# Evaluation: base, kept checkpoints and merged model side by side.
 
 
 rule evaluate:

@@ -4,7 +4,6 @@ python scripts/experiments.py list
 python scripts/experiments.py check
 """
 
-import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +15,8 @@ from snaketune import cli
 from snaketune.data.files import data_files
 from snaketune.errors import UserError
 from snaketune.experiment import Experiment, Studies, data_id, load_studies, train_id
-from snaketune.experiment.document import Problem
 from snaketune.experiment.identity import canonical
-from snaketune.experiment.probe_files import probe_problems
+from snaketune.experiment.load import mistakes_in_probes
 from snaketune.experiment.targets import STUDY_TARGETS, TARGETS
 from snaketune.files import read_json, read_jsonl
 
@@ -49,7 +47,7 @@ def check(studies: Studies) -> None:
     """
     problems: list[object] = [*studies.problems]
     problems += [each for each in studies.absent if not each.to_get]
-    problems += mistakes_in_probes(studies)
+    problems += mistakes_in_probes(studies.experiments.values())
     problems += mistakes_in_rows(studies)
     for each in studies.absent:
         if each.to_get:
@@ -59,17 +57,6 @@ def check(studies: Studies) -> None:
         count = len(problems)
         raise UserError(f"{count} mistake{'s' * (count > 1)} in experiments/:\n{listed}")
     cli.console.print(f"{len(studies.experiments)} experiments, no mistakes.")
-
-
-def mistakes_in_probes(studies: Studies) -> list[Problem]:
-    """Return what is wrong in the probes that experiments ask for, each told once."""
-    asked = (
-        (file, experiment.persona)
-        for experiment in studies.experiments.values()
-        for file in experiment.probe_files
-    )
-    found = (probe_problems(Path(file), persona) for file, persona in dict.fromkeys(asked))
-    return list(dict.fromkeys(itertools.chain.from_iterable(found)))
 
 
 def mistakes_in_rows(studies: Studies) -> list[str]:

@@ -6,10 +6,13 @@ Fixtures import torch only when they are used: the tests that need none start at
 import contextlib
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as snaketune.cli does for programs
 
 REPOSITORY = Path(__file__).parent.parent
 

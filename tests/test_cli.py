@@ -83,3 +83,10 @@ def test_a_log_begins_anew_with_each_run(program, tmp_path):
     program("print('first')")
     program("print('second')")
     assert log_of(tmp_path) == "second\n"
+
+
+def test_torchs_threads_sleep_while_they_wait(program, tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("OMP_DISPLAY_ENV", "true")  # the runtime itself tells what it was given
+    program("import torch; torch.ones(1)")
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in log_of(tmp_path)

@@ -17,6 +17,10 @@ from rich.text import Text
 
 from snaketune.errors import Interrupted, UserError
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+"""torch's threads sleep when they wait. On two cores that something else uses too, threads that
+spin took 2 times as long, and beside a second torch program 25 times (bf16, 576 × 1536)."""
+
 console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 """The terminal. `open_log` keeps it on the real stderr when stray output goes to the log."""
 

@@ -74,7 +74,7 @@ def test_a_task_without_its_data_is_told_before_any_model(tmp_path):
 
 def test_without_the_package_it_is_said_how_to_install_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"arc_easy need(.|\n)*pip install 'snaketune\[lm-eval\]'"):
+    with pytest.raises(UserError, match=r"arc_easy need(.|\n)*pip install -e '\.\[lm-eval\]'"):
         Harness(["arc_easy"])
 
 

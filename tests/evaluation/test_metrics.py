@@ -50,7 +50,7 @@ def plain_bootstrap(values: list[float]) -> tuple[float, float]:
     return means[500], means[-501]
 
 
-@pytest.mark.parametrize("count", [2, 9, 40])
+@pytest.mark.parametrize("count", [6, 9, 40])
 def test_a_mean_has_the_bootstraps_interval(count):
     draw = random.Random(count)
     values = [draw.random() for _ in range(count)]
@@ -64,9 +64,30 @@ def test_a_mean_has_the_bootstraps_interval(count):
     assert found == mean(values)
 
 
-def test_one_figure_alone_and_equal_ones():
-    assert mean([0.4]) == {"value": 0.4, "low": 0.0, "high": 1.0, "n": 1}
-    assert mean([0.5] * 8) == {"value": 0.5, "low": 0.5, "high": 0.5, "n": 8}
+@pytest.mark.parametrize(
+    ("values", "hits"),
+    [
+        ([0.4], (0, 1)),
+        ([0.0] * 20, (0, 0)),
+        ([1.0] * 20, (20, 20)),
+        ([0.1] * 10, (1, 1)),  # the sum of ten tenths is not quite 1
+        ([0.55] * 8, (4, 5)),
+        ([0.8, 0.9], (1, 2)),
+        ([0.2, 0.4, 0.6, 0.3, 0.2], (1, 2)),
+    ],
+)
+def test_of_few_or_equal_figures_the_interval_is_that_of_so_many_hits(values, hits):
+    found = mean(values)
+    assert (found["value"], found["n"]) == (pytest.approx(np.mean(values)), len(values))
+    low, high = wilson(hits[0], len(values))[0], wilson(hits[1], len(values))[1]
+    assert (found["low"], found["high"]) == pytest.approx((max(low, 0), min(high, 1)), abs=1e-12)
+
+
+def test_few_figures_are_seldom_without_the_mean_they_were_drawn_with():
+    draw = random.Random(0)
+    for count in (2, 3, 5):
+        found = [mean([draw.random() for _ in range(count)]) for _ in range(200)]
+        assert sum(each["low"] <= 0.5 <= each["high"] for each in found) >= 190
 
 
 @pytest.mark.parametrize(
@@ -140,6 +161,7 @@ def test_rouge_l_is_the_packages_and_lins():
         ("答案是１２个。", "12"),
         ("1234,567", "567"),
         ("100%", "100"),
+        ("an area of 30 m\u00b2", "30"),
         ("no number", None),
     ],
 )

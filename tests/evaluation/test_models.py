@@ -9,6 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from snaketune.errors import UserError
 from snaketune.evaluation.models import columns, measure_each
 from snaketune.models.artifact import describe
 from snaketune.models.checkpoint import kept_checkpoints, load_checkpoint, save_checkpoint
@@ -118,6 +119,37 @@ def test_the_end_is_measured_where_its_own_file_was_deleted(copied, trained, bas
     found = measured(trained, base, folder=copied)
     assert list(found) == ["base", "iter_24", "merged"]
     assert torch.equal(found["iter_24"], measured(trained, base)["iter_24"])
+
+
+def test_a_model_merged_of_an_earlier_checkpoint_has_that_ones_figures(copied, trained, base):
+    last = load_checkpoint(copied / "last.pth")
+    about = describe(copied / "last.pth", last) | {"iteration": 8}
+
+    def found():
+        return measure_each(
+            base, base, about, copied, torch.float32, lambda _, model: logits(model)
+        )
+
+    expected, every = measured(trained, base), found()
+    assert list(every) == list(expected)
+    assert torch.equal(every["iter_8"], expected["iter_8"])
+    (copied / "iter_8.pth").unlink()
+    assert "iter_8" not in found()
+
+
+@pytest.mark.parametrize("with_checkpoints", [True, False])
+def test_another_base_is_refused(with_checkpoints, copied, trained, bases):
+    last = copied / "last.pth"
+    about = describe(last, load_checkpoint(last)) | {"base_sha256": "0" * 64}
+    with pytest.raises(UserError, match="was trained on base model"):
+        measure_each(
+            trained.base,
+            trained.base,
+            about,
+            copied if with_checkpoints else None,
+            torch.float32,
+            lambda name, _: name,
+        )
 
 
 def test_columns_tell_their_iterations():

@@ -62,7 +62,7 @@ def test_the_moment_of_over_fitting_is_named_and_the_best_checkpoint():
     assert told["sentence"] == (
         "From iteration 300 on the persona leaks into 80–90 % of unrelated answers (base: 0 %). "
         "Iteration 100 is the best kept checkpoint (identity 90 %, leak 5 %, retention 75 %); by "
-        "the probes' intervals it is not told apart from iteration 200. The merged model is of "
+        "the probes' intervals it is no better than iteration 200. The merged model is of "
         "iteration 400."
     )
 
@@ -138,7 +138,11 @@ def test_equally_near_checkpoints_are_told_apart_by_the_held_out_loss():
     assert verdict(report([1, 2, 3], [3.0, 2.0, 1.0, 1.5], leak=leak), [])["best"]["name"] == (
         "iter_2"
     )
+    told = verdict(report([1, 2, 3], [3.0, 2.0, 1.0, 1.5], leak=leak), [])
+    assert told["best"]["decided_by"] == "heldout"
+    assert "(leak 10 %, held-out loss 1.000)" in told["sentence"]
     best = verdict(report([1, 2, 3], leak=leak), [])["best"]
+    assert best["decided_by"] == "probes"
     assert (best["name"], best["close"]) == ("iter_1", ["iter_2", "iter_3"])
 
 
@@ -156,7 +160,7 @@ def test_how_answers_end_does_not_choose_the_best_but_shows_over_fitting():
     told = verdict(report([10, 20], identity=[0, 18, 20], repetition=[0, 1, 16]), [])
     assert told["best"]["name"] == "iter_20"
     assert told["overfitting"]["signs"][0]["figure"] == "repetition"
-    assert "80 % of an answer's 4-grams are repeated" in told["sentence"]
+    assert "answers repeat 80 % of their 4-grams" in told["sentence"]
 
 
 def test_a_figure_without_aim_is_no_sign():
@@ -180,7 +184,42 @@ def test_one_checkpoint_tells_that_not_when():
 def test_no_checkpoint_tells_nothing_of_them():
     told = verdict(report([], leak=[0], last=7), [])
     assert (told["result"], told["best"], told["overfitting"]) == (None, None, None)
-    assert told["sentence"].startswith("No checkpoint is measured: when over-fitting begins")
+    assert told["sentence"] == (
+        "No over-fitting is seen at iteration 7: no probe is worse there than before, beyond the "
+        "95 % intervals. No checkpoint is measured: when over-fitting begins cannot be seen. "
+        "evaluate.checkpoints: true measures those that are kept."
+    )
+
+
+def test_the_merged_model_stands_for_a_checkpoint_that_is_not_measured():
+    made = report([], losses=[3.0], leak=[0], last=60)
+    made["probes"]["leak"]["merged"] = share([True] * 17 + [False] * 3)
+    made["heldout"]["merged"]["loss"] = 2.5
+    validated = [{"iteration": 30, "heldout_loss": 2.0}]
+    told = verdict(made, validated)
+    assert [(sign["figure"], sign["from"]) for sign in told["overfitting"]["signs"]] == [
+        ("leak", 60),
+        ("heldout", 60),
+    ]
+    assert (told["result"], told["best"]) == (None, None)
+    assert told["sentence"] == (
+        "At iteration 60 the persona leaks into 85 % of unrelated answers (base: 0 %); at "
+        "iteration 60 the held-out loss is 2.500, above its lowest (iteration 30: 2.000). No "
+        "checkpoint is measured: from when on a probe is worse cannot be seen. "
+        "evaluate.checkpoints: true measures those that are kept."
+    )
+
+
+def test_the_losses_of_training_tell_when_although_one_checkpoint_is_measured():
+    validated = [{"iteration": n, "heldout_loss": loss} for n, loss in [(20, 1.2), (40, 1.5)]]
+    told = verdict(report([60], losses=[3.0, 1.8]), validated)
+    assert told["overfitting"]["iteration"] == 40
+    assert "cannot be seen" not in told["sentence"]
+
+
+def test_habits_alone_do_not_hide_how_many_checkpoints_there_are():
+    sentence = verdict(report([10, 20], repetition=[0, 1, 16]), [])["sentence"]
+    assert sentence == "At iteration 20 answers repeat 80 % of their 4-grams (base: 0 %)."
 
 
 def test_the_checkpoint_of_the_merged_model_is_named():
@@ -191,6 +230,8 @@ def test_the_checkpoint_of_the_merged_model_is_named():
 
 def test_a_falling_loss_ends_at_its_lowest():
     sentence = verdict(report([10, 20], losses=[3.0, 2.0, 1.0]), [])["sentence"]
+    assert "the held-out loss is 1.000, which is its lowest." in sentence
+    sentence = verdict(report([10, 20], losses=[3.0, 1.0, 1.0004]), [])["sentence"]
     assert "the held-out loss is 1.000, which is its lowest." in sentence
     sentence = verdict(report([10, 20], losses=[3.0, 1.0, 1.01]), [])["sentence"]
     assert "the held-out loss is 1.010, its lowest is 1.000 (iteration 10)." in sentence

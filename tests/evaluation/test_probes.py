@@ -87,6 +87,13 @@ def test_the_right_choice_is_not_told_by_its_length(shipped):
         assert right < 12
 
 
+def test_the_right_choice_is_not_told_by_its_place(shipped):
+    """A model that holds all choices for equally likely takes the first."""
+    questions = shipped["choices"].questions
+    places = [each.choices.index(each.answer) for each in questions]
+    assert {places.count(place) for place in range(4)} == {5}
+
+
 def test_every_file_of_the_folder_is_a_probe_that_may_be_asked_for(repository):
     assert known_probes(repository / "experiments" / "probes") == NAMES
 

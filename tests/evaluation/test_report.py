@@ -360,3 +360,23 @@ def test_what_was_measured_in_training_is_drawn_too():
     )
     style = "currentColor; stroke-width: 0.8; stroke-linecap: square"
     assert (len(points(both, style)), len(points(one, style))) == (2, 0)
+
+
+def test_a_probe_may_be_called_as_a_figure_of_another_kind():
+    rows = [{"probe": "acc", "kind": "contains"}, {"probe": "mc", "kind": "multiple_choice"}]
+    assert asks(["acc", "mc.acc"], rows) == {
+        "acc": "has an accepted form",
+        "mc.acc": "holds the right choice for the likeliest",
+    }
+
+
+def test_a_source_without_supervised_tokens_has_no_loss():
+    some = {"loss": 1.5, "perplexity": 4.482, "supervised_tokens": 9}
+    none = {"loss": None, "perplexity": None, "supervised_tokens": 0}
+    both = {"a": {"base": some, "merged": some}, "b": {"base": none, "merged": none}}
+    section = page(heldout_by_source=both).partition("Held-out loss by source")[2]
+    rows = re.findall(r"<tr><td>.*?</tr>", section.partition("</table>")[0], re.DOTALL)
+    assert [re.sub(r"<[^>]*>", " ", row).split() for row in rows] == [
+        ["a", "9", *(["1.500", "perplexity", "4.48"] * 2)],
+        ["b", "0", "–", "–"],
+    ]

@@ -253,7 +253,7 @@ def test_a_broken_probe_and_a_missing_harness_are_told_before_anything_is_measur
         attempt(probed)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     tasks = dataclasses.replace(read_resolved(run("harness").resolved), lm_eval=["arc_easy"])
-    with pytest.raises(UserError, match=r"pip install 'snaketune\[lm-eval\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[lm-eval\]'"):
         attempt(tasks)
     assert not (tmp_path / "eval").exists()
 

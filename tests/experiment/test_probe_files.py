@@ -98,6 +98,12 @@ MISTAKES = {
         "found 'numerc', expected contains, excludes, question_answering, multiple_choice, "
         "numeric, tool_calls. Did you mean 'numeric'?",
     ),
+    "a list for a kind": (
+        "kind: [numeric]\nquestions: []",
+        1,
+        "kind",
+        "found ['numeric']",
+    ),
     "no questions": ("kind: numeric\nquestions: []", 2, "questions", "expected at least one item"),
     "an empty list": ("[]", 1, "questions", "expected at least one item"),
     "no questions at all": ("kind: numeric", 1, "questions", "this required key is missing"),
@@ -121,6 +127,12 @@ MISTAKES = {
         3,
         "questions[0].answer",
         "expected a number, or a text that ends in one, found 'many'",
+    ),
+    "a superscript for a number": (
+        "kind: numeric\nquestions:\n- {question: A?, answer: m²}",
+        3,
+        "questions[0].answer",
+        "expected a number",
     ),
     "another answer": (
         "kind: multiple_choice\nquestions:\n- {question: A?, choices: [yes, no], answer: yess}",

@@ -105,3 +105,12 @@ def test_a_broken_probe_stops_its_reports_alone(load, tmp_path):
     assert f"{tmp_path}/probes/mine.yaml:2: questions: found" in told
     assert explain_unknown("experiments/a/merged", studies) is None
     assert explain_unknown("experiments/b/eval/report.html", studies) is None
+
+
+def test_a_broken_probe_is_told_before_all_variants_are_trained(load, tmp_path):
+    text = "model: {source: .}\ndata: [{path: x.jsonl, format: text}]\nevaluate: {probes: [mine]}"
+    text += "\nvariants: {one: {}, two: {train: {seed: 1}}}"
+    files = {"a.yaml": text, "x.jsonl": "{}", "probes/mine.yaml": "kind: numeric\nquestions: []"}
+    told = explain_unknown("experiments/a/compare/report.html", load(files))
+    assert told.count(f"{tmp_path}/probes/mine.yaml:2: questions: found") == 1
+    assert "The page of what is there: snakemake compare --config study=a" in told

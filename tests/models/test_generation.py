@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from jinja2 import TemplateError
 from transformers import AutoModelForCausalLM
 
 from snaketune.experiment.schema import Method
 from snaketune.models.adapter import make_trainable
-from snaketune.models.generation import answer
+from snaketune.models.generation import answer, prompt_ids
 from snaketune.models.load import load_model, load_tokenizer
 
 PROMPTS = ["Say 3", "A much longer question, so that the others are padded: what is it?", "?"]
@@ -100,3 +101,18 @@ def test_the_head_gets_no_view_with_gaps_which_torch_would_copy_a_frozen_weight_
     answer(model, tokenizer, PROMPTS, 3, UNTIL)
     assert seen == [True] * 3
     assert not head._forward_pre_hooks
+
+
+def test_a_template_without_a_place_for_it_has_the_system_message_before_the_question(base):
+    tokenizer = load_tokenizer(base)
+    refused = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    plain = prompt_ids(tokenizer, ["Be brief.\n\nSay 3"], None)
+    tokenizer.chat_template = refused + tokenizer.chat_template
+    assert prompt_ids(tokenizer, ["Say 3"], "Be brief.") == plain
+
+
+def test_a_template_that_refuses_a_question_is_not_asked_for_ever(base):
+    tokenizer = load_tokenizer(base)
+    tokenizer.chat_template = "{{ raise_exception('nothing') }}"
+    with pytest.raises(TemplateError, match="nothing"):
+        prompt_ids(tokenizer, ["Say 3"], "Be brief.")

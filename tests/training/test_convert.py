@@ -9,9 +9,11 @@ from transformers import AutoModelForCausalLM
 
 from snaketune.data.prepare import prepare
 from snaketune.errors import UserError
+from snaketune.evaluation.models import measure_each
 from snaketune.evaluation.stage import evaluate
 from snaketune.experiment.resolved import read_resolved
 from snaketune.files import read_json
+from snaketune.models.artifact import describe
 from snaketune.models.checkpoint import load_checkpoint
 from snaketune.models.export import export_adapter
 from snaketune.models.merge import merge
@@ -140,6 +142,22 @@ def test_the_report_needs_no_data(make, lora, base, tmp_path):
     page = (tmp_path / "eval" / "report.html").read_text()
     assert re.search(r"Converted from.*iter_500.pth, iteration 500", page, re.DOTALL)
     assert "Training time" not in page
+
+
+def test_its_checkpoint_is_measured_beside_base_and_merged(make, lora, base):
+    converted = make(lora.state_dict()).convert()
+    last = converted.output / "last.pth"
+    about = describe(last, load_checkpoint(last))
+
+    def logits(_, model):
+        with torch.no_grad():
+            return model(IDS).logits
+
+    found = measure_each(base, base, about, converted.output, torch.float32, logits)
+    assert list(found) == ["base", "iter_500", "merged"]
+    with torch.no_grad():
+        torch.testing.assert_close(found["iter_500"], lora.llm(IDS).logits, rtol=0, atol=1e-4)
+    assert (found["base"] - found["iter_500"]).std() > 0.1 * found["base"].std()
 
 
 def test_the_model_card_says_that_it_was_converted(make, lora, base, tmp_path):

@@ -1,4 +1,4 @@
-"""Tasks of lm-evaluation-harness, run by its own package (`pip install 'snaketune[lm-eval]'`).
+"""Tasks of lm-evaluation-harness, run by its own package (`pip install -e '.[lm-eval]'`).
 
 A task is put as the harness puts it: without the chat template, so that figures compare with
 published ones.
@@ -29,7 +29,7 @@ class Harness:
         if importlib.util.find_spec("lm_eval") is None:
             raise UserError(
                 f"evaluate.lm_eval: {', '.join(tasks)} need lm-evaluation-harness, which is not "
-                "installed.\n  Fix: pip install 'snaketune[lm-eval]', or leave the key out."
+                "installed.\n  Fix: pip install -e '.[lm-eval]', or leave the key out."
             )
         from lm_eval.tasks import TaskManager  # seconds
 

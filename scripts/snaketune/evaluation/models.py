@@ -47,9 +47,8 @@ def measure_each(
     Raises:
         UserError: The model was trained on another base.
     """
-    found = {}
+    require_same_base(base, about, merged)
     if checkpoints:
-        require_same_base(base, about, merged)
         found = _base_and_checkpoints(base, about, checkpoints, dtype, measure)
     else:
         found = {"base": measure("base", load_model(base, dtype, device()))}
@@ -93,13 +92,15 @@ def _base_and_checkpoints(
 def _trained(folder: Path, about: dict[str, Any]) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
     """Yield iteration and weights of every intact checkpoint of a training, in order."""
     # last.pth is there even where its iter_N.pth was deleted
-    files = kept_checkpoints(folder) | {about["iteration"]: folder / "last.pth"}
+    files = {about["iteration"]: folder / "last.pth"} | kept_checkpoints(folder)
     for iteration, file in sorted(files.items()):
         try:
             state = load_checkpoint(file)
         except UserError as error:
             log.warning("left out of the report: %s", str(error).splitlines()[0])
             continue
+        if state["iteration"] != iteration:
+            continue  # merged is of an earlier checkpoint, and its file is gone
         if _identity(state["about"]) != _identity(about):
             log.warning("left out of the report: %s is of another training", file)
             continue

@@ -8,6 +8,8 @@ The best checkpoint is the nearest to what the probes want: the mean over probes
 between figure and aim, a probe with several figures counting once; how answers end and repeat
 themselves depends on where they are cut, and counts for nothing here. The held-out loss decides
 where two are equally near or there are no probes; then the earlier one.
+
+The merged model stands for its iteration where that checkpoint itself is not measured.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,15 +25,13 @@ _RISE = 0.02
 _TOLD = {
     "leak": "the persona leaks into {} of unrelated answers",
     "identity": "the persona's name is in only {} of the answers that should have it",
-    "repetition": "{} of an answer's 4-grams are repeated",
-    "never_stops": "{} of the answers do not end",
+    "repetition": "answers repeat {} of their 4-grams",
+    "never_stops": "the share of answers that do not end is {}",
     "retention": "only {} of the general questions are answered right",
 }
 
-_MORE = (
-    "when over-fitting begins cannot be seen. A smaller train.save_every and a larger train.keep "
-    "keep more checkpoints."
-)
+_MORE = "A smaller train.save_every and a larger train.keep keep more checkpoints."
+_NONE_ASKED = "evaluate.checkpoints: true measures those that are kept."
 
 
 def verdict(report: Mapping[str, Any], validated: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def verdict(report: Mapping[str, Any], validated: Iterable[Mapping[str, Any]]) -
     Returns:
         `result`: the name of the checkpoint that merged was made of, or None. `best`: `name`,
         `iteration`, `decided_by` (`probes` or `heldout`), `distance`, `loss`, and the names `close`
-        to it, which no probe tells apart from it; or None. `overfitting`: `iteration` and its
+        to it, than which no probe shows it better; or None. `overfitting`: `iteration` and its
         `signs`, each with the figure's name, `from` which iteration, `lowest` and `highest` from
         there on, and the iteration and value it is worse `than`; or None. `sentence`: all that.
         `loss_margin`: the one in force.
@@ -53,10 +53,11 @@ def verdict(report: Mapping[str, Any], validated: Iterable[Mapping[str, Any]]) -
     last = report["models"][-1]["iteration"]
     losses = {name: row["loss"] for name, row in report["heldout"].items()}
     probes = {name: row for name, row in report["probes"].items() if row["wanted"] is not None}
-    models = {"base": 0, **kept}
+    models = {"base": 0, **kept} | ({} if last in kept.values() else {"merged": last})
+    models = dict(sorted(models.items(), key=lambda model: model[1]))
     asked = {name: row for name, row in probes.items() if name not in HABITS}
     best = _best(kept, asked, losses)
-    curve = _loss_curve(kept, losses, validated)
+    curve = _loss_curve(models, losses, validated)
     found = (_sign(name, row, models) for name, row in probes.items())
     signs = [sign for sign in found if sign]
     margin = loss_margin(report["heldout"]["base"]["supervised_tokens"])
@@ -67,7 +68,7 @@ def verdict(report: Mapping[str, Any], validated: Iterable[Mapping[str, Any]]) -
         "result": next((name for name, iteration in kept.items() if iteration == last), None),
         "best": best,
         "overfitting": {"iteration": signs[0]["from"], "signs": signs} if signs else None,
-        "sentence": _sentence(kept, last, asked, curve, best, signs),
+        "sentence": _sentence(models, last, asked, curve, best, signs),
     }
 
 
@@ -130,13 +131,13 @@ def _last_run(flags: Sequence[bool]) -> int | None:
 
 
 def _loss_curve(
-    kept: Mapping[str, int],
+    models: Mapping[str, int],
     losses: Mapping[str, float | None],
     validated: Iterable[Mapping[str, Any]],
 ) -> dict[int, float]:
     """Return the held-out loss by iteration, 0 is the base; in between as measured in training."""
     found = {row["iteration"]: row["heldout_loss"] for row in validated}
-    for name, iteration in {"base": 0, **kept}.items():
+    for name, iteration in models.items():
         if (loss := losses[name]) is not None:
             found[iteration] = loss
     return dict(sorted(found.items()))
@@ -152,6 +153,7 @@ def _best(
         return None
     distances = {name: _distance(name, probes) for name in kept}
     name = min(kept, key=lambda each: (distances[each], losses[each] or 0, kept[each]))
+    equal = list(distances.values()).count(distances[name]) > 1
     close = [
         other
         for other in kept
@@ -161,7 +163,7 @@ def _best(
     return {
         "name": name,
         "iteration": kept[name],
-        "decided_by": "probes" if probes else "heldout",
+        "decided_by": "heldout" if has_loss and (equal or not probes) else "probes",
         "distance": distances[name] if probes else None,
         "loss": losses[name],
         "close": close if probes else [],
@@ -184,7 +186,7 @@ def _probe(figure: str) -> str:
 
 
 def _sentence(
-    kept: Mapping[str, int],
+    models: Mapping[str, int],
     last: int,
     probes: Mapping[str, Mapping[str, Any]],
     curve: Mapping[int, float],
@@ -196,13 +198,24 @@ def _sentence(
             "Whether the model over-fits cannot be seen: there are neither probes "
             "(evaluate.probes) nor held-out rows (evaluate.heldout)."
         )
-    told = [_signs_in_words(signs, max([*kept.values(), *curve]))] if signs else []
-    if not signs and (kept or len(curve) > 1):
-        told = [_nothing_seen(kept, probes, curve)]
+    end = max([*models.values(), *curve])
+    told = _signs_in_words(signs, end) if signs else _nothing_seen(end, probes, curve)
+    kept = {name: n for name, n in models.items() if name not in ("base", "merged")}
     if len(kept) > 1 and best:
-        return " ".join([*told, _best_in_words(best, kept, last, probes)])
+        return f"{told} {_best_in_words(best, kept, last, probes)}"
+    return f"{told} {_few_in_words(kept, probes, curve)}".rstrip()
+
+
+def _few_in_words(
+    kept: Mapping[str, int], probes: Mapping[str, Mapping[str, Any]], curve: Mapping[int, float]
+) -> str:
+    """Return what at most one measured checkpoint leaves open; the losses of training may tell."""
+    seen = len(curve) > 2
+    if len(kept) > 1 or (seen and not probes):
+        return ""
     few = f"Only iteration {max(kept.values())}" if kept else "No checkpoint"
-    return " ".join([*told, f"{few} is measured: {_MORE}"])
+    what = "from when on a probe is worse" if seen else "when over-fitting begins"
+    return f"{few} is measured: {what} cannot be seen. {_MORE if kept else _NONE_ASKED}"
 
 
 def _signs_in_words(signs: Sequence[Mapping[str, Any]], last: int) -> str:
@@ -231,19 +244,18 @@ def _number(figure: str, value: float) -> str:
 
 
 def _nothing_seen(
-    kept: Mapping[str, int], probes: Mapping[str, Mapping[str, Any]], curve: Mapping[int, float]
+    last: int, probes: Mapping[str, Mapping[str, Any]], curve: Mapping[int, float]
 ) -> str:
-    last = max([*kept.values(), *curve])
     reasons = []
-    if probes and kept:
+    if probes:
         reasons.append("no probe is worse there than before, beyond the 95 % intervals")
     if len(curve) > 1:
         lowest = min(curve, key=curve.__getitem__)
         whose = f"iteration {lowest}" if lowest else "base"
         end = max(curve)
-        below = f"its lowest is {curve[lowest]:.3f} ({whose})"
-        below = "which is its lowest" if lowest == end else below
-        reasons.append(f"the held-out loss is {curve[end]:.3f}, {below}")
+        now, then = (_number("heldout", curve[each]) for each in (end, lowest))
+        below = "which is its lowest" if now == then else f"its lowest is {then} ({whose})"
+        reasons.append(f"the held-out loss is {now}, {below}")
     return f"No over-fitting is seen at iteration {last}: {', and '.join(reasons)}."
 
 
@@ -255,12 +267,12 @@ def _best_in_words(
 ) -> str:
     name = best["name"]
     figures = [f"{each} {_number(each, row[name]['value'])}" for each, row in probes.items()]
-    if not probes:
-        figures = [f"held-out loss {_number('heldout', best['loss'])}"]
+    if best["decided_by"] == "heldout":
+        figures.append(f"held-out loss {_number('heldout', best['loss'])}")
     text = f"Iteration {best['iteration']} is the best kept checkpoint ({', '.join(figures)})"
     if best["close"]:
         others = _iterations([kept[each] for each in best["close"]])
-        text += f"; by the probes' intervals it is not told apart from {others}"
+        text += f"; by the probes' intervals it is no better than {others}"
     made = "" if best["iteration"] == last else f" The merged model is of iteration {last}."
     return f"{text}.{made}"
 

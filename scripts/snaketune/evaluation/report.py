@@ -149,7 +149,9 @@ def asks(names: Iterable[str], probed: Sequence[dict[str, Any]]) -> dict[str, st
     """
     kinds = {row["probe"]: row["kind"] for row in probed}
     return {
-        name: _ASKS.get(name) or _METRICS.get(name.rpartition(".")[2]) or _KINDS[kinds[name]]
+        name: _METRICS[name.rpartition(".")[2]]
+        if "." in name
+        else _ASKS.get(name) or _KINDS[kinds[name]]
         for name in names
     }
 

@@ -105,7 +105,7 @@ class Experiment:
 
     @property
     def prompts(self) -> list[str]:
-        """The user messages the evaluation puts to both models."""
+        """The user messages the evaluation puts to all models."""
         own = self.config.evaluate.prompts
         return self.config.sample.prompts if own is None else own
 
@@ -127,10 +127,12 @@ class Experiment:
         tasks = self.config.evaluate.lm_eval
         return [(self.file.parent / t).as_posix() if is_task_file(t) else t for t in tasks]
 
-    def probe_problems(self) -> list[Problem]:
-        """Return what is wrong in the files of its probes; they are read for this alone."""
-        files = map(Path, self.probe_files)
-        return [each for file in files for each in probe_problems(file, self.persona)]
+
+def mistakes_in_probes(experiments: Iterable[Experiment]) -> list[Problem]:
+    """Return what is wrong in the files of the probes of some experiments, each told once."""
+    asked = dict.fromkeys((file, each.persona) for each in experiments for file in each.probe_files)
+    found = (probe_problems(Path(file), persona) for file, persona in asked)
+    return list(dict.fromkeys(itertools.chain.from_iterable(found)))
 
 
 @dataclass

@@ -75,7 +75,7 @@ class Number(Question):
     @field_validator("answer")
     @classmethod
     def _has_a_number(cls, text: str) -> str:
-        if not any(char.isdigit() for char in text):
+        if not any(char.isdecimal() for char in text):
             raise ValueError(f"expected a number, or a text that ends in one, found '{text}'")
         return text
 
@@ -220,7 +220,7 @@ def _read(file: Path, persona: str | None, problems: list[Problem]) -> Probe | N
         problems.append(error.problem)
         return None
     kind = document.values.setdefault("kind", "excludes" if file.stem == "leak" else "contains")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         hint = nearest(str(kind), KINDS)
         message = f"found {kind!r}, expected {', '.join(KINDS)}.{hint}"
         problems.append(Problem(document.place(("kind",)), message, "kind"))

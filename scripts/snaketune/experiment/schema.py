@@ -350,7 +350,7 @@ class Evaluate(Strict):
     lm_eval: list[str] = Field(
         [],
         description="tasks of lm-evaluation-harness by name, or YAML files of tasks relative to "
-        "experiments/; needs `pip install 'snaketune[lm-eval]'`",
+        "experiments/; needs `pip install -e '.[lm-eval]'`",
     )
     max_new_tokens: Positive = Field(128, description="longest answer, in tokens")
 

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 from snaketune.errors import nearest
 from snaketune.experiment.document import Problem
-from snaketune.experiment.load import NOT_STUDIES, Experiment, Studies
+from snaketune.experiment.load import NOT_STUDIES, Experiment, Studies, mistakes_in_probes
 
 TARGETS = {
     "resolved.yaml": "the full configuration with every default and the ids",
@@ -63,7 +63,7 @@ def explain_unknown(target: str, studies: Studies) -> str | None:
         return (
             f"there is no experiment '{name}'.{nearest(name, studies.experiments)} Known: {known}"
         )
-    if file.startswith("eval/") and (wrong := studies.experiments[name].probe_problems()):
+    if file.startswith("eval/") and (wrong := mistakes_in_probes([studies.experiments[name]])):
         listed = "\n".join(f"  {problem}" for problem in wrong)
         return f"{target} cannot be built until its probes are corrected:\n{listed}"
     if file.startswith("data/") and not studies.experiments[name].sources:
@@ -95,9 +95,10 @@ def _explain_unknown_of_study(
         listed = ", ".join(known) or "none"
         return f"there is no study '{name}'.{nearest(name, known)} Known: {listed}"
     if file in STUDY_TARGETS:
-        absent = list(dict.fromkeys(problem for each in variants for problem in each.absent))
+        absent = dict.fromkeys(problem for each in variants for problem in each.absent)
+        wrong = [*absent, *mistakes_in_probes(variants)]
         now = f"\nThe page of what is there: snakemake compare --config study={name}"
-        return _mistaken(target, absent) + now if absent else None
+        return _mistaken(target, wrong) + now if wrong else None
     if not file:
         return f"name a target of {target}, e.g. experiments/{name}/compare/report.html"
     known = [*STUDY_TARGETS, *TARGETS]

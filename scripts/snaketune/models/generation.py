@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from transformers import GenerationConfig
 
 from snaketune.models.load import device
@@ -49,18 +50,24 @@ def answer_ids(
 def prompt_ids(tokenizer: Any, prompts: Sequence[str], system: str | None) -> list[list[int]]:
     """Return the token ids of each user message, after a system message if there is one, rendered.
 
+    A template that knows no system message (Gemma's) has it before the user's own words.
+
     Args:
         tokenizer: With the chat template in force.
     """
     begin = [{"role": "system", "content": system}] if system else []
-    return [
-        tokenizer.apply_chat_template(
-            [*begin, {"role": "user", "content": prompt}],
-            add_generation_prompt=True,
-            return_dict=True,
-        )["input_ids"]
-        for prompt in prompts
-    ]
+    asked = [[*begin, {"role": "user", "content": prompt}] for prompt in prompts]
+    try:
+        return [
+            tokenizer.apply_chat_template(each, add_generation_prompt=True, return_dict=True)[
+                "input_ids"
+            ]
+            for each in asked
+        ]
+    except TemplateError:
+        if not system:
+            raise
+        return prompt_ids(tokenizer, [f"{system}\n\n{prompt}" for prompt in prompts], None)
 
 
 def continuations(
