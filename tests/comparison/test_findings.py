@@ -96,6 +96,30 @@ def test_what_another_device_took_is_not_compared(built):
     assert not {"training_seconds", "tokens_per_second", "peak_rss_bytes"} & report["best"].keys()
 
 
+def test_a_training_that_something_else_disturbed_is_not_judged_by_its_time(built):
+    path = built.folder("zero2") / "checkpoints/metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row["time_seconds"] = row["tokens"] / (20 if row["iteration"] in (3, 4, 5) else 400)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = built.compare()
+    verdict, text = remarks(report, "none", "zero2")["training_seconds"]
+    assert verdict == "incomparable"
+    assert "something else used the machine during zero2; in the middle iteration " in text
+    assert text.endswith(" → 400 tokens/s")
+    assert not {"training_seconds", "tokens_per_second"} & report["best"].keys()
+    assert "peak_rss_bytes" in report["best"]
+    assert "its middle iteration made 400 tokens/s" in built.page()
+
+
+def test_a_slow_first_iteration_is_no_disturbance(built):
+    path = built.folder("zero2") / "checkpoints/metrics.jsonl"
+    first, *rest = path.read_text().splitlines()
+    first = json.dumps(json.loads(first) | {"time_seconds": 500.0})
+    path.write_text("\n".join([first, *rest, ""]))
+    assert not built.compare()["variants"]["zero2"]["pace"]["disturbed"]
+
+
 def test_a_cure_that_only_lessens_is_told(built):
     report = json.loads((built.folder("mixed") / "eval/report.json").read_text())
     report["probes"]["leak"]["merged"] |= {"value": 0.35, "low": 0.18, "high": 0.57}

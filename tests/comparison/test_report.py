@@ -101,6 +101,14 @@ def test_every_number_of_the_report_is_that_of_the_files(compared):
             told[f"base_probe_{probe}"] = each["base"]["value"]
         assert told.pop("result_iteration") == expected["iterations"]
         assert told == pytest.approx(expected, rel=1e-12)
+        rows = lines(built.folder(name) / "checkpoints/metrics.jsonl")[1:]
+        rates = sorted(row["tokens"] / row["time_seconds"] for row in rows)
+        seconds = math.fsum(row["time_seconds"] for row in rows)
+        pace = {
+            "median_tokens_per_second": (rates[len(rates) // 2] + rates[~(len(rates) // 2)]) / 2,
+            "tokens_per_second": sum(row["tokens"] for row in rows) / seconds,
+        }
+        assert found["pace"] == pytest.approx(pace | {"disturbed": False}, rel=1e-12)
 
 
 def test_the_findings_numbers_are_those_of_the_files(compared):

@@ -4,6 +4,7 @@ Figures are only taken from files of the settings that the study has now; what i
 old or unreadable becomes the variant's state, with what to type.
 """
 
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,9 @@ CHOSEN = ("device", "precision", "processes", "gradient_checkpointing", "attenti
 """What the machine decides where a setting leaves it open, as train.json tells it."""
 
 PARTS = ("checkpoints", "adapter", "merged")
+
+_SLOW = 1.3
+"""So many times the speed of the whole run is a middle iteration's, if the run was disturbed."""
 
 _ERRORS = ("Error:", "Unexpected ", "Stopped")
 """How a program's last words begin, as snaketune.cli writes them into its log."""
@@ -56,6 +60,7 @@ class Collected:
     answers: list[Row] = field(default_factory=list)
     samples: list[Row] = field(default_factory=list)
     updates: list[Row] = field(default_factory=list)
+    pace: Row = field(default_factory=dict)
     validation: list[Row] = field(default_factory=list)
     data: Row = field(default_factory=dict)
     heldout_sha256: str = ""
@@ -65,6 +70,12 @@ class Collected:
     def complete(self) -> bool:
         """Whether it is trained and evaluated with the settings the study has now."""
         return self.state == "complete"
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether its training was slow in parts: something else used the machine meanwhile."""
+        pace = self.pace
+        return bool(pace) and pace["median_tokens_per_second"] > _SLOW * pace["tokens_per_second"]
 
 
 def collect(experiment: Experiment) -> Collected:
@@ -119,7 +130,8 @@ def _read_run(found: Collected) -> None:
     run = _read(found, "run")
     if run is None or run["train_id"] != found.ids["train"]:
         return
-    found.updates = _updates(read_jsonl(Path(found.files["metrics"])))
+    metrics = read_jsonl(Path(found.files["metrics"]))
+    found.updates, found.pace = _updates(metrics), _pace(metrics[1:])
     rows = read_jsonl(Path(found.files["samples"]))
     found.samples = [{key: row[key] for key in ("iteration", "prompt", "answer")} for row in rows]
     found.validation = [
@@ -128,6 +140,19 @@ def _read_run(found: Collected) -> None:
     ]
     noted = _read(found, "mlflow") or {}
     found.mlflow = {key: noted[key] for key in ("tracking_uri", "run_id") if key in noted}
+
+
+def _pace(metrics: list[Row]) -> Row:
+    """Return the speed of some iterations, and of the middle one of them, in tokens/s.
+
+    The first iteration of a run is none of them: it also prepares kernels.
+    """
+    rates = [row["tokens"] / row["time_seconds"] for row in metrics]
+    if not rates:
+        return {}
+    seconds = sum(row["time_seconds"] for row in metrics)
+    whole = sum(row["tokens"] for row in metrics) / seconds
+    return {"tokens_per_second": whole, "median_tokens_per_second": statistics.median(rates)}
 
 
 def _updates(metrics: list[Row]) -> list[Row]:
@@ -315,6 +340,7 @@ def to_json(found: Collected) -> Row:
         "todo": found.todo,
         "ids": found.ids,
         "training": found.training,
+        "pace": found.pace | {"disturbed": found.disturbed},
         "chosen": found.chosen,
         "disk": found.disk,
         "heldout": found.heldout,

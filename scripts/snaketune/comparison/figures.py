@@ -9,7 +9,8 @@ from snaketune.pages import count, mib, minutes
 MEMORY = ("peak_allocated_bytes", "peak_reserved_bytes", "peak_rss_bytes")
 DISK = ("checkpoints_bytes", "adapter_bytes", "merged_bytes")
 SPEED = ("tokens_per_second", "supervised_tokens_per_second")
-OF_DEVICE = ("training_seconds", *SPEED, *MEMORY)
+TIMED = ("training_seconds", *SPEED)
+OF_DEVICE = (*TIMED, *MEMORY)
 """Figures that another device changes."""
 
 COUNTS = ("iterations", "updates", "tokens", "supervised_tokens")

@@ -1,12 +1,23 @@
 """What a single change brought and what it cost, in words with figures."""
 
 import itertools
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from snaketune.comparison.collect import Collected
-from snaketune.comparison.figures import MEMORY, OF_DEVICE, SPEED, distance, label, told, wanted
+from snaketune.comparison.figures import (
+    MEMORY,
+    OF_DEVICE,
+    SPEED,
+    TIMED,
+    distance,
+    label,
+    number,
+    told,
+    wanted,
+)
 from snaketune.comparison.groups import Group
 from snaketune.comparison.judging import Measured, apart, how_judged
 from snaketune.comparison.settings import differing, shown, single_change
@@ -143,7 +154,10 @@ def incomparable(figure: str, variants: Sequence[Collected]) -> str:
     """
     if figure in OF_DEVICE:
         devices = {found.chosen["device"] for found in variants if "device" in found.chosen}
-        return "on different devices" if len(devices) > 1 else ""
+        if len(devices) > 1:
+            return "on different devices"
+        slow = [found.name for found in variants if figure in TIMED and found.disturbed]
+        return f"something else used the machine during {' and '.join(slow)}" if slow else ""
     name = figure.removeprefix("probe:").partition(".")[0]
     if name in ("heldout_loss", HELDOUT_ANSWERS):
         return "" if same_rows(variants) else "of different held-out rows"
@@ -167,7 +181,7 @@ def _cost(figure: str, one: Group, other: Group) -> Remark | None:
     if before is None or after is None or not before.mean:
         return None
     if reason := incomparable(figure, [*one.members, *other.members]):
-        return _beside(figure, before, after, reason)
+        return _beside(figure, before, after, reason + _paces(figure, one, other))
     ends = f"{told(figure, before)} → {told(figure, after)}"
     rule = how_judged(before, after)
     times = after.mean / before.mean
@@ -177,6 +191,20 @@ def _cost(figure: str, one: Group, other: Group) -> Remark | None:
         words = f"{label(figure)} {ends} ({100 * (times - 1):+.0f} %)"
     verdict = "same" if not apart(before, after) else "costs" if times > 1 else "saves"
     return Remark(figure, verdict, words, before.mean, after.mean, rule)
+
+
+def _paces(figure: str, one: Group, other: Group) -> str:
+    """Return words for the speed of middle iterations, which a disturbance in parts leaves."""
+    runs = [run for group in (one, other) for run in group.trained]
+    if figure not in TIMED or not all(run.pace for run in runs):
+        return ""
+    before, after = (
+        statistics.fmean(run.pace["median_tokens_per_second"] for run in group.trained)
+        for group in (one, other)
+    )
+    return (
+        f"; in the middle iteration {number(SPEED[0], before)} → {number(SPEED[0], after)} tokens/s"
+    )
 
 
 def _for_tokens(one: Group, other: Group) -> str:
