@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as snaketune.cli does for programs
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as snaketune.cli does for programs
 
 REPOSITORY = Path(__file__).parent.parent
 

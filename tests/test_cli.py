@@ -85,8 +85,8 @@ def test_a_log_begins_anew_with_each_run(program, tmp_path):
     assert log_of(tmp_path) == "second\n"
 
 
-def test_torchs_threads_sleep_while_they_wait(program, tmp_path, monkeypatch):
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    monkeypatch.setenv("OMP_DISPLAY_ENV", "true")  # the runtime itself tells what it was given
+def test_torchs_threads_soon_sleep_when_they_wait(program, tmp_path, monkeypatch):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.setenv("OMP_DISPLAY_ENV", "verbose")  # the runtime itself tells what it was given
     program("import torch; torch.ones(1)")
-    assert "OMP_WAIT_POLICY = 'PASSIVE'" in log_of(tmp_path)
+    assert "GOMP_SPINCOUNT = '3000'" in log_of(tmp_path)
