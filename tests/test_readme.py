@@ -16,6 +16,11 @@ def readme(repository):
     return (repository / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module", params=["README.md", "docs/course.md"])
+def page(repository, request):
+    return (repository / request.param).read_text(encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def studies(repository):
     with pytest.MonkeyPatch.context() as patch:
@@ -32,14 +37,21 @@ def test_the_annotated_experiment_is_valid(readme, repository, tmp_path):
     assert set(found.experiments) == {"mine_alone", "mine_mixed"}
 
 
-def test_inline_yaml_names_keys_that_exist(readme, repository, tmp_path):
-    shutil.copytree(repository / "experiments" / "catalog", tmp_path / "catalog")
-    for index, line in enumerate(re.findall(r"`((?:data|model): .+?)`", readme.replace("\n", " "))):
-        other = "model: {source: ./x}" if line.startswith("data") else "data: [{dataset: general}]"
-        (tmp_path / f"inline{index}.yaml").write_text(f"{line}\n{other}\n")
+def test_inline_yaml_names_keys_that_exist(page, repository, tmp_path):
+    for name in ("catalog", "probes"):
+        shutil.copytree(repository / "experiments" / name, tmp_path / name)
+    keys = "data|model|method|train|sample|evaluate|export|pack|max_length"
+    lines = re.findall(rf"`((?:{keys}): .+?)`", page.replace("\n", " "))
+    whole = [line for line in lines if "..." not in line]
+    given = {"model": "{source: ./x}", "data": "[{dataset: assistant, vars: {name: Ada}}]"}
+    for index, line in enumerate(whole):
+        others = "".join(f"{key}: {of}\n" for key, of in given.items() if not line.startswith(key))
+        text = line.replace("start_from: other_variant", "start_from: first")
+        (tmp_path / f"inline{index}.yaml").write_text(f"{others}{text}\n")
+    (tmp_path / "first.yaml").write_text("".join(f"{key}: {of}\n" for key, of in given.items()))
     found = load_studies(tmp_path)
     assert not found.problems
-    assert found.experiments
+    assert len(found.experiments) == len(whole) + 1 > 1
 
 
 def test_every_target_of_the_table_can_be_made_and_none_is_missing(readme, studies):
@@ -53,9 +65,10 @@ def test_every_target_of_the_table_can_be_made_and_none_is_missing(readme, studi
     assert all(target.rsplit("/", 1)[-1] in table for target in known)
 
 
-def test_every_experiment_named_exists(readme, studies):
-    named = re.findall(r"experiments/((?:oasst1|assistant)_\w+)/", readme)
-    assert set(named) <= set(studies.experiments)
+def test_every_experiment_and_study_named_exists(page, studies):
+    names = re.findall(r"experiments/((?![XY]/|STUDY/|probes/|catalog/|data/)\w+)/", page)
+    known = {*studies.experiments, *(each.study for each in studies.experiments.values())}
+    assert {name for name in names if not name.startswith("mine")} <= known
 
 
 def test_the_table_of_studies_is_complete(readme, studies):
@@ -93,5 +106,5 @@ def test_ci_runs_the_test_command(readme, repository):
 
 def test_every_link_leads_somewhere(readme, repository):
     links = re.findall(r"\]\(([^)#]+)\)", readme)
-    assert links
+    assert {"docs/reference.md", "docs/course.md"} <= set(links)
     assert all((repository / link).exists() for link in links)

@@ -61,3 +61,18 @@ def test_a_gpu_is_measured_where_there_is_one(often, monkeypatch, tmp_path):
     [row] = read_jsonl(tmp_path / "system.jsonl")
     assert row["gpu_0_utilization_percentage"] == 87
     assert (row["gpu_0_memory_usage_megabytes"], row["gpu_0_power_usage_watts"]) == (2000, 150)
+
+
+def test_a_driver_that_fails_costs_a_warning_and_no_training(often, monkeypatch, tmp_path, caplog):
+    def fail():
+        raise RuntimeError("driver/library version mismatch")
+
+    monkeypatch.setattr(system, "_monitors", fail)
+    monkeypatch.setattr(system.log, "propagate", True)
+    metrics = SystemMetrics(tmp_path)
+    for iteration in (1, 2, 3):
+        metrics.record(iteration)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the machine's load is not recorded: driver/library version mismatch"
+    ]
+    assert not (tmp_path / "system.jsonl").exists()

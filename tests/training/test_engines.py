@@ -200,6 +200,7 @@ def test_a_killed_rank_stops_the_other_and_the_next_run_goes_on(
     killed = Run(tmp_path / "run", base, data, **SETTINGS | settings)
     process = subprocess.Popen(**command(killed), stderr=subprocess.PIPE, text=True)
     while len(killed.metrics()) < 3:
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
     os.kill(ranks_of(process)[1], signal.SIGKILL)
     _, told = process.communicate()

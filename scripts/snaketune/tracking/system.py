@@ -8,9 +8,12 @@ of the run. Here a row is written after an iteration, and sent with all other ro
 
 import json
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
+
+from snaketune.tracking.client import reason
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +40,16 @@ class SystemMetrics:
         if now < self._next:
             return
         self._next = now + SECONDS_BETWEEN
-        if self._monitors is None:
-            self._monitors = _monitors()
+        try:
+            if self._monitors is None:
+                self._monitors = _monitors()
+                return
+            measured = _measured(self._monitors)
+        except Exception as error:  # drivers raise many kinds, and none is worth a training
+            log.warning("the machine's load is not recorded: %s", reason(error))
+            self._next = math.inf
             return
-        row = {"iteration": iteration, "unix_seconds": time.time(), **_measured(self._monitors)}
+        row = {"iteration": iteration, "unix_seconds": time.time(), **measured}
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
