@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from snaketune.errors import UserError
 from snaketune.experiment.resolved import read_resolved
-from snaketune.files import read_json
+from snaketune.files import read_json, sha256
 from snaketune.models.checkpoint import load_checkpoint
 from snaketune.models.export import export_adapter
 from snaketune.training import stage
@@ -59,7 +59,7 @@ def test_a_hub_base_is_named_by_its_repository_and_revision(trained, base, tmp_p
     hub = shutil.copytree(base, tmp_path / "hub")
     (hub / "provenance.json").write_text('{"source": "hf:org/tiny", "revision": "abc"}')
     state = torch.load(trained.output / "last.pth", weights_only=True)
-    state["about"]["base_sha256"] = stage.sha256(hub / "provenance.json")
+    state["about"]["base_sha256"] = sha256(hub / "provenance.json")
     torch.save(state, tmp_path / "hub.pth")
     export_adapter(tmp_path / "hub.pth", hub, tmp_path / "adapter")
     config = read_json(tmp_path / "adapter" / "adapter_config.json")

@@ -8,9 +8,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from snaketune import machine as machine_facts
 from snaketune.experiment.schema import Export
 from snaketune.files import read_json
-from snaketune.models import load
 from snaketune.models.load import choose_precision, load_model, load_tokenizer
 from snaketune.models.merge import BOUNDS, merge
 
@@ -31,7 +31,7 @@ def machine(monkeypatch, tmp_path):
     def pretend(cpuinfo: str | None, gpu_bf16: bool | None = None) -> None:
         if cpuinfo is not None:
             (tmp_path / "cpuinfo").write_text(cpuinfo)
-        monkeypatch.setattr(load, "Path", lambda _: tmp_path / "cpuinfo")
+        monkeypatch.setattr(machine_facts, "Path", lambda _: tmp_path / "cpuinfo")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu_bf16 is not None)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: gpu_bf16)
 

@@ -337,7 +337,8 @@ def test_an_unreachable_server_costs_one_warning_and_track_fills_it_in(
     assert len(unreached.metrics()) == 24
     assert not (unreached.output / "mlflow.json").exists()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    track.main(["other"])
+    with pytest.raises(UserError, match=r"other: no results are there\. Known: run"):
+        track.main(["other"])
     assert not (unreached.output / "mlflow.json").exists()
     track.main([])
     assert "run is in MLflow at sqlite:" in capsys.readouterr().err
