@@ -4,10 +4,10 @@ import os
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 
 import pytest
 
+from html_page import Page
 from snaketune.comparison.collect import TRAINING, collect
 from snaketune.comparison.page import averaged
 from snaketune.comparison.report import build
@@ -15,28 +15,6 @@ from study_results import STUDY, write_lines
 
 HEAD = STUDY.partition("variants:")[0]
 EVIL = "<script>alert('x')</script> & [b]"
-
-
-class Page(HTMLParser):
-    """What a page is made of."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.loaded: list[str] = []
-        self.heads: list[str | None] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        sources = {"src", "href", "srcset", "data", "xlink:href", "action", "poster"}
-        self.loaded += [value for name, value in attributes if name in sources]
-        if tag == "th":
-            self.heads.append(dict(attributes).get("scope"))
-
-    def handle_data(self, data):
-        self.text += data
 
 
 def test_the_page_loads_nothing(built):

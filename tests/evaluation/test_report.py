@@ -2,11 +2,11 @@
 
 import re
 from html import unescape
-from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
 
+from html_page import Page
 from snaketune.evaluation.report import asks, by_prompt, html, over_checkpoints
 from snaketune.pages import mib, minutes, percent
 
@@ -92,27 +92,6 @@ def probed(answer: str) -> list[dict]:
             **verdicts,
         }
     ]
-
-
-class Page(HTMLParser):
-    """What a page is made of."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.loaded: list[str] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        sources = {"src", "href", "srcset", "data", "xlink:href", "action", "poster"}
-        self.loaded += [value for name, value in attributes if name in sources]
-        styles = [value for name, value in attributes if name == "style"]
-        self.loaded += [url for style in styles for url in re.findall(r"url\((.*?)\)", style)]
-
-    def handle_data(self, data):
-        self.text += data
 
 
 def page(

@@ -220,13 +220,18 @@ def _for_tokens(one: Group, other: Group) -> str:
 
 
 def _answers(one: Collected, other: Collected) -> Remark | None:
-    theirs = {row["prompt"]: row["merged"] for row in other.answers}
-    both = [row for row in one.answers if row["prompt"] in theirs]
+    equal, both = equal_answers(one, other)
     if not both:
         return None
-    equal = sum(row["merged"] == theirs[row["prompt"]] for row in both)
-    text = f"{equal} of {len(both)} answers to the same prompts are equal word for word"
-    return Remark("answers", "same" if equal == len(both) else "differs", text)
+    text = f"{equal} of {both} answers to the same prompts are equal word for word"
+    return Remark("answers", "same" if equal == both else "differs", text)
+
+
+def equal_answers(one: Collected, other: Collected) -> tuple[int, int]:
+    """Return how many answers of two merged models are equal, and how many prompts both have."""
+    theirs = {row["prompt"]: row["merged"] for row in other.answers}
+    both = [row for row in one.answers if row["prompt"] in theirs]
+    return sum(row["merged"] == theirs[row["prompt"]] for row in both), len(both)
 
 
 def to_json(finding: Finding) -> dict[str, Any]:

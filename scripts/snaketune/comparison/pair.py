@@ -1,12 +1,12 @@
 """Two experiments in the shortest form: the settings, data and results in which they differ."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from snaketune.comparison.collect import Collected
 from snaketune.comparison.figures import COSTS, COUNTS, label, told, wanted
-from snaketune.comparison.findings import incomparable, same_rows
+from snaketune.comparison.findings import equal_answers, incomparable, same_rows
 from snaketune.comparison.groups import Group
 from snaketune.comparison.judging import apart
 from snaketune.comparison.settings import differing
@@ -42,7 +42,7 @@ def compare_pair(one: Collected, two: Collected) -> Row:
         "data": _data(one, two),
         "heldout_comparable": same_rows([one, two]),
         "results": [row for figure in _figures(one, two) if (row := _result(figure, one, two))],
-        "answers": _answers(one.answers, two.answers),
+        "answers": _answers(one, two),
     }
 
 
@@ -91,8 +91,7 @@ def _result(figure: str, one: Collected, two: Collected) -> Row | None:
     }
 
 
-def _answers(one: Sequence[Row], two: Sequence[Row]) -> Row | None:
+def _answers(one: Collected, two: Collected) -> Row | None:
     """Return how many answers of the merged models to the same prompts are the same."""
-    theirs = {row["prompt"]: row["merged"] for row in two}
-    pairs = [(row["merged"], theirs[row["prompt"]]) for row in one if row["prompt"] in theirs]
-    return {"same": sum(m == n for m, n in pairs), "of": len(pairs)} if pairs else None
+    same, of = equal_answers(one, two)
+    return {"same": same, "of": of} if of else None

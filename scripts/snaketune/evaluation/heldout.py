@@ -4,7 +4,6 @@ Which source a sample is of follows from its number in samples.arrow: a source's
 together, in the order and of the numbers that the data report tells.
 """
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ import torch
 from snaketune.data.storage import Pack, Packs, Samples
 from snaketune.data.template import IGNORE
 from snaketune.files import read_json
+from snaketune.models.comparison import loss_figures
 from snaketune.models.packed import flatten, loss_sum
 
 _ENDS_IN_A_NUMBER = re.compile(r"\d\W*\Z")
@@ -100,7 +100,7 @@ def heldout_losses(
 
     Values are None where there are no held-out rows.
     """
-    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0])
+    sums: dict[str, list[Any]] = defaultdict(lambda: [0.0, 0.0, 0])
     model.eval()
     with torch.inference_mode():
         for label, pack in heldout.by_source():
@@ -108,13 +108,7 @@ def heldout_losses(
             added = loss_sum(model, batch).item(), batch.loss_weight(), len(batch.targets)
             sums[label] = [total + more for total, more in zip(sums[label], added, strict=True)]
     every = [sum(column) for column in zip(*sums.values(), strict=True)] or [0.0, 0.0, 0]
-    return _figures(*every), {label: _figures(*each) for label, each in sums.items()}
-
-
-def _figures(total: float, weight: float, tokens: float) -> dict[str, Any]:
-    loss = total / weight if weight else None
-    perplexity = math.exp(loss) if loss is not None else None
-    return {"loss": loss, "perplexity": perplexity, "supervised_tokens": int(tokens)}
+    return loss_figures(*every), {label: loss_figures(*each) for label, each in sums.items()}
 
 
 def _only(pack: Pack, wanted: Sequence[bool]) -> Pack:

@@ -114,6 +114,16 @@ def heldout_loss(
             read += batch.input_ids.numel()
             if read >= most_tokens:
                 break
+    return loss_figures(total, weight, tokens)
+
+
+def loss_figures(total: float, weight: float, tokens: int) -> dict[str, Any]:
+    """Return the mean loss and its perplexity of tokens whose losses are summed; None of none.
+
+    Args:
+        total: The sum of the tokens' weighted losses.
+        weight: The sum of their weights.
+    """
     loss = total / weight if weight else None
     perplexity = math.exp(loss) if loss is not None else None
     return {"loss": loss, "perplexity": perplexity, "supervised_tokens": tokens}

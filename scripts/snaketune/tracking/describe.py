@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from snaketune.comparison.settings import flat
 from snaketune.experiment.load import Source
 from snaketune.experiment.resolved import Resolved, package_versions
 from snaketune.files import read_json
@@ -16,8 +17,9 @@ _VALUE_LENGTH = 6000
 
 
 def params(experiment: Resolved) -> list[tuple[str, str]]:
-    """Return the whole configuration by dotted key."""
-    return _flatten(experiment.config.model_dump(mode="json"))
+    """Return the whole configuration by dotted key, as text of the length that MLflow keeps."""
+    pairs = flat(experiment.config.model_dump(mode="json"), "")
+    return [(key, _as_text(value)[:_VALUE_LENGTH]) for key, value in pairs]
 
 
 def tags(experiment: Resolved) -> dict[str, str]:
@@ -183,13 +185,5 @@ def _set(value: Any) -> Any:
     return value
 
 
-def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return dotted keys and values as text, cut to the length that MLflow keeps."""
-    pairs: list[tuple[str, str]] = []
-    for key, value in values.items():
-        if isinstance(value, dict):
-            pairs += _flatten(value, f"{prefix}{key}.")
-        else:
-            text = value if isinstance(value, str) else json.dumps(_set(value), ensure_ascii=False)
-            pairs.append((f"{prefix}{key}", text[:_VALUE_LENGTH]))
-    return pairs
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(_set(value), ensure_ascii=False)
