@@ -1,5 +1,6 @@
 """The processes of a run: starting the group, and the few things they tell each other."""
 
+import atexit
 import logging
 import os
 import shutil
@@ -46,6 +47,9 @@ def start(deepspeed: bool) -> None:
         _start_deepspeed()
     elif "RANK" in os.environ:
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if dist.is_initialized() and dist.get_backend() == "gloo":
+        # left to itself, one process in four aborts at its exit: gloo's threads outlive Python
+        atexit.register(dist.destroy_process_group)
 
 
 def _start_deepspeed() -> None:
