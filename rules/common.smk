@@ -28,10 +28,12 @@ from snaketune.experiment.probe_files import rows_file, task_files
 from snaketune.experiment.targets import explain_unknown
 from snaketune.planning.request import read_targets
 from snaketune.publish import request as publishing
+from snaketune.serving import lifetime
 from snaketune.tracking.client import shown_uri
 
 # Rules call `python`; it must be the one that runs Snakemake, activated or not.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.getenv("PATH", "")]))
+os.environ.setdefault(lifetime.SNAKEMAKE, str(os.getpid()))  # what serves ends with it
 
 STUDIES = load_studies(Path("experiments"))
 BASES = {base_id(each): each for each in STUDIES.experiments.values()}

@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("models", nargs="+", help="experiments, X/iter_N or base models")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--bits", type=int, choices=[4, 8], help="hold the base quantised")
+    parser.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto")
     parser.add_argument("--engine", choices=engines.ENGINES, help="another server, if installed")
     parser.add_argument("--fd", type=int, help=argparse.SUPPRESS)  # a socket of our own programs
     args = parser.parse_args(argv)
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from snaketune.serving.models import Models
     from snaketune.serving.server import serve
 
-    serve(Models(served, args.bits), listening)
+    serve(Models(served, args.precision, args.bits), listening)
 
 
 if __name__ == "__main__":

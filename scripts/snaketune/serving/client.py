@@ -33,7 +33,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(names: Sequence[str], log: Path, bits: int | None = None) -> Iterator[Server]:
+def serving(
+    names: Sequence[str], log: Path, bits: int | None = None, precision: str = "auto"
+) -> Iterator[Server]:
     """Serve these models and their bases on a free port of 127.0.0.1 while the block runs.
 
     The server ends with this process, whatever ends it.
@@ -42,6 +44,7 @@ def serving(names: Sequence[str], log: Path, bits: int | None = None) -> Iterato
         names: Experiments, `X/iter_N`, or base models' ids.
         log: What the server prints.
         bits: 4 or 8 to hold the base quantised; None for as it is.
+        precision: `bf16`, `fp32`, or `auto` for what this machine is good at.
 
     Raises:
         UserError: A model is not built, or the server does not start.
@@ -49,7 +52,9 @@ def serving(names: Sequence[str], log: Path, bits: int | None = None) -> Iterato
     models = find(list(names))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-        process = _start([*names, *(["--bits", str(bits)] if bits else [])], listening, log)
+        arguments = [*names, "--precision", precision]
+        arguments += ["--bits", str(bits)] if bits else []
+        process = _start(arguments, listening, log)
     try:
         _wait(process, f"http://127.0.0.1:{port}/health", log)
         url = f"http://127.0.0.1:{port}/v1"

@@ -61,11 +61,13 @@ class Models(ModelManager):
 
     Args:
         served: What can be asked for.
+        precision: `bf16`, `fp32`, or `auto` for what this machine is good at.
         bits: 4 or 8 to hold the bases quantised.
     """
 
-    def __init__(self, served: list[Served], bits: int | None) -> None:
+    def __init__(self, served: list[Served], precision: str, bits: int | None) -> None:
         super().__init__()
+        self.precision = precision
         self.served = {each.name: each for each in served}
         self.quantization = QUANTIZATION[bits] if bits else None
         self.ready: dict[str, tuple[Answering, Any]] = {}
@@ -157,7 +159,7 @@ class Models(ModelManager):
         self._weights[base] = model.eval()
 
     def _read(self, folder: Path) -> Any:
-        dtype, reason = choose_precision("auto")
+        dtype, reason = choose_precision(self.precision)
         log.info("reading %s in %s (%s)", folder, dtype, reason)
         return load_model(folder, dtype, device(), self.quantization)
 
