@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import openai
 
 MAX_TURN = 7
+MAX_TOKENS = 512
 
 
 class Agent:
@@ -25,6 +26,7 @@ class Agent:
         canned: A file of further tools with their answers.
         max_turn: The model's turns for a question; in the last it is told to answer.
         on_event: Hears each piece of the model's turns and each step.
+        max_tokens: The longest turn.
         trace: The study whose MLflow experiment gets each question as a trace.
 
     Raises:
@@ -39,13 +41,14 @@ class Agent:
         canned: Path | None = None,
         max_turn: int = MAX_TURN,
         on_event: OnEvent = ignore,
+        max_tokens: int = MAX_TOKENS,
         trace: str | None = None,
     ) -> None:
         _require_packages()
         from snaketune.agent.builtin import make_tools
 
         self.client, self.model, self.on_event = client, model, on_event
-        self.max_turn = max_turn
+        self.max_turn, self.max_tokens = max_turn, max_tokens
         self.tools = make_tools(tools, canned)
         self.tracer = Tracer(trace) if trace else None
 
@@ -85,7 +88,7 @@ class Agent:
 
         from snaketune.agent.loop import Endpoint, Executor, Protocol
 
-        endpoint = Endpoint(self.client, self.model, self.on_event, spans)
+        endpoint = Endpoint(self.client, self.model, self.on_event, self.max_tokens, spans)
         executor = Executor(self.tools, self.on_event, spans)
         returned = ReAct(endpoint, executor, Protocol(), self.max_turn).chat(messages)
         finished = returned.actions[-1].type == executor.finish_action.name
