@@ -25,7 +25,7 @@ from snaketune.chat.conversation import Conversation
 from snaketune.chat.model import Settings
 from snaketune.chat.prompt import talk_at_prompt
 from snaketune.chat.talk import Talk, take_lines
-from snaketune.chat.terminal import CtrlC, ends_cleanly, foreground
+from snaketune.chat.terminal import CtrlC, ends_cleanly, foreground, keys_kept
 from snaketune.chat.text import encodable, printable
 from snaketune.errors import UserError
 from snaketune.experiment import load_studies
@@ -45,11 +45,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.json and not prompts:
         raise UserError("--json answers prompts.\n  Fix: give --prompt TEXT or --file FILE.")
     end_with_snakemake()
-    with ends_cleanly(), foreground(), _connected(args) as pair:
+    interactive = not prompts and sys.stdin.isatty() and sys.stdout.isatty()
+    quiet = keys_kept() if interactive else nullcontext()
+    with ends_cleanly(), foreground(), quiet, _connected(args) as pair:
         if prompts:
             _answer(prompts, pair, args)
         else:
-            _talk(pair, args)
+            _talk(pair, args, interactive)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -159,14 +161,14 @@ def _as_text(result: dict[str, Any]) -> str:
     return "\n".join(f"{name}:\n{printable(answer)}" for name, answer in named)
 
 
-def _talk(pair: Pair, args: argparse.Namespace) -> None:
+def _talk(pair: Pair, args: argparse.Namespace, interactive: bool) -> None:
     """Talk at the terminal, or take the lines of the input.
 
     Raises:
         UserError: A line of the input has no answer.
     """
     conversation = Conversation(None if args.system is None else encodable(args.system))
-    with CtrlC() if sys.stdin.isatty() and sys.stdout.isatty() else nullcontext() as ctrl_c:
+    with CtrlC() if interactive else nullcontext() as ctrl_c:
         talk = Talk(pair.model, pair.base, conversation, _tell, ctrl_c)
         if args.compare:
             talk.take("/compare on")

@@ -67,8 +67,8 @@ class Conversation:
         turns = {"model": saved["messages"]}
         if "compared" in saved:
             turns["compared"] = saved["compared"]["messages"]
-        first = next(iter(turns["model"]), {})
-        self.system = first["content"] if first.get("role") == "system" else None
+        first = turns["model"][:1]
+        self.system = next((m["content"] for m in first if m["role"] == "system"), None)
         self.turns = {
             role: [m for m in said if m["role"] != "system"] for role, said in turns.items()
         }

@@ -37,7 +37,7 @@ def talk_at_prompt(
     presses = 0
     while presses < 2:
         try:
-            line = session.prompt([("bold", "both> " if talk.comparing else "> ")])
+            line = session.prompt([("bold", "\nboth> " if talk.comparing else "\n> ")])
             presses = 0
             talk.take(line)
         except KeyboardInterrupt:

@@ -97,6 +97,7 @@ class Talk:
             return self._answer("model", self.model, question)
         self._label("base", self._other())
         self._answer("compared", self._other(), question)
+        self._line()
         self._label("tuned", self.model)
         self._answer("model", self.model, question)
 

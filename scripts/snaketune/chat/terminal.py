@@ -3,8 +3,9 @@
 import os
 import signal
 import sys
+import termios
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 
@@ -42,6 +43,24 @@ def _give_terminal_to(group: int) -> None:
 
 
 @contextmanager
+def keys_kept() -> Iterator[None]:
+    """Keep what is typed ahead for the next prompt, unseen, while the block runs.
+
+    The terminal would echo it into an answer, and turn Enter into the key of a new line.
+    """
+    before = termios.tcgetattr(0)
+    changed = termios.tcgetattr(0)
+    changed[0] &= ~termios.ICRNL
+    changed[3] &= ~(termios.ECHO | termios.ICANON)
+    termios.tcsetattr(0, termios.TCSANOW, changed)
+    try:
+        yield
+    finally:
+        with suppress(termios.error):  # the terminal is gone
+            termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
+@contextmanager
 def ends_cleanly() -> Iterator[None]:
     """Have SIGHUP (the terminal was closed) and SIGTERM unwind the program while the block runs."""
 
@@ -74,7 +93,7 @@ class CtrlC:
 
     @contextmanager
     def stops(self) -> Iterator[None]:
-        """Let it raise while the block runs; a second press while the first is dealt with is lost."""
+        """Let it raise while the block runs; a second press, while the first is dealt with, not."""
         self._armed = True
         try:
             yield

@@ -39,7 +39,7 @@ def read_models(config: Mapping[str, Any], studies: Studies, program: str) -> li
             "nothing says which model to talk to.\n"
             f"  Fix: name an experiment, e.g. snakemake {program} --config experiment={example}"
         )
-    for name in names:
+    for name in dict.fromkeys([*_names(config.get("experiment")), *names]):
         _require(name, studies, program)
     return names
 
