@@ -67,12 +67,13 @@ def other_model(url: str, name: str | None, base: str | None, settings: Settings
     key = os.environ.get(API_KEY, "").strip() or "none"
     client = openai.OpenAI(base_url=whole, api_key=key, max_retries=0)
     known = _models(client, whole)
+    listed = " or ".join(f"'{each}'" for each in known)
     if name is None and len(known) != 1:
-        raise UserError(f"{whole} has {len(known)} models.\n  Fix: --model {'|'.join(known)}")
+        raise UserError(f"{whole} has {len(known)} models.\n  Fix: --model {listed}")
     for wanted in filter(None, (name, base)):
         if wanted not in known:
-            listed = f"{nearest(wanted, known)} Known: {', '.join(known)}"
-            raise UserError(f"{whole} has no '{wanted}'.{listed}")
+            hint = nearest(wanted, known)
+            raise UserError(f"{whole} has no '{wanted}'.{hint}\n  Fix: --model {listed}")
     own = ChatModel(client, name or known[0], settings, None)
     return Pair(own, ChatModel(client, base, settings, None) if base else None)
 
