@@ -59,7 +59,7 @@ def test_prompts_become_lines_of_json(chat, endpoint):
 
 def test_lines_without_a_terminal_are_a_conversation(chat, endpoint):
     endpoint.refuses = None
-    long = "word " * 2000
+    long = "w" * 10_000
     lines = ["hi", "", "/system Be kind", "and?", "attack", long, "/exit", "never asked"]
     done = chat(input="\n".join(lines))
     assert done.returncode == 0, done.stderr
@@ -67,7 +67,7 @@ def test_lines_without_a_terminal_are_a_conversation(chat, endpoint):
         "tuned heard: hi (1)",
         "tuned heard: and? (4)",
         "␛]0;title␇␛[2Jgoneover�31mred␀?.",
-        f"tuned heard: {long.strip()} (8)",
+        f"tuned heard: {long} (8)",
     ]
     assert done.stderr == "The system text is: Be kind\n"
 

@@ -29,20 +29,23 @@ class Pair:
 
 
 @contextmanager
-def our_model(name: str, settings: Settings, bits: int | None, log: Path) -> Iterator[Pair]:
+def our_model(
+    name: str, settings: Settings, log: Path, bits: int | None = None, precision: str = "auto"
+) -> Iterator[Pair]:
     """Serve an experiment's model while the block runs.
 
     Args:
         name: An experiment, `X/iter_N`, or a base model's id.
-        bits: 4 or 8 to hold the base quantised.
         log: What the server prints.
+        bits: 4 or 8 to hold the base quantised.
+        precision: `bf16`, `fp32`, or `auto` for what this machine is good at.
 
     Raises:
         UserError: It is not built, or the server does not start.
     """
     with ExitStack() as stack:
         with cli.console.status(f"starting the server of {name} ..."):
-            server = stack.enter_context(serving([name], log=log, bits=bits))
+            server = stack.enter_context(serving([name], log, bits, precision))
         own = server.model(name)
         served = [own] if own.is_base else [own, server.model(own.base)]
         found = [ChatModel(server.client, m.name, settings, Context(m)) for m in served]

@@ -131,7 +131,10 @@ class ChatModel:
         if isinstance(error, openai.APITimeoutError):
             return f"{where} does not answer in time."
         if isinstance(error, openai.APIConnectionError):
-            return f"the model server at {where} is not there (any more): {error.__cause__}."
+            return (
+                f"the model server at {where} is not there (any more): {error.__cause__}.\n"
+                "  Fix: start it again; its log tells why it ended."
+            )
         if isinstance(error, openai.APIStatusError):
             return f"the server refuses this ({error.status_code}): {_said(error.body)}"
         return f"the server at {where} failed: {error}"

@@ -160,7 +160,8 @@ class Talk:
     def _other(self) -> Speaker:
         if self.compared is None:
             raise UserError(
-                "there is no base model to compare with.\n  Fix: with --url, name it: --base NAME"
+                "there is no base model to compare with.\n"
+                "  Fix: talk to an experiment, or with --url name it: --base NAME"
             )
         return self.compared
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,8 +18,8 @@ def foreground() -> Iterator[None]:
     as Snakemake would never notice and wake it.
     """
     before = os.getpgrp()
-    if not sys.stdin.isatty() or before == os.getpid() or os.tcgetpgrp(0) != before:
-        yield  # no terminal, a group already, or in the background
+    if before == os.getpid() or before != _foreground_group():
+        yield  # a group already, in the background, or no terminal
         return
     os.setpgid(0, 0)
     _give_terminal_to(os.getpid())
@@ -30,6 +29,13 @@ def foreground() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTSTP, suspend)
         _give_terminal_to(before)
+
+
+def _foreground_group() -> int | None:
+    try:
+        return os.tcgetpgrp(0)
+    except OSError:  # stdin is no terminal, or not that of this session
+        return None
 
 
 def _give_terminal_to(group: int) -> None:
