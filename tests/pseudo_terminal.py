@@ -23,7 +23,7 @@ class Terminal:
             cwd=str(folder),
             env=os.environ | environment,
             encoding="utf-8",
-            timeout=10,
+            timeout=30,
             dimensions=(40, 100),
         )
         self.child.delaybeforesend = None

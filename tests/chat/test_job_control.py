@@ -1,9 +1,12 @@
 """The chat inside a real Snakemake: who gets Ctrl-C, and what is left when the terminal closes."""
 
+import signal
+
 import psutil
 import pytest
 
 from pseudo_terminal import Terminal
+from snaketune.chat.terminal import CtrlC
 
 SNAKEFILE = """\
 rule chat:
@@ -34,6 +37,18 @@ def test_ctrl_c_stops_the_answer_and_not_snakemake(chat):
     chat.type("\x04")
     chat.wait_for("1 of 1 steps (100%) done")
     assert chat.ends() == 0
+
+
+def test_a_second_ctrl_c_does_not_disturb_what_the_first_does():
+    with CtrlC() as ctrl_c:
+        signal.raise_signal(signal.SIGINT)  # nothing is to be stopped
+        try:
+            with ctrl_c.stops():
+                signal.raise_signal(signal.SIGINT)
+                pytest.fail("it was not stopped")
+        except KeyboardInterrupt:
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_nothing_is_left_when_the_terminal_is_closed(chat):

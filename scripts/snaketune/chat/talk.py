@@ -110,7 +110,8 @@ class Talk:
             if not self._ctrl_c:
                 raise
             stopped = True
-        self._line()
+        if speaker.answer.text or not stopped:
+            self._line()
         self.conversation.answered(role, question, speaker.answer.text)
         self._remark(role, speaker, stopped)
 
