@@ -13,9 +13,17 @@ def reply(model, messages):
     asked = messages[-1]["content"]
     if asked == "count":
         return _count()
+    if asked == "wait":
+        return _wait()
     if asked == "attack":
         return ["\x1b]0;title\x07", "\x1b[2Jgone\r", "over\x9b31mred\x00", "\ud800."]
     return echo(model, messages)
+
+
+def _wait():
+    while True:
+        yield ""
+        time.sleep(0.005)
 
 
 def _count():

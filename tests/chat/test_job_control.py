@@ -1,7 +1,10 @@
 """The chat inside a real Snakemake: who gets Ctrl-C, and what is left when the terminal closes."""
 
+import os
 import signal
+import termios
 
+import pexpect
 import psutil
 import pytest
 
@@ -27,6 +30,7 @@ def chat(tmp_path, endpoint, program):
 
 
 def test_ctrl_c_stops_the_answer_and_not_snakemake(chat):
+    assert os.tcgetpgrp(chat.child.child_fd) != os.getpgid(chat.child.pid)
     chat.type("count\r")
     chat.wait_for("5 6 7 ")
     chat.type("\x1a")  # nobody would wake it if it were suspended
@@ -57,3 +61,15 @@ def test_nothing_is_left_when_the_terminal_is_closed(chat):
     assert any("chat.py" in part for each in family for part in each.cmdline())
     chat.hang_up()
     assert psutil.wait_procs(family, timeout=10)[1] == []
+
+
+def test_the_terminal_is_as_it_was_when_the_chat_is_killed(tmp_path, endpoint, program):
+    command = [*program, "--url", endpoint.url, "--model", "tuned"]
+    chat = Terminal(command, tmp_path, XDG_STATE_HOME=str(tmp_path))
+    before = termios.tcgetattr(chat.child.child_fd)
+    chat.until_ready()
+    assert termios.tcgetattr(chat.child.child_fd) != before
+    chat.child.kill(signal.SIGTERM)
+    chat.child.expect(pexpect.EOF)
+    assert termios.tcgetattr(chat.child.child_fd) == before
+    assert chat.ends() == 128 + signal.SIGTERM

@@ -155,6 +155,15 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(chat, endpoint):
     assert partial.startswith("1 2 3 4 5 6 7 ") and partial.split()[-1] != "2999"
 
 
+def test_a_question_without_a_word_of_answer_is_forgotten(chat, endpoint):
+    chat.type("wait\r")
+    chat.wait_for("⠋")
+    chat.type(CTRL_C)
+    assert "(stopped before the first word)" in chat.until_ready()
+    chat.ask("Go on")
+    assert sent(endpoint) == [("user", "Go on")]
+
+
 def test_stopping_one_of_two_goes_on_with_the_other(chat, endpoint):
     chat.type("/compare count\r")
     chat.wait_for("5 6 7 ")
@@ -211,9 +220,10 @@ def test_a_models_escape_codes_never_reach_the_terminal(chat, endpoint):
     assert "\x1b]" not in raw and "\x1b[2J" not in raw and "\x9b" not in shown
 
 
-def test_bytes_that_are_no_text_do_no_harm(chat, endpoint):
+def test_bytes_that_are_no_text_do_no_harm(chat, folder):
     chat.type(b"\xff\xfe what?\r")
     assert "tuned heard: ?? what? (1)" in chat.until_prompt()
+    assert "+?? what?\n" in (folder / "state/snaketune/chat_history").read_text()
 
 
 def test_lines_are_kept_for_their_owner_alone(chat, folder):

@@ -1,4 +1,4 @@
-"""Signals and the terminal: who gets Ctrl-C, and what happens when the terminal is closed."""
+"""Signals and the terminal: who gets Ctrl-C, and what becomes of keys pressed meanwhile."""
 
 import os
 import signal
@@ -68,20 +68,17 @@ def keys_kept() -> Iterator[None]:
 
 @contextmanager
 def ends_cleanly() -> Iterator[None]:
-    """Have SIGHUP (the terminal was closed) and SIGTERM unwind the program while the block runs."""
+    """Have SIGTERM unwind the program while the block runs, so that the terminal is as it was."""
 
     def stop(number: int, _: FrameType | None) -> None:
-        for each in numbers:
-            signal.signal(each, signal.SIG_IGN)
+        signal.signal(number, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
-    numbers = (signal.SIGHUP, signal.SIGTERM)
-    before = [signal.signal(number, stop) for number in numbers]
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+        signal.signal(signal.SIGTERM, before)
 
 
 class CtrlC:
