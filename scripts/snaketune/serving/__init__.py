@@ -1,1 +1,0 @@
-"""One OpenAI-compatible server on this machine for chat, demo, agent and everyone's own programs."""
