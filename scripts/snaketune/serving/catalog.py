@@ -8,8 +8,7 @@ from typing import Any
 from snaketune.errors import UserError
 from snaketune.files import read_json
 from snaketune.run_files import kept_checkpoints
-
-STORE = Path("store/models")
+from snaketune.serving.artifacts import STORE
 
 
 def available(root: Path = Path("experiments"), store: Path = STORE) -> list[str]:

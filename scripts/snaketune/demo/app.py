@@ -1,0 +1,103 @@
+"""The page's server: Streamlit on 127.0.0.1 that fetches nothing from elsewhere, and the reports."""
+
+import os
+import signal
+import socket
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+from snaketune.demo import setup as shared
+from snaketune.demo.reports import REPORTS, report_file
+from snaketune.demo.setup import Setup
+
+HOSTS = ["127.0.0.1", "localhost"]
+STOP_SECONDS = 2
+
+_OPTIONS = {
+    "BROWSER_GATHER_USAGE_STATS": "false",
+    "CLIENT_TOOLBAR_MODE": "minimal",
+    "GLOBAL_DEVELOPMENT_MODE": "false",
+    "SERVER_ENABLE_AGENT_API": "false",
+    "SERVER_ENABLE_STATIC_SERVING": "false",
+    "SERVER_FILE_WATCHER_TYPE": "none",
+    "SERVER_MAX_UPLOAD_SIZE": "5",
+    "THEME_PRIMARY_COLOR": "#2563eb",
+}
+"""Streamlit reads its options from the environment; these come before a user's config.toml."""
+
+PAGE_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+    "worker-src 'self' blob:; connect-src 'self' ws://127.0.0.1:* ws://localhost:*; "
+    "frame-src 'none'; object-src 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
+
+
+def serve(setup: Setup, listening: socket.socket) -> None:
+    """Answer the browser until Ctrl-C, SIGTERM or SIGHUP.
+
+    Args:
+        listening: A socket of 127.0.0.1.
+    """
+    import uvicorn
+
+    config = uvicorn.Config(
+        application(setup),
+        log_level="warning",
+        ws="websockets-sansio",
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    signal.signal(signal.SIGHUP, server.handle_exit)
+    server.run(sockets=[listening])
+
+
+def application(setup: Setup) -> Any:
+    """Return Streamlit's server of the page, with the reports beside it."""
+    os.environ.update({f"STREAMLIT_{name}": value for name, value in _OPTIONS.items()})
+    import streamlit
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.requests import Request
+    from starlette.responses import FileResponse, PlainTextResponse, Response
+    from starlette.routing import Route
+
+    async def report(request: Request) -> Response:
+        experiment, kind = request.path_params["experiment"], request.path_params["kind"]
+        file = report_file(experiment, kind, setup.experiments)
+        known = {name.partition("/")[0] for name in setup.models}
+        if experiment not in known or kind not in REPORTS or not file.exists():
+            return PlainTextResponse(f"{file} is not there.", status_code=404)
+        return FileResponse(file, headers={"Content-Security-Policy": REPORT_POLICY})
+
+    shared.use(setup)
+    return streamlit.App(
+        Path(__file__).with_name("page.py"),
+        routes=[Route("/reports/{experiment}/{kind}.html", report)],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS),
+            Middleware(_Policy),
+        ],
+    )
+
+
+class _Policy:
+    """Gives every answer without one the page's Content-Security-Policy."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        async def send_with_policy(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message["headers"])
+                names = {name.lower() for name, _ in headers}
+                if b"content-security-policy" not in names:
+                    headers.append((b"content-security-policy", PAGE_POLICY.encode()))
+                headers.append((b"referrer-policy", b"no-referrer"))
+                message["headers"] = headers
+            await send(message)
+
+        await self.app(scope, receive, send_with_policy)
