@@ -1,8 +1,7 @@
 """The page's server: Streamlit on 127.0.0.1 that fetches nothing from elsewhere, and the reports."""
 
-import os
+import contextlib
 import signal
-import socket
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,23 @@ from snaketune.demo.reports import REPORTS, report_file
 from snaketune.demo.setup import Setup
 
 HOSTS = ["127.0.0.1", "localhost"]
-STOP_SECONDS = 2
 
 _OPTIONS = {
-    "BROWSER_GATHER_USAGE_STATS": "false",
-    "CLIENT_TOOLBAR_MODE": "minimal",
-    "GLOBAL_DEVELOPMENT_MODE": "false",
-    "SERVER_ENABLE_AGENT_API": "false",
-    "SERVER_ENABLE_STATIC_SERVING": "false",
-    "SERVER_FILE_WATCHER_TYPE": "none",
-    "SERVER_MAX_UPLOAD_SIZE": "5",
-    "THEME_PRIMARY_COLOR": "#2563eb",
+    "browser.gatherUsageStats": False,
+    "client.toolbarMode": "minimal",
+    "logger.hideWelcomeMessage": True,
+    "logger.level": "warning",
+    "server.address": "127.0.0.1",
+    "server.allowedHosts": HOSTS,
+    "server.enableAgentApi": False,
+    "server.enableStaticServing": False,
+    "server.fileWatcherType": "none",
+    "server.headless": True,
+    "server.maxUploadSize": 5,
+    "theme.light.primaryColor": "#2563eb",
+    "theme.dark.primaryColor": "#7aa7ff",
 }
-"""Streamlit reads its options from the environment; these come before a user's config.toml."""
+"""They come before those of a user's own config.toml."""
 
 PAGE_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval'; "
@@ -35,28 +38,21 @@ PAGE_POLICY = (
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
 
 
-def serve(setup: Setup, listening: socket.socket) -> None:
-    """Answer the browser until Ctrl-C, SIGTERM or SIGHUP.
+def serve(setup: Setup, port: int) -> None:
+    """Answer the browser on 127.0.0.1 until Ctrl-C, SIGTERM or SIGHUP."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    with contextlib.suppress(KeyboardInterrupt):
+        application(setup).run(config=_OPTIONS | {"server.port": port})
 
-    Args:
-        listening: A socket of 127.0.0.1.
-    """
-    import uvicorn
 
-    config = uvicorn.Config(
-        application(setup),
-        log_level="warning",
-        ws="websockets-sansio",
-        timeout_graceful_shutdown=STOP_SECONDS,
-    )
-    server = uvicorn.Server(config)
-    signal.signal(signal.SIGHUP, server.handle_exit)
-    server.run(sockets=[listening])
+def _stop(*_: object) -> None:
+    """End as Ctrl-C does; the web server, which has its own SIGTERM, calls this when it is done."""
+    signal.raise_signal(signal.SIGINT)
 
 
 def application(setup: Setup) -> Any:
     """Return Streamlit's server of the page, with the reports beside it."""
-    os.environ.update({f"STREAMLIT_{name}": value for name, value in _OPTIONS.items()})
     import streamlit
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware

@@ -18,10 +18,12 @@ NONE = ""
 _REFRESH_SECONDS = 0.1
 _STYLE = """<style>
 [data-testid="stMainBlockContainer"] { padding: 3.5rem 1.5rem 6rem; max-width: 84rem; }
+[data-testid="stBottomBlockContainer"] { padding: .5rem 1.5rem 1.5rem; max-width: 84rem; }
 [data-testid="stSidebar"] h3 { font-size: 1rem; padding-bottom: 0; }
 [data-testid="stMain"] h1 { font-size: 1.4rem; } [data-testid="stMain"] h2 { font-size: 1.2rem; }
 [data-testid="stMain"] h3 { font-size: 1.05rem; }
-[class*="st-key-answer"] pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+[data-testid="stStatusWidget"] { display: none; }
+[data-testid="stMain"] pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 @media (max-width: 40rem) { [data-testid="stMainBlockContainer"] { padding: 3.5rem .8rem 6rem; } }
 </style>"""
 
@@ -41,12 +43,14 @@ def show(setup: Setup) -> None:
         disabled=bool(_running()),
         on_submit=lambda: _ask(setup, st.session_state.question),
     )
-    for number, turn in enumerate(st.session_state.conversation.turns):
-        _show_turn(turn, number)
+    turns = st.session_state.conversation.turns
+    with st.empty():  # an element of its own, so that it is gone as soon as something was asked
+        if not turns and not _running():
+            _suggest(setup)
+    for turn in turns:
+        _show_turn(turn, unfolded=turn is turns[-1] and not _running())
     if _running():
         _show_running()
-    elif not st.session_state.conversation.turns:
-        _suggest(setup)
 
 
 def picked() -> list[str]:
@@ -76,11 +80,12 @@ def _suggest(setup: Setup) -> None:
     """Offer the prompts of the experiments that are picked."""
     names = [name.partition("/")[0] for name in picked()]
     prompts = dict.fromkeys(prompt for name in names for prompt in setup.prompts.get(name, ()))
-    st.caption("Ask something below" + (", or one of the experiment's prompts:" if prompts else "."))
-    with st.container(horizontal=True):
-        for number, prompt in enumerate([*prompts][:4]):
-            label = literal(shortened(prompt, 80))
-            st.button(label, key=f"prompt-{number}", on_click=_ask, args=(setup, prompt))
+    with st.container():
+        st.caption("Ask below" + (", or one of the experiment's prompts:" if prompts else "."))
+        with st.container(horizontal=True):
+            for number, prompt in enumerate([*prompts][:4]):
+                label = literal(shortened(prompt, 80))
+                st.button(label, key=f"prompt-{number}", on_click=_ask, args=(setup, prompt))
 
 
 def _running() -> list[Answering]:
@@ -125,7 +130,7 @@ def _show_running() -> None:
             now = (each.answer, None if each.answer.text else int(each.elapsed))
             if now != shown[number]:
                 with slot.container():
-                    _show_answer(each.answer, f"running-{number}")
+                    _show_answer(each.answer, unfolded=True)
                     _show_waiting(each, running)
                 shown[number] = now
         if done:
@@ -153,6 +158,7 @@ def _show_waiting(answering: Answering, running: list[Answering]) -> None:
     """Say what a model without a first word is waiting for."""
     answer, seconds = answering.answer, int(answering.elapsed)
     if answer.end != "writing" or answer.text:
+        st.empty()  # in the place of what was said before
         return
     if any(each is not answering and each.answer.text and not each.done for each in running):
         reason = "the models answer one after the other"
@@ -163,13 +169,13 @@ def _show_waiting(answering: Answering, running: list[Answering]) -> None:
     st.caption(f"Waiting: {reason}" + (f" ({seconds} s)" if seconds else ""))
 
 
-def _show_turn(turn: Turn, number: int) -> None:
-    """Show a question and the answers to it, side by side."""
+def _show_turn(turn: Turn, unfolded: bool) -> None:
+    """Show a question and the answers to it, side by side; unfolded: with the tool calls open."""
     _show_question(turn.question)
     columns = st.columns(2) if len(turn.answers) == 2 else [st.container()]
-    for side, (column, answer) in enumerate(zip(columns, turn.answers, strict=True)):
+    for column, answer in zip(columns, turn.answers, strict=True):
         with column:
-            _show_answer(answer, f"{number}-{side}")
+            _show_answer(answer, unfolded)
 
 
 def _show_question(question: str) -> None:
@@ -177,12 +183,12 @@ def _show_question(question: str) -> None:
         st.markdown(markdown(question), anchors=False)
 
 
-def _show_answer(answer: Answer, key: str) -> None:
-    """Show one model's answer with its steps; below it what it took."""
-    with st.container(border=True, key=f"answer-{key}"):
+def _show_answer(answer: Answer, unfolded: bool) -> None:
+    """Show one model's answer with its tool calls; below it what it took."""
+    with st.container(border=True):
         st.caption(f"**{literal(answer.model)}**")
         for number, step in enumerate(answer.steps, start=1):
-            _show_step(step, number)
+            _show_step(step, number, unfolded)
         if st.session_state.get("as_written"):
             st.code(answer.text, language=None, wrap_lines=True)
         else:
@@ -215,21 +221,19 @@ def cost(answer: Answer) -> str:
     return " · ".join([*parts, *([ends[answer.end]] if answer.end in ends else [])])
 
 
-def _show_step(step: Step, number: int) -> None:
-    """Show one tool call: open while it is the news, and folded up in words that say what it was."""
+def _show_step(step: Step, number: int, unfolded: bool) -> None:
+    """Show one tool call: thought, input, and result or error."""
     name = literal(shortened(step.tool, 80)) or "no tool"
     title = f"{number}\\. {name} · {'failed' if step.error else f'{step.seconds:.1f} s'}"
     icon = ":material/error:" if step.error else ":material/build:"
-    with st.expander(title, expanded=True, icon=icon):
-        if step.thought:
-            st.caption("Thought")
-            st.markdown(markdown(shortened(step.thought)), anchors=False)
-        st.caption("Input")
-        st.code(shortened(step.tool_input) or " ", language=None, wrap_lines=True)
-        if step.error:
-            st.caption("Error")
-            st.code(shortened(step.error), language=None, wrap_lines=True)
-        else:
-            st.caption("Result")
-            st.code(shortened(step.result) or " ", language=None, wrap_lines=True)
+    with st.expander(title, expanded=unfolded, icon=icon):
+        with st.container(gap="xxsmall"):
+            if step.thought:
+                st.markdown(markdown(shortened(step.thought)), anchors=False)
+            _show_raw("Input", step.tool_input)
+            _show_raw("Error" if step.error else "Result", step.error or step.result)
 
+
+def _show_raw(title: str, text: str) -> None:
+    st.caption(title)
+    st.code(shortened(text) or " ", language=None, wrap_lines=True)
