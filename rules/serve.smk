@@ -1,8 +1,23 @@
-# Talk to a model: as OpenAI's API for other programs.
+# Talk to a model: in the browser, and as OpenAI's API for other programs.
 
 
 localrules:
+    demo,
     serve,
+
+
+rule demo:
+    input:
+        script=ancient("scripts/demo.py"),
+        weights=lambda wildcards: served_weights("demo"),
+    log:
+        "logs/demo.log",
+    conda:
+        "../envs/agent.yaml"
+    params:
+        models=lambda wildcards: read_models(config, STUDIES, "demo"),
+    shell:
+        "python {input.script} {params.models:q} --log {log}"
 
 
 rule serve:

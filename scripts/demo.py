@@ -2,8 +2,8 @@
 
 python scripts/demo.py [X ...] [--port 8501] [--canned tools.yaml] [--python]
 
-X is an experiment or `X/iter_N`, one of its kept checkpoints; it begins beside its base model. Every
-other model that is built can be picked on the page. Everything is on 127.0.0.1 alone.
+X is an experiment or `X/iter_N`, one of its kept checkpoints; it begins beside its base model.
+Every other model that is built can be picked on the page. Everything is on 127.0.0.1 alone.
 """
 
 import importlib.util
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not names:
         raise UserError("no model is built.\n  Fix: snakemake experiments/X/adapter")
     lifetime.end_with_snakemake()
-    listening = open_port(args.port, __file__)
+    open_port(args.port, __file__).close()  # a taken one is told before models are loaded
     with serving(names, LOG) as server:
         from snaketune.demo import app
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cli.open_log(args.log)
         if has_display():
             webbrowser.open(address)
-        app.serve(setup, listening)
+        app.serve(setup, args.port)
 
 
 def require_streamlit() -> None:
@@ -87,7 +87,9 @@ def side_by_side(asked: Sequence[str], served: Sequence[Served]) -> list[str]:
 
 def prompts() -> dict[str, list[str]]:
     """Return what each experiment's evaluation asks."""
-    return {each.name: each.prompts for each in load_studies(Path("experiments")).experiments.values()}
+    return {
+        each.name: each.prompts for each in load_studies(Path("experiments")).experiments.values()
+    }
 
 
 def has_display() -> bool:

@@ -107,9 +107,10 @@ def stream(
     """Return what writes an answer of the endpoint, a token at a time."""
 
     def write(answering: Answering) -> None:
-        with client.chat.completions.create(
+        create: Any = client.chat.completions.create  # its types want literal dictionaries
+        with create(
             model=model,
-            messages=_with_system(messages, settings),  # type: ignore[arg-type]
+            messages=_with_system(messages, settings),
             stream=True,
             stream_options={"include_usage": True},
             **generation(settings),

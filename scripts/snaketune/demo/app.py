@@ -1,4 +1,4 @@
-"""The page's server: Streamlit on 127.0.0.1 that fetches nothing from elsewhere, and the reports."""
+"""The page's server: Streamlit on 127.0.0.1, told to fetch nothing from elsewhere; the reports."""
 
 import contextlib
 import signal

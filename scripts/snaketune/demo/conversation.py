@@ -48,7 +48,7 @@ class Answer(Strict):
 
     model: Name
     text: str = ""
-    steps: list[Step] = []
+    steps: list[Step] = Field([])
     end: Literal["complete", "length", "stopped", "turns", "failed", "writing"] = "complete"
     error: str | None = None
     tokens: NonNegativeInt | None = None
@@ -64,7 +64,7 @@ class Turn(Strict):
 
     question: str
     settings: Settings | None = None
-    tools: list[Name] = []
+    tools: list[Name] = Field([])
     answers: list[Answer] = Field(min_length=1, max_length=2)
 
 
@@ -72,7 +72,7 @@ class Conversation(Strict):
     """Turns in their order; not all need be of the same models."""
 
     format: Literal["snaketune-conversation-1"] = "snaketune-conversation-1"
-    turns: list[Turn] = []
+    turns: list[Turn] = Field([])
 
     def messages(self, model: str) -> list[Message]:
         """Return what a model has been part of: questions that it answered, and its answers."""

@@ -1,9 +1,9 @@
 """Text of models, tools and files for a page: as markdown that does nothing, or as it is.
 
 Streamlit shows no HTML unless told to. What is left is markdown: a picture in it would be fetched
-from anywhere as soon as it is shown, which tells its owner who reads what. Here it becomes text; and
-the page's Content-Security-Policy (app.py) has the browser fetch nothing from elsewhere, whatever
-gets past this.
+from anywhere as soon as it is shown, which tells its owner who reads what. Here it becomes text;
+and the page's Content-Security-Policy (app.py) has the browser fetch nothing from elsewhere,
+whatever gets past this.
 """
 
 import re
@@ -44,5 +44,6 @@ def shortened(text: str, limit: int = SHOWN) -> str:
 
 def _harmless(text: str) -> str:
     text = text.replace("![", "!\\[").replace("$", "\\$")
+    text = re.sub(r"(?<=\d)\*(?=\d)", r"\\*", text)  # 17*23 is no emphasis
     text = re.sub(r":(?=[a-zA-Z_]+[\[:/])", r"\\:", text)
     return re.sub(r"(?<=\S)\n(?=\S)", "  \n", text)

@@ -29,7 +29,9 @@ def show(setup: Setup, picked: Sequence[str]) -> None:
     for key, value in _DEFAULTS.items():
         st.session_state.setdefault(key, value)
     st.button("New conversation", icon=":material/add:", on_click=_begin, width="stretch")
-    _show_settings()
+    st.subheader("Settings", anchor=False)
+    _show_sampling()
+    _show_form()
     _show_tools(setup)
     _show_reports(setup, picked)
     _show_file(setup)
@@ -56,8 +58,7 @@ def _offered(setup: Setup) -> list[str]:
     return [*setup.tools, *([CANNED] if setup.canned else [])]
 
 
-def _show_settings() -> None:
-    st.subheader("Settings", anchor=False)
+def _show_sampling() -> None:
     st.slider(
         "Temperature",
         0.0,
@@ -84,6 +85,9 @@ def _show_settings() -> None:
         disabled=not sampled,
         help="The same seed, settings and conversation give the same answer.",
     )
+
+
+def _show_form() -> None:
     st.number_input(
         "Max new tokens",
         1,

@@ -5,6 +5,8 @@ the conversation, and answers in the making, which go on in threads while somebo
 """
 
 import time
+from collections.abc import Sequence
+from functools import partial
 
 import streamlit as st
 
@@ -48,9 +50,9 @@ def show(setup: Setup) -> None:
         if not turns and not _running():
             _suggest(setup)
     for turn in turns:
-        _show_turn(turn, unfolded=turn is turns[-1] and not _running())
+        _show_turn(setup, turn, unfolded=turn is turns[-1] and not _running())
     if _running():
-        _show_running()
+        _show_running(setup)
 
 
 def picked() -> list[str]:
@@ -66,14 +68,23 @@ def _pick(setup: Setup) -> None:
     st.session_state.setdefault("two", second)
     columns = st.columns(2)
 
-    def titled(name: str) -> str:
-        if not name:
-            return "no second model"
-        return f"{name} (base)" if name in setup.bases else name
+    sides = {"one": ("Model", setup.models), "two": ("Second model", [NONE, *setup.models])}
+    for column, (key, (label, names)) in zip(columns, sides.items(), strict=True):
+        column.selectbox(
+            label,
+            names,
+            key=key,
+            format_func=lambda name: titled(setup, name),
+            label_visibility="collapsed",
+            disabled=bool(_running()),
+        )
 
-    options = dict(label_visibility="collapsed", format_func=titled, disabled=bool(_running()))
-    columns[0].selectbox("Model", setup.models, key="one", **options)
-    columns[1].selectbox("Second model", [NONE, *setup.models], key="two", **options)
+
+def titled(setup: Setup, name: str) -> str:
+    """Return a model's name as it is shown."""
+    if not name:
+        return "no second model"
+    return f"{name} (base)" if name in setup.bases else name
 
 
 def _suggest(setup: Setup) -> None:
@@ -107,16 +118,14 @@ def _ask(setup: Setup, question: str) -> None:
             write = use_tools(setup.client, name, messages, names, canned, turns)
         else:
             write = stream(setup.client, name, messages, settings)
-        running.append(
-            Answering(name, write, lambda error, name=name: explain(error, name, setup.log))
-        )
+        running.append(Answering(name, write, partial(explain, model=name, log=setup.log)))
     st.session_state.running = running
     st.session_state.asked = Turn.model_construct(
         question=question, settings=None if tools else settings, tools=tools, answers=[]
     )
 
 
-def _show_running() -> None:
+def _show_running(setup: Setup) -> None:
     """Show answers as they grow, then keep them; a click meanwhile comes back to here."""
     running = _running()
     _show_question(st.session_state.asked.question)
@@ -127,11 +136,10 @@ def _show_running() -> None:
     while True:
         done = all(each.done for each in _running())  # asks Streamlit too: a click ends this run
         for number, (slot, each) in enumerate(zip(slots, running, strict=True)):
-            now = (each.answer, None if each.answer.text else int(each.elapsed))
+            now = (each.answer, waiting(each, running))
             if now != shown[number]:
                 with slot.container():
-                    _show_answer(each.answer, unfolded=True)
-                    _show_waiting(each, running)
+                    _show_answer(setup, each.answer, unfolded=True, waits=now[1])
                 shown[number] = now
         if done:
             break
@@ -154,28 +162,29 @@ def _keep() -> None:
     st.session_state.running = []
 
 
-def _show_waiting(answering: Answering, running: list[Answering]) -> None:
-    """Say what a model without a first word is waiting for."""
+def waiting(answering: Answering, running: Sequence[Answering]) -> str:
+    """Return what a model without a first word is waiting for, else nothing."""
     answer, seconds = answering.answer, int(answering.elapsed)
     if answer.end != "writing" or answer.text:
-        st.empty()  # in the place of what was said before
-        return
-    if any(each is not answering and each.answer.text and not each.done for each in running):
+        return ""
+    if answer.steps:
+        reason = "for the next word"
+    elif any(each is not answering and each.answer.text and not each.done for each in running):
         reason = "the models answer one after the other"
     elif seconds >= 3:
         reason = "a model is loaded when it is first asked, and others may be asking"
     else:
         reason = "for the first word"
-    st.caption(f"Waiting: {reason}" + (f" ({seconds} s)" if seconds else ""))
+    return f"Waiting: {reason} ({seconds} s)" if seconds else f"Waiting: {reason}"
 
 
-def _show_turn(turn: Turn, unfolded: bool) -> None:
+def _show_turn(setup: Setup, turn: Turn, unfolded: bool) -> None:
     """Show a question and the answers to it, side by side; unfolded: with the tool calls open."""
     _show_question(turn.question)
     columns = st.columns(2) if len(turn.answers) == 2 else [st.container()]
     for column, answer in zip(columns, turn.answers, strict=True):
         with column:
-            _show_answer(answer, unfolded)
+            _show_answer(setup, answer, unfolded)
 
 
 def _show_question(question: str) -> None:
@@ -183,13 +192,15 @@ def _show_question(question: str) -> None:
         st.markdown(markdown(question), anchors=False)
 
 
-def _show_answer(answer: Answer, unfolded: bool) -> None:
+def _show_answer(setup: Setup, answer: Answer, unfolded: bool, waits: str = "") -> None:
     """Show one model's answer with its tool calls; below it what it took."""
     with st.container(border=True):
-        st.caption(f"**{literal(answer.model)}**")
+        st.caption(f"**{literal(titled(setup, answer.model))}**")
         for number, step in enumerate(answer.steps, start=1):
             _show_step(step, number, unfolded)
-        if st.session_state.get("as_written"):
+        if waits:
+            st.caption(literal(waits))
+        elif st.session_state.get("as_written"):
             st.code(answer.text, language=None, wrap_lines=True)
         else:
             st.markdown(markdown(answer.text), anchors=False)
@@ -203,7 +214,7 @@ def cost(answer: Answer) -> str:
     """Return what an answer took, and how it ended if not by itself: `36 tokens · 4.2 s`."""
     parts = [f"{answer.tokens} token{'s' * (answer.tokens != 1)}"] if answer.tokens else []
     if answer.steps:
-        parts.append(f"{len(answer.steps)} tool call{'s' * (len(answer.steps) > 1)}")
+        parts.append(f"{len(answer.steps)} step{'s' * (len(answer.steps) > 1)}")
     if answer.text or answer.steps:
         parts.append(f"{answer.seconds:.1f} s")
     if answer.tokens and answer.tokens > 1 and answer.seconds > 0:
@@ -213,7 +224,7 @@ def cost(answer: Answer) -> str:
     ends = {
         "length": "cut at the most new tokens",
         "stopped": "stopped",
-        "turns": "no answer within the turns it had",
+        "turns": "out of turns",
         "failed": "failed",
     }
     if answer.end == "complete" and not answer.text:
@@ -223,15 +234,15 @@ def cost(answer: Answer) -> str:
 
 def _show_step(step: Step, number: int, unfolded: bool) -> None:
     """Show one tool call: thought, input, and result or error."""
-    name = literal(shortened(step.tool, 80)) or "no tool"
+    name = literal(shortened(step.tool, 80)) or "no tool was called"
     title = f"{number}\\. {name} · {'failed' if step.error else f'{step.seconds:.1f} s'}"
     icon = ":material/error:" if step.error else ":material/build:"
-    with st.expander(title, expanded=unfolded, icon=icon):
-        with st.container(gap="xxsmall"):
-            if step.thought:
-                st.markdown(markdown(shortened(step.thought)), anchors=False)
+    with st.expander(title, expanded=unfolded, icon=icon), st.container(gap="xxsmall"):
+        if step.thought:
+            st.markdown(literal(shortened(step.thought)), anchors=False)
+        if step.tool_input:
             _show_raw("Input", step.tool_input)
-            _show_raw("Error" if step.error else "Result", step.error or step.result)
+        _show_raw("Error" if step.error else "Result", step.error or step.result)
 
 
 def _show_raw(title: str, text: str) -> None:
