@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, ValidationError
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, ValidationError, field_validator
 
 from snaketune.errors import UserError
 from snaketune.experiment.schema import Strict
@@ -66,6 +66,13 @@ class Turn(Strict):
     settings: Settings | None = None
     tools: list[Name] = Field([])
     answers: list[Answer] = Field(min_length=1, max_length=2)
+
+    @field_validator("answers")
+    @classmethod
+    def _ended(cls, answers: list[Answer]) -> list[Answer]:
+        if any(each.end == "writing" for each in answers):
+            raise ValueError("an answer has not ended")
+        return answers
 
 
 class Conversation(Strict):

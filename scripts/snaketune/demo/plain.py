@@ -8,26 +8,29 @@ whatever gets past this.
 
 import re
 
+from markdown_it import MarkdownIt
+
 SHOWN = 5000
 """Characters of a tool's result that the page shows."""
 
-_CODE = re.compile(
-    r"^ {0,3}(?P<fence>`{3,}|~{3,}).*?(?:^ {0,3}(?P=fence)[`~]*[ \t]*$|\Z)"
-    r"|(?<!`)(?P<ticks>`+)(?!`)(?:(?!\n[ \t]*\n).)+?(?<!`)(?P=ticks)(?!`)",
-    re.DOTALL | re.MULTILINE,
-)
+_SPAN = re.compile(r"(?<!`)(`+)(?!`)(?:(?!\n[ \t]*\n).)+?(?<!`)\1(?!`)", re.DOTALL)
+_PARSER = MarkdownIt("commonmark")
 
 
 def markdown(text: str) -> str:
     """Return a model's text as markdown without pictures, formulas and Streamlit's own signs.
 
-    Line breaks stay line breaks: what is compared is what the models wrote.
+    Code is left as it is, and line breaks stay: what is compared is what the models wrote.
     """
+    text = re.sub(r"\r\n?", "\n", text)
+    lines = re.split(r"(?<=\n)", text)
     parts, begin = [], 0
-    for code in _CODE.finditer(text):
-        parts += [_harmless(text[begin : code.start()]), code[0]]
-        begin = code.end()
-    return "".join([*parts, _harmless(text[begin:])])
+    for block in _PARSER.parse(text):
+        if block.type in ("fence", "code_block") and block.map:
+            parts.append(_harmless("".join(lines[begin : block.map[0]])))
+            parts += lines[block.map[0] : block.map[1]]
+            begin = block.map[1]
+    return "".join([*parts, _harmless("".join(lines[begin:]))])
 
 
 def literal(text: str) -> str:
@@ -43,7 +46,15 @@ def shortened(text: str, limit: int = SHOWN) -> str:
 
 
 def _harmless(text: str) -> str:
-    text = text.replace("![", "!\\[").replace("$", "\\$")
-    text = re.sub(r"(?<=\d)\*(?=\d)", r"\\*", text)  # 17*23 is no emphasis
+    parts, begin = [], 0
+    for span in _SPAN.finditer(text):
+        parts += [_without_signs(text[begin : span.start()]), span[0]]
+        begin = span.end()
+    return "".join([*parts, _without_signs(text[begin:])])
+
+
+def _without_signs(text: str) -> str:
+    text = text.replace("![", "!\\[").replace("$", "\\$").replace(":::", "\\:::")
     text = re.sub(r":(?=[a-zA-Z_]+[\[:/])", r"\\:", text)
+    text = re.sub(r"(?<=\d)\*(?=\d)", r"\\*", text)  # 17*23 is no emphasis
     return re.sub(r"(?<=\S)\n(?=\S)", "  \n", text)
