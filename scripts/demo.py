@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = list(dict.fromkeys([*args.models, *available()]))
     if not names:
         raise UserError("no model is built.\n  Fix: snakemake experiments/X/adapter")
-    lifetime.end_with_snakemake()
     open_port(args.port, __file__).close()  # a taken one is told before models are loaded
+    lifetime.end_with_snakemake()
     with serving(names, LOG) as server:
         from snaketune.demo import app
 
@@ -56,12 +56,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             canned=args.canned,
             log=LOG,
         )
-        address = f"http://127.0.0.1:{args.port}"
-        cli.console.print(f"Demo: {address}   Ctrl-C stops it.", markup=False)
         cli.open_log(args.log)
-        if has_display():
-            webbrowser.open(address)
-        app.serve(setup, args.port)
+        app.serve(setup, args.port, lambda: announce(f"http://127.0.0.1:{args.port}"))
+
+
+def announce(address: str) -> None:
+    """Print where the page is, and open it where there is a screen."""
+    cli.console.print(f"Demo: {address}   Ctrl-C stops it.", markup=False)
+    if has_display():
+        webbrowser.open(address)
 
 
 def require_streamlit() -> None:

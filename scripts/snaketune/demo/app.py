@@ -2,7 +2,7 @@
 
 import contextlib
 import signal
-from collections.abc import MutableMapping
+from collections.abc import AsyncIterator, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,16 @@ PAGE_POLICY = (
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
 
 
-def serve(setup: Setup, port: int) -> None:
-    """Answer the browser on 127.0.0.1 until Ctrl-C, SIGTERM or SIGHUP."""
+def serve(setup: Setup, port: int, ready: Callable[[], None]) -> None:
+    """Answer the browser on 127.0.0.1 until Ctrl-C, SIGTERM or SIGHUP.
+
+    Args:
+        ready: Called once, when the page can be opened.
+    """
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     with contextlib.suppress(KeyboardInterrupt):
-        application(setup).run(config=_OPTIONS | {"server.port": port})
+        application(setup, ready).run(config=_OPTIONS | {"server.port": port})
 
 
 def _stop(*_: object) -> None:
@@ -51,7 +55,7 @@ def _stop(*_: object) -> None:
     signal.raise_signal(signal.SIGINT)
 
 
-def application(setup: Setup) -> Any:
+def application(setup: Setup, ready: Callable[[], None] = lambda: None) -> Any:
     """Return Streamlit's server of the page, with the reports beside it."""
     import streamlit
     from starlette.middleware import Middleware
@@ -68,9 +72,15 @@ def application(setup: Setup) -> Any:
             return PlainTextResponse(f"{file} is not there.", status_code=404)
         return FileResponse(file, headers={"Content-Security-Policy": REPORT_POLICY})
 
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        ready()  # the port is open by now, and who asks waits
+        yield
+
     shared.use(setup)
     return streamlit.App(
         Path(__file__).with_name("page.py"),
+        lifespan=lifespan,
         routes=[Route("/reports/{experiment}/{kind}.html", report)],
         middleware=[
             Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS),
