@@ -90,7 +90,7 @@ def test_settings_are_sent_and_kept_with_the_turn(page, endpoint):
         "seed": 5,
         "system": "Be short.",
     }
-    assert all("cut at the most new tokens" in column for column in columns(page))
+    assert all("cut at max new tokens" in column for column in columns(page))
 
 
 def test_a_prompt_of_the_experiment_is_asked_with_a_click(page, endpoint):

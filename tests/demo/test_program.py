@@ -51,6 +51,7 @@ def test_nothing_is_left_however_it_ends(start, snakemake):
     for each in started:
         listening = [at.laddr for one in each.processes for at in one.net_connections("tcp")]
         assert {address.ip for address in listening} == {"127.0.0.1"}
+        assert not [at.path for at in each.processes[0].memory_maps() if "torch" in at.path]
     for each, number in zip(started, numbers, strict=False):
         os.kill(each.process.pid, number)
     snakemake.kill()  # nobody tells the program: it sends itself SIGTERM

@@ -222,7 +222,7 @@ def cost(answer: Answer) -> str:
     if answer.waited_seconds >= 1:
         parts.append(f"waited {answer.waited_seconds:.0f} s")
     ends = {
-        "length": "cut at the most new tokens",
+        "length": "cut at max new tokens",
         "stopped": "stopped",
         "turns": "out of turns",
         "failed": "failed",
