@@ -1,9 +1,25 @@
-# Talk to a model: in the browser, and as OpenAI's API for other programs.
+# Talk to a model: in this terminal, in the browser, or as OpenAI's API for other programs.
 
 
 localrules:
+    chat,
     demo,
     serve,
+
+
+rule chat:
+    input:
+        script=ancient("scripts/chat.py"),
+        weights=lambda wildcards: served_weights("chat"),
+    log:
+        "logs/chat.log",
+    conda:
+        "../envs/cpu.yaml"
+    threads: workflow.cores  # nothing else may write to the terminal meanwhile
+    params:
+        model=lambda wildcards: read_model(config, STUDIES, "chat"),
+    shell:
+        "python {input.script} {params.model:q} --log {log}"
 
 
 rule demo:
