@@ -30,6 +30,7 @@ include: "rules/export.smk"
 include: "rules/publish.smk"
 include: "rules/evaluate.smk"
 include: "rules/compare.smk"
+include: "rules/track.smk"
 include: "rules/serve.smk"
 include: "rules/questions.smk"
 

@@ -28,10 +28,13 @@ from snaketune.experiment.probe_files import rows_file, task_files
 from snaketune.experiment.targets import explain_unknown
 from snaketune.planning.request import read_targets
 from snaketune.publish import request as publishing
+from snaketune.serving import lifetime
+from snaketune.serving.request import read_models, weights_of
 from snaketune.tracking.client import shown_uri
 
 # Rules call `python`; it must be the one that runs Snakemake, activated or not.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.getenv("PATH", "")]))
+os.environ.setdefault(lifetime.SNAKEMAKE, str(os.getpid()))  # what serves ends with it
 
 STUDIES = load_studies(Path("experiments"))
 BASES = {base_id(each): each for each in STUDIES.experiments.values()}
@@ -151,6 +154,16 @@ def published_folder(wildcards):
     return f"experiments/{wildcards.experiment}/{wildcards.at}{requested().what}"
 
 
+def served_weights(program):
+    """Return the weights of the models that --config names, for a program that talks to them."""
+    models = read_models(config, STUDIES, program)
+    bases = {base_id(STUDIES.experiments[each.partition("/")[0]]) for each in models}
+    return [
+        *(f"store/models/{base}/provenance.json" for base in sorted(bases)),
+        *(weights_of(each, STUDIES) for each in models),
+    ]
+
+
 def requested():
     """Return what --config says of publishing; only the rules that publish may ask."""
     return publishing.read_request(config)
@@ -176,9 +189,12 @@ def refuse_unknown_targets():
 def refuse_unclear_questions():
     """Stop with a helpful message when --config does not say what to plan or to compare."""
     readers = {"plan": read_targets, "diff": read_pair}
+    talking = {"serve"}
     try:
         for asked in readers.keys() & set(sys.argv[1:]):
             readers[asked](config, STUDIES)
+        for asked in talking & set(sys.argv[1:]):
+            read_models(config, STUDIES, asked)
     except UserError as error:
         sys.exit(f"Error: {error}")
 

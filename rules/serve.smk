@@ -1,46 +1,19 @@
-# MLflow: send it what it missed, put a model into its registry, and look at it.
+# Talk to a model: as OpenAI's API for other programs.
 
 
 localrules:
-    track,
-    ui,
+    serve,
 
 
-rule track:
+rule serve:
     input:
-        script=ancient("scripts/track.py"),
+        script=ancient("scripts/serve.py"),
+        weights=lambda wildcards: served_weights("serve"),
     log:
-        "logs/track.log",
-    conda:
-        "../envs/cpu.yaml"
-    shell:
-        "python {input.script} --log {log}"
-
-
-rule register:
-    input:
-        script=ancient("scripts/register.py"),
-        merged="experiments/{experiment}/{at}merged",
-    output:
-        "experiments/{experiment}/{at}registered",
-    log:
-        "logs/{experiment}/{at}register.log",
+        "logs/serve.log",
     conda:
         "../envs/cpu.yaml"
     params:
-        checkpoints="experiments/{experiment}/checkpoints",
-        server=shown_uri(),
+        models=lambda wildcards: read_models(config, STUDIES, "serve"),
     shell:
-        "python {input.script} --merged {input.merged} --checkpoints {params.checkpoints} "
-        "--output {output} --log {log}"
-
-
-rule ui:
-    input:
-        script=ancient("scripts/ui.py"),
-    log:
-        "logs/ui.log",
-    conda:
-        "../envs/cpu.yaml"
-    shell:
-        "python {input.script} --log {log}"
+        "python {input.script} {params.models:q} --log {log}"

@@ -4,12 +4,12 @@ python scripts/ui.py [--port 5000]
 """
 
 import os
-import socket
 import sys
 from collections.abc import Sequence
 
 from snaketune import cli
-from snaketune.errors import UserError
+from snaketune.serving import lifetime
+from snaketune.serving.port import open_port
 from snaketune.tracking.client import DEFAULT_STORE, shown_uri, tracking_uri
 
 
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if tracking_uri().startswith(("http:", "https:")):
         return cli.console.print(f"MLflow runs elsewhere already: {shown_uri()}", markup=False)
-    require_free(args.port)
+    open_port(args.port, __file__).close()
     DEFAULT_STORE.mkdir(parents=True, exist_ok=True)
     cli.console.print(
         f"MLflow: http://127.0.0.1:{args.port}/#/experiments?workflowType=machine_learning\n"
@@ -31,24 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # the store goes by the environment: a password in its address is nobody's to see in `ps`
     environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": tracking_uri()}
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1"]
-    os.execve(sys.executable, [*command, "--port", str(args.port)], environment)
-
-
-def require_free(port: int) -> None:
-    """Refuse a port that another program listens on.
-
-    Raises:
-        UserError: It is taken.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise UserError(
-                f"port {port} is taken: {error.strerror}. Perhaps the UI is open already.\n"
-                f"  Fix: stop that program, or run: python scripts/ui.py --port {port + 1}"
-            ) from error
+    lifetime.run([*command, "--port", str(args.port)], environment)
 
 
 if __name__ == "__main__":

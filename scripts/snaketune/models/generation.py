@@ -97,7 +97,7 @@ def continuations(
     was_training = model.training
     model.eval()
     # ZeRO stage 3 trains on with what is gathered here, so no inference mode
-    with torch.no_grad(), _contiguous_to_head(model):
+    with torch.no_grad(), contiguous_to_head(model):
         outputs = model.generate(**inputs, generation_config=greedy)
     model.train(was_training)
     return [
@@ -109,7 +109,7 @@ def continuations(
 
 
 @contextmanager
-def _contiguous_to_head(model: Any) -> Iterator[None]:
+def contiguous_to_head(model: Any) -> Iterator[None]:
     """Make the output layer's input contiguous.
 
     Of a prompt only the last position goes there, a view with gaps. torch multiplies that with a

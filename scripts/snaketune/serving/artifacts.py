@@ -1,0 +1,100 @@
+"""Which models can be served, and where their files are. Imports no torch."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snaketune.errors import UserError
+from snaketune.files import read_json
+
+STORE = Path("store/models")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model of the endpoint.
+
+    Attributes:
+        name: Its id there: an experiment, `X/iter_N` of a kept checkpoint, or a base model's id.
+        base: The id of the base it was trained on; of a base its own.
+        context_length: How many tokens it can attend to, prompt and answer together.
+        system: The system message it was trained with, "" for none.
+        folder: With tokenizer.json and chat_template.jinja.
+        checkpoint: The .pth whose weights it has, where no adapter was exported yet.
+    """
+
+    name: str
+    base: str
+    context_length: int
+    system: str
+    folder: Path
+    checkpoint: Path | None = None
+
+    @property
+    def is_base(self) -> bool:
+        """Tell whether nothing was trained."""
+        return self.name == self.base
+
+    @property
+    def is_merged(self) -> bool:
+        """Tell whether the folder holds whole weights of a training, not an adapter."""
+        return not self.is_base and (self.folder / "config.json").exists()
+
+
+def find(names: list[str], root: Path = Path("experiments")) -> list[Served]:
+    """Return these models and the bases that they need, each once, bases last.
+
+    Args:
+        names: Experiments, `X/iter_N`, or a base model's id.
+        root: The folder of the experiments.
+
+    Raises:
+        UserError: A model is not built; it says what builds it.
+    """
+    trained = [_trained(name, root) for name in names if not (STORE / name).is_dir()]
+    bases = dict.fromkeys([each.base for each in trained] + [n for n in names if _is_base(n)])
+    return trained + [_base(base, trained) for base in bases]
+
+
+def _is_base(name: str) -> bool:
+    return (STORE / name / "provenance.json").exists()
+
+
+def _base(name: str, trained: list[Served]) -> Served:
+    """Return a base model; one without a chat template speaks by that of a model trained on it."""
+    folder = STORE / name
+    if not _is_base(name):
+        raise UserError(f"there is no base model {folder}.\n  Fix: snakemake {folder}")
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    speaks = "chat_template" in config or (folder / "chat_template.jinja").exists()
+    taught = next((each.folder for each in trained if each.base == name), folder)
+    return Served(name, name, _context_length(folder), "", folder if speaks else taught)
+
+
+def _trained(name: str, root: Path) -> Served:
+    adapter, merged = root / name / "adapter", root / name / "merged"
+    for folder in (adapter, merged):
+        if (folder / "snaketune.json").exists():
+            return _served(name, read_json(folder / "snaketune.json"), folder, None)
+    experiment, _, iteration = name.partition("/")
+    checkpoint = root / experiment / "checkpoints" / f"{iteration}.pth"
+    end = root / experiment / "adapter"
+    if iteration and checkpoint.exists() and (end / "snaketune.json").exists():
+        return _served(name, read_json(end / "snaketune.json"), end, checkpoint)
+    raise UserError(
+        f"{root / name} has neither an adapter nor a merged model.\n"
+        f"  Fix: snakemake {adapter}   (or {merged} for a full fine-tune)"
+    )
+
+
+def _served(name: str, about: dict[str, Any], folder: Path, checkpoint: Path | None) -> Served:
+    base = about["base_id"]
+    length = _context_length(STORE / base)
+    return Served(name, base, length, about["template"].get("system", ""), folder, checkpoint)
+
+
+def _context_length(base: Path) -> int:
+    if not (base / "config.json").exists():
+        raise UserError(f"base model {base} is not there.\n  Fix: snakemake {base}")
+    return json.loads((base / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
