@@ -3,6 +3,7 @@
 python scripts/chat.py assistant_mixed
 python scripts/chat.py assistant_mixed --prompt "Who are you?" --json
 python scripts/chat.py --url http://127.0.0.1:8000/v1
+python scripts/chat.py agent_tuned --tools arithmetic --canned tools.yaml
 
 In the terminal /help tells the commands. Without a terminal each line of the input is taken as if
 it were typed. With --prompt or --file each prompt is answered by itself; the status is 1 if one is
@@ -27,6 +28,7 @@ from snaketune.chat.prompt import talk_at_prompt
 from snaketune.chat.talk import Talk, take_lines
 from snaketune.chat.terminal import CtrlC, ends_cleanly, foreground, keys_kept
 from snaketune.chat.text import encodable, printable
+from snaketune.chat.tools import Tools, ToolUser, require_tools, show_event
 from snaketune.errors import UserError
 from snaketune.experiment import load_studies
 from snaketune.progress import watching
@@ -44,10 +46,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     prompts = _prompts(args)
     if args.json and not prompts:
         raise UserError("--json answers prompts.\n  Fix: give --prompt TEXT or --file FILE.")
+    tools = _tools(args)
     end_with_snakemake()
     interactive = not prompts and sys.stdin.isatty() and sys.stdout.isatty()
     quiet = keys_kept() if interactive else nullcontext()
     with ends_cleanly(), foreground(), quiet, _connected(args) as pair:
+        if tools:
+            pair = _using(tools, pair, show=not prompts)
         if prompts:
             _answer(prompts, pair, args)
         else:
@@ -67,6 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--prompt", action="append", default=[], help="a prompt; may be given several times")
     add("--file", type=Path, help="a prompt on each line; JSON if it ends in .jsonl: see README")
     add("--json", action="store_true", help="a line of JSON for each prompt")
+    called = parser.add_argument_group("tools, with which it answers greedily")
+    add = called.add_argument
+    add("--tools", default="", help="of arithmetic, arxiv, google, python; separated by commas")
+    add("--canned", type=Path, help="a YAML file of further tools with their answers")
+    add("--max-turn", type=_positive, default=7, help="turns for a question (default 7)")
     made = parser.add_argument_group("how answers are made")
     add = made.add_argument
     add("--compare", action="store_true", help="the base model answers as well")
@@ -97,6 +107,38 @@ def _positive(text: str) -> int:
 
 def _prompts(args: argparse.Namespace) -> list[Prompt]:
     return [*map(prompt, args.prompt), *(read_prompts(args.file) if args.file else [])]
+
+
+def _tools(args: argparse.Namespace) -> Tools | None:
+    """Return the tools that are asked for; what is wrong with them is told before a model loads."""
+    names = [name for name in args.tools.replace(",", " ").split() if name]
+    if not names and not args.canned:
+        return None
+    sampling = (args.temperature, args.top_p, args.seed, args.stop or None, args.system)
+    if any(each is not None and each != 0 for each in sampling):
+        raise UserError(
+            "with tools a model answers greedily and to their system text.\n"
+            "  Fix: leave out --temperature, --top-p, --seed, --stop and --system"
+        )
+    tools = Tools(names, args.canned, args.max_turn, _study(args))
+    require_tools(tools)
+    return tools
+
+
+def _study(args: argparse.Namespace) -> str | None:
+    """Return the study of the experiment that is talked to, whose traces MLflow gets."""
+    if args.url or not args.experiment:
+        return None
+    name = args.experiment.partition("/")[0]
+    experiment = load_studies(Path("experiments")).experiments.get(name)
+    return experiment.study if experiment else None
+
+
+def _using(tools: Tools, pair: Pair, show: bool) -> Pair:
+    """Return the models of a pair as users of tools; what they do on their way may be shown."""
+    seen = show_event if show else None
+    base = ToolUser(pair.base, tools, seen) if pair.base else None
+    return Pair(ToolUser(pair.model, tools, seen), base)
 
 
 @contextmanager

@@ -98,5 +98,5 @@ def test_two_of_a_name_are_refused(agent, file):
 
 
 def test_a_file_that_is_not_there_is_told(file):
-    with pytest.raises(UserError, match="canned.yaml"):
+    with pytest.raises(UserError, match=r"canned\.yaml"):
         read_canned(file)
