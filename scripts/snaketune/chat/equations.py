@@ -13,15 +13,17 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from math import ceil
 from typing import Any
 
 SECONDS = 10
-MEMORY = 1 << 30
-"""Bytes that the process may address; sympy takes 0.3 GiB."""
+MEMORY = 512 << 20
+"""Bytes that the process may address; it takes 60 MiB at least."""
 _CHARACTERS = 500
 _UNKNOWNS = 8
 _EXPONENT = 20
 """Exponents above it are refused: 9^9^9 alone would fill the memory."""
+_BITS = 2000
 
 _IMPLIED = re.compile(r"((?<![\w.])(?:\d+\.?\d*|\.\d+)|\))(?=[^\W\d]|\()")
 """A number or a bracket before a name or a bracket: 2x is 2*x, (x+1)(x-1) a product."""
@@ -43,7 +45,7 @@ def solve(equations: str) -> list[str]:
         raise ValueError(f"they have {len(equations):,} characters; at most {_CHARACTERS} may be")
     try:
         done = subprocess.run(
-            [sys.executable, "-I", __file__],
+            [sys.executable, "-I", __file__, str(ceil(SECONDS)), str(MEMORY)],
             input=equations.encode("utf-8", "replace"),
             capture_output=True,
             timeout=SECONDS,
@@ -68,8 +70,10 @@ def _solved(text: str) -> list[str]:
         raise ValueError("expected equations with one = each, separated by ;")
     terms = [_term(left) - _term(right) for left, right in sides]
     unknowns = sorted(set().union(*(getattr(each, "free_symbols", ()) for each in terms)), key=str)
-    if not 0 < len(unknowns) <= _UNKNOWNS:
-        raise ValueError(f"there are {len(unknowns)} unknowns; expected 1 to {_UNKNOWNS}")
+    if not unknowns:
+        raise ValueError("no unknown is left in them")
+    if len(unknowns) > _UNKNOWNS:
+        raise ValueError(f"there are {len(unknowns)} unknowns; at most {_UNKNOWNS} may be")
     found = sympy.solve(terms, unknowns, dict=True)
     if not found:
         raise ValueError("there is no solution")
@@ -100,10 +104,16 @@ def _value(node: ast.expr) -> Any:
         case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
             return -_value(operand) if isinstance(sign, ast.USub) else _value(operand)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
-            return _OPERATORS[type(op)](_value(left), _value(right))
+            return _within(_OPERATORS[type(op)](_value(left), _value(right)))
         case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in _FUNCTIONS:
             return getattr(sympy, _FUNCTIONS[name])(_value(argument))
     raise ValueError(f"{ast.unparse(node)[:80]!r} is no arithmetic")
+
+
+def _within(value: Any) -> Any:
+    if isinstance(value, int) and value.bit_length() > _BITS:
+        raise ValueError("a number is too large")
+    return value
 
 
 def _power(base: Any, exponent: Any) -> Any:
@@ -123,9 +133,9 @@ _FUNCTIONS = {name: name for name in ("sqrt", "exp", "log", "sin", "cos", "tan")
 _FUNCTIONS |= {"ln": "log", "abs": "Abs"}
 
 
-def _main() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+def _main(seconds: int, memory: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))  # also when nobody waits any more
     try:
         told: dict[str, Any] = {"lines": _solved(sys.stdin.buffer.read().decode("utf-8"))}
     except ValueError as error:
@@ -136,4 +146,4 @@ def _main() -> None:
 
 
 if __name__ == "__main__":
-    _main()
+    _main(*map(int, sys.argv[1:]))

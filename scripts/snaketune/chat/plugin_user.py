@@ -18,7 +18,7 @@ from rich.text import Text
 from snaketune import cli
 from snaketune.chat.context import Fitted, Message
 from snaketune.chat.model import Answer, ChatModel
-from snaketune.chat.plugins import Step, carry_out, declare
+from snaketune.chat.plugins import NOTHING, Step, carry_out, declare
 from snaketune.chat.text import printable
 from snaketune.errors import UserError
 
@@ -131,9 +131,10 @@ class PluginUser(ChatModel):
 
     def _carry_out(self, commands: str) -> Step:
         step = carry_out(commands, self._enabled)
-        self.answer.steps.append(step)
-        if self._show:
-            self._show(step)
+        if step.results != NOTHING:
+            self.answer.steps.append(step)
+            if self._show:
+                self._show(step)
         return step
 
     def _continued(self, said: list[Message], begun: str) -> Generator[str, None, str]:
@@ -188,7 +189,7 @@ def _message(role: str, content: str) -> Message:
 
 def show_step(step: Step) -> None:
     """Print commands with their results, and why there are none, on stderr."""
-    cli.console.print(Text(printable(f"{step.commands.strip()}"), "dim"))
+    cli.console.print(Text(printable(step.commands.strip()), "dim"))
     cli.console.print(Text(printable(step.results), "cyan"))
     for error in step.errors:
         cli.console.print(Text(printable(error), "yellow"))

@@ -22,7 +22,7 @@ _COMMANDS = 8
 _PAGES, _PAGE = 3, 500
 """Search: texts that the model is told, as in the rows, and characters of each."""
 
-_COMMAND = re.compile(r"""\s*(\w+)\(\s*(["'])(.*?)\2\s*\)\s*(?:,|\Z)""", re.DOTALL)
+_COMMAND = re.compile(r"""\s*(\w+)\(\s*(["'])((?:(?!\2\s*\)).)*)\2\s*\)\s*(?:,|\Z)""", re.DOTALL)
 _MARK = re.compile(r"<(?=[|/]|eo\w>|s>|im_)")
 """The beginning of what ends or begins a turn, for MOSS and in chat templates."""
 
@@ -131,7 +131,7 @@ def declare(system: str, enabled: Iterable[str]) -> str:
         return declared
     head = [system.rstrip("\n")] if system else ["You are an AI assistant whose name is MOSS."]
     head += ["Capabilities and tools that MOSS can possess.", "- Inner thoughts: enabled."]
-    return "\n".join([*head, *lines, *(f"- {title}: disabled." for title in _NEVER)]) + "\n"
+    return "\n".join([*head, *lines, *(f"- {title}: disabled." for title in _NEVER)])
 
 
 def carry_out(commands: str, enabled: Iterable[str]) -> Step:
@@ -174,7 +174,8 @@ def parse(commands: str) -> list[Command]:
         return []
     if len(text) > _CHARACTERS:
         raise ValueError(f"the commands have {len(text):,} characters; {_CHARACTERS:,} may be")
-    found, position = [], 0
+    found: list[Command] = []
+    position = 0
     while position < len(text) or not found:
         match = _COMMAND.match(text, position)
         if match is None or len(found) == _COMMANDS:
