@@ -1,5 +1,7 @@
 """A working folder with the workflow in it, and the real Snakemake to run there."""
 
+import functools
+import json
 import os
 import re
 import shutil
@@ -39,15 +41,15 @@ class Project:
         return [sys.executable, "-m", "snakemake", *arguments]
 
     def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            self.command(*arguments),
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert not check or done.returncode == 0, done.stdout
+        """Run it to its end, in a fork of a process that has imported it."""
+        server, output = _warm_snakemake(), self.folder / "output.txt"
+        command = {"arguments": arguments, "folder": str(self.folder), "output": str(output)}
+        command["environment"] = self.environment
+        print(json.dumps(command), file=server.stdin, flush=True)
+        status = int(server.stdout.readline())
+        done = subprocess.CompletedProcess(arguments, status, output.read_text())
+        output.unlink()
+        assert not check or status == 0, done.stdout
         return done
 
     def stop_when(self, reached: Callable[[], bool], number: int, *targets: str) -> None:
@@ -73,6 +75,15 @@ class Project:
         jobs.pop("total", None)
         assert jobs or "Nothing to be done" in output
         return {rule: int(count) for rule, count in jobs.items()}
+
+
+@functools.cache
+def _warm_snakemake() -> subprocess.Popen[str]:
+    """Start the server; it ends with this process, when its input does."""
+    program = Path(__file__).with_name("warm_snakemake.py")
+    return subprocess.Popen(
+        [sys.executable, "-u", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 def lay_out(repository: Path, folder: Path) -> Project:
