@@ -15,9 +15,9 @@ from lagent.schema import ActionReturn, ActionStatusCode
 from snaketune.agent.events import Event, Message, OnEvent, Step
 from snaketune.agent.react import STOP, parse, response_message
 from snaketune.agent.tools import Tool
+from snaketune.agent.tracing import Spans
 from snaketune.errors import UserError
 
-_MAX_TOKENS = 512
 _LONGEST = 6000
 """Characters of a result that the model is shown: three articles of arXiv, 1,500 tokens."""
 
@@ -29,9 +29,12 @@ class Endpoint(BaseAPIModel):
     swallows the server's errors, logs keys, and cannot be stopped while it waits.
     """
 
-    def __init__(self, client: openai.OpenAI, model: str, on_event: OnEvent) -> None:
+    def __init__(
+        self, client: openai.OpenAI, model: str, on_event: OnEvent, max_tokens: int, spans: Spans
+    ) -> None:
         super().__init__(model_type=model)
-        self.client, self.on_event = client, on_event
+        self.client, self.on_event, self.spans = client, on_event, spans
+        self.max_tokens = max_tokens
 
     def chat(self, inputs: list[Message], **gen_params: Any) -> str:
         """Return the model's next turn, greedily; each piece of it is told as it comes.
@@ -39,23 +42,37 @@ class Endpoint(BaseAPIModel):
         Raises:
             UserError: The endpoint failed.
         """
+        request: dict[str, Any] = {
+            "model": self.model_type,
+            "messages": inputs,
+            "max_tokens": self.max_tokens,
+            "temperature": 0,
+            "stop": [STOP],
+        }
+        with self.spans.span(self.model_type, "LLM", request) as span:
+            try:
+                said = self._streamed(request)
+            except (openai.OpenAIError, ValueError) as error:
+                raise UserError(f"{self.model_type} did not answer: {_reason(error)}") from error
+            span.outputs = said.partition(STOP)[0]
+        return span.outputs
+
+    def _streamed(self, request: dict[str, Any]) -> str:
         said = ""
-        try:
-            with self.client.chat.completions.create(
-                model=self.model_type,
-                messages=inputs,  # type: ignore[arg-type]
-                max_tokens=_MAX_TOKENS,
-                temperature=0,
-                stop=[STOP],
-                stream=True,
-            ) as stream:
-                for chunk in stream:
-                    if chunk.choices and (piece := chunk.choices[0].delta.content):
-                        said += piece
-                        self.on_event(Event("text", text=piece))
-        except openai.APIError as error:
-            raise UserError(f"the model {self.model_type} did not answer: {error}") from error
-        return said.partition(STOP)[0]
+        with self.client.chat.completions.create(**request, stream=True) as stream:
+            for chunk in stream:
+                if chunk.choices and (piece := chunk.choices[0].delta.content):
+                    said += piece
+                    self.on_event(Event("text", text=piece))
+        return said
+
+
+def _reason(error: Exception) -> str:
+    """Return what a server says in its refusal, wherever it puts it, or the error's own words."""
+    body = getattr(error, "body", None)
+    while isinstance(body, dict):
+        body = next((body[key] for key in ("message", "detail", "error") if key in body), None)
+    return str(body or error)
 
 
 class Protocol(ReActProtocol):
@@ -85,7 +102,9 @@ class Protocol(ReActProtocol):
         action_executor.thought = found.thought
         if found.final is not None:
             return found.thought, action_executor.finish_action.name, found.final
-        return found.thought, found.tool or action_executor.no_action.name, found.tool_input
+        if found.tool is None:
+            return found.thought, action_executor.no_action.name, ""
+        return found.thought, found.tool, found.tool_input
 
     def format_response(self, action_return: ActionReturn) -> Message:
         """Return a call's result, or its error, as a message."""
@@ -101,9 +120,9 @@ class Executor(ActionExecutor):
     waits for a hanging tool for ever.
     """
 
-    def __init__(self, tools: Sequence[Tool], on_event: OnEvent) -> None:
+    def __init__(self, tools: Sequence[Tool], on_event: OnEvent, spans: Spans) -> None:
         super().__init__(list(tools))
-        self.on_event = on_event
+        self.on_event, self.spans = on_event, spans
         self.thought = ""
         self.steps: list[Step] = []
 
@@ -112,16 +131,18 @@ class Executor(ActionExecutor):
         if name == self.finish_action.name:
             return self.finish_action(command)
         started = time.monotonic()
-        returned = self._returned(name, command)
-        failed = returned.state != ActionStatusCode.SUCCESS
-        tool = "" if name == self.no_action.name else name
-        text = returned.errmsg if failed else returned.format_result()
+        with self.spans.span(name[:80], "TOOL", command) as span:
+            returned = self._returned(name, command)
+            if returned.state == ActionStatusCode.SUCCESS:
+                span.outputs = returned.format_result()
+            else:
+                span.error = returned.errmsg
         step = Step(
             thought=self.thought,
-            tool=tool,
+            tool="" if name == self.no_action.name else name,
             tool_input=command,
-            result="" if failed else text,
-            error=text if failed else None,
+            result=span.outputs or "",
+            error=span.error or None,
             seconds=time.monotonic() - started,
         )
         self.steps.append(step)
@@ -130,7 +151,7 @@ class Executor(ActionExecutor):
 
     def _returned(self, name: str, command: str) -> ActionReturn:
         if name == self.no_action.name:
-            return self.no_action(command)
+            return self.no_action("")
         if name not in self.actions:
             known = ", ".join(self.actions)
             return _failure(name, f"There is no tool {name[:80]!r}. Use one of: {known}")
@@ -160,7 +181,7 @@ def _within(seconds: float, call: Callable[[], ActionReturn]) -> ActionReturn | 
     def work() -> None:
         try:
             done.put(call())
-        except Exception as error:
+        except BaseException as error:  # sys.exit in a tool ends the tool
             done.put(_failure("", f"{type(error).__name__}: {error}"))
 
     threading.Thread(target=work, daemon=True).start()
