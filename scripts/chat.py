@@ -4,6 +4,7 @@ python scripts/chat.py assistant_mixed
 python scripts/chat.py assistant_mixed --prompt "Who are you?" --json
 python scripts/chat.py --url http://127.0.0.1:8000/v1
 python scripts/chat.py agent_tuned --tools arithmetic --canned tools.yaml
+python scripts/chat.py moss --plugins calculate,solve,search
 
 In the terminal /help tells the commands. Without a terminal each line of the input is taken as if
 it were typed. With --prompt or --file each prompt is answered by itself; the status is 1 if one is
@@ -16,6 +17,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,9 @@ from snaketune import cli
 from snaketune.chat.batch import Prompt, answer_all, as_json, prompt, read_prompts
 from snaketune.chat.connect import Pair, other_model, our_model
 from snaketune.chat.conversation import Conversation
-from snaketune.chat.model import Settings
+from snaketune.chat.model import ChatModel, Settings
+from snaketune.chat.plugin_user import PluginUser, show_step
+from snaketune.chat.plugins import read_plugins
 from snaketune.chat.prompt import talk_at_prompt
 from snaketune.chat.talk import Talk, take_lines
 from snaketune.chat.terminal import CtrlC, ends_cleanly, foreground, keys_kept
@@ -38,6 +42,9 @@ from snaketune.serving.artifacts import find
 from snaketune.serving.lifetime import end_with_snakemake
 from snaketune.serving.request import named_models, read_model
 
+Using = Callable[[ChatModel], ChatModel]
+"""Makes a model a user of tools or plugins."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Talk."""
@@ -48,22 +55,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     prompts = _prompts(args)
     if args.json and not prompts:
         raise UserError("--json answers prompts.\n  Fix: give --prompt TEXT or --file FILE.")
-    tools = _tools(args)
+    using = _using(args, show=not prompts)
     end_with_snakemake()
     try:
-        _converse(prompts, tools, args)
+        _converse(prompts, args, using)
     except BrokenPipeError:  # whoever reads the answers has enough of them
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(128 + signal.SIGPIPE) from None
 
 
-def _converse(prompts: list[Prompt], tools: Tools | None, args: argparse.Namespace) -> None:
+def _converse(prompts: list[Prompt], args: argparse.Namespace, using: Using | None) -> None:
     """Answer the prompts, or talk to whoever is at the other end of stdin."""
     interactive = not prompts and sys.stdin.isatty() and sys.stdout.isatty()
     quiet = keys_kept() if interactive else nullcontext()
     with ends_cleanly(), foreground(), quiet, _connected(args) as pair:
-        if tools:
-            pair = _using(tools, pair, show=not prompts)
+        if using:
+            pair = Pair(using(pair.model), using(pair.base) if pair.base else None)
         if prompts:
             _answer(prompts, pair, args)
         else:
@@ -83,10 +90,13 @@ def _parser() -> argparse.ArgumentParser:
     ask("--prompt", action="append", default=[], help="a prompt; may be given several times")
     ask("--file", type=Path, help="a prompt on each line, as JSON if the name ends in .jsonl")
     ask("--json", action="store_true", help="print a line of JSON for each prompt")
-    call = parser.add_argument_group("tools, with which it answers greedily").add_argument
+    call = parser.add_argument_group(
+        "tools, with which it answers greedily; or plugins"
+    ).add_argument
     call("--tools", default="", help="of arithmetic, arxiv, google, python; separated by commas")
     call("--canned", type=Path, help="a YAML file of further tools with their answers")
     call("--max-turn", type=_positive, default=7, help="turns for a question (default 7)")
+    call("--plugins", default="", help="of a model tuned on MOSS: calculate,solve,search")
     make = parser.add_argument_group("how answers are made").add_argument
     make("--compare", action="store_true", help="the base model answers as well")
     make("--system", help="the system text; by default the experiment's own")
@@ -117,6 +127,22 @@ def _prompts(args: argparse.Namespace) -> list[Prompt]:
     return [*map(prompt, args.prompt), *(read_prompts(args.file) if args.file else [])]
 
 
+def _using(args: argparse.Namespace, show: bool) -> Using | None:
+    """Return what makes a model a user of the tools or plugins that are asked for.
+
+    Args:
+        show: Whether what it does on its way is printed.
+    """
+    tools, plugins = _tools(args), read_plugins(args.plugins)
+    if tools and plugins:
+        raise UserError("--plugins are for models tuned on MOSS, --tools for others: give one.")
+    if tools:
+        return partial(ToolUser, tools=tools, show=show_event if show else None)
+    if plugins:
+        return partial(PluginUser, enabled=plugins, show=show_step if show else None)
+    return None
+
+
 def _tools(args: argparse.Namespace) -> Tools | None:
     """Return the tools that are asked for; what is wrong with them is told before a model loads."""
     names = [name for name in args.tools.replace(",", " ").split() if name]
@@ -135,19 +161,11 @@ def _tools(args: argparse.Namespace) -> Tools | None:
 
 def _study(args: argparse.Namespace) -> str | None:
     """Return the study of the experiment that is talked to, whose traces MLflow gets."""
-    names = named_models({"experiment": args.experiment, "model": args.model})
-    if args.url or not names:
+    if args.url or not args.experiment:
         return None
-    studies = load_studies(Path("experiments"))
-    experiment = studies.experiments.get(names[0].partition("/")[0])
+    name = args.experiment.partition("/")[0]
+    experiment = load_studies(Path("experiments")).experiments.get(name)
     return experiment.study if experiment else None
-
-
-def _using(tools: Tools, pair: Pair, show: bool) -> Pair:
-    """Return the models of a pair as users of tools; what they do on their way may be shown."""
-    seen = show_event if show else None
-    base = ToolUser(pair.base, tools, seen) if pair.base else None
-    return Pair(ToolUser(pair.model, tools, seen), base)
 
 
 @contextmanager

@@ -149,10 +149,8 @@ def test_a_changed_row_of_a_probe_reruns_the_report_alone(restored):
     assert re.search(r"^ +input: .*experiments/probes/own\.jsonl", told, re.MULTILINE)
 
 
-def test_variants_with_the_same_data_share_one_processed_set(make_project):
-    jobs = make_project().would_run(
-        "experiments/study_none/merged", "experiments/study_other/merged"
-    )
+def test_variants_with_the_same_data_share_one_processed_set(fresh):
+    jobs = fresh.would_run("experiments/study_none/merged", "experiments/study_other/merged")
     assert jobs["prepare_data"] == jobs["fetch_base"] == 1
     assert jobs["train"] == jobs["merge"] == 2
 
