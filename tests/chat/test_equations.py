@@ -38,6 +38,7 @@ def test_solutions(text, lines):
         ("x = 1; x = 2", "no solution"),
         ("2x r = 4", "is no expression"),
         ("x = (9^20)^20*(9^20)^20*y", "a number is too large"),
+        ("2^21 = x", "exponents may be at most 20"),
         ("9^9^9 = x", "exponents may be at most 20"),
         ("x = (1).__class__", "is no arithmetic"),
         ("x = [i for i in y]", "is no arithmetic"),

@@ -169,7 +169,7 @@ def marked(model, messages):
     """Answer as a model that has learned a turn as one text, to the mark that ends its part."""
     [*_, last] = messages
     if last["role"] == "prompt":
-        return TURN["MOSS"] + "<|Human|>: more"
+        return "More.\n" + TURN["MOSS"] + "<|Human|>: more"
     return TURN["Inner Thoughts"] + TURN["Commands"]
 
 
@@ -186,7 +186,7 @@ def test_an_answer_with_marks_goes_on_behind_the_results(make_user, endpoint, co
 
     before = [*asked(QUESTION), {"role": "assistant", "content": "It is 144."}]
     list(user.reply(asked(NEXT, *before)))
-    whole = "".join(list(TURN.values())[1:]).removesuffix("<eom>\n")
+    whole = "".join(list(TURN.values())[1:4]) + "More.\n<|MOSS|>: It is 144."
     assert endpoint.asked[2]["messages"][2] == {"role": "assistant", "content": whole}
 
 

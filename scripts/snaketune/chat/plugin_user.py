@@ -152,7 +152,7 @@ class PluginUser(ChatModel):
         try:
             with self.client.completions.create(**self._text_request(prompt)) as stream:
                 pieces = (self._taken(event) for event in stream)
-                return (yield from self._spoken(pieces, _without_mark))
+                return (yield from self._spoken(pieces, _behind_mark))
         except (openai.OpenAIError, ValueError) as error:
             raise UserError(printable(self._explained(error))) from error
 
@@ -178,9 +178,9 @@ def _may_be_commands(text: str) -> bool:
     return any(begin.startswith(text[: len(begin)]) for begin in _BEGINNINGS)
 
 
-def _without_mark(text: str) -> str:
-    """Return an answer without the mark before it; nothing while that is not whole."""
-    return "" if _SPOKEN.startswith(text) else text.removeprefix(_SPOKEN)
+def _behind_mark(text: str) -> str:
+    """Return what is said to the user of a text; nothing before the mark is there."""
+    return text.partition(_SPOKEN)[2]
 
 
 def _message(role: str, content: str) -> Message:
