@@ -1,0 +1,16 @@
+"""A model that uses tools: Lagent's ReAct loop around an OpenAI-compatible endpoint. No torch."""
+
+from snaketune.agent.agent import Agent, system_prompt
+from snaketune.agent.events import Answer, Event, Step
+from snaketune.agent.react import Parsed, parse, response_message
+
+__all__ = [
+    "Agent",
+    "Answer",
+    "Event",
+    "Parsed",
+    "Step",
+    "parse",
+    "response_message",
+    "system_prompt",
+]

@@ -1,0 +1,89 @@
+"""An agent: a question, turns of the model with calls of tools between them, and an answer."""
+
+import importlib.util
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from snaketune.agent.events import Answer, Message, OnEvent, ignore
+from snaketune.errors import UserError
+
+if TYPE_CHECKING:
+    import openai
+
+MAX_TURN = 7
+
+
+class Agent:
+    """A model that may call tools, in Lagent's ReAct loop.
+
+    Args:
+        client: Of an OpenAI-compatible endpoint.
+        model: One of the endpoint's models.
+        tools: Of `arithmetic`, `python`, `arxiv` and `google`.
+        canned: A file of further tools with their answers.
+        max_turn: The model's turns for a question; in the last it is told to answer.
+        on_event: Hears each piece of the model's turns and each step.
+
+    Raises:
+        UserError: A tool is unknown, its key or a package is missing, or the file is wrong.
+    """
+
+    def __init__(
+        self,
+        client: "openai.OpenAI",
+        model: str,
+        tools: Sequence[str],
+        canned: Path | None = None,
+        max_turn: int = MAX_TURN,
+        on_event: OnEvent = ignore,
+    ) -> None:
+        _require_packages()
+        from snaketune.agent.builtin import make_tools
+
+        self.client, self.model, self.on_event = client, model, on_event
+        self.max_turn = max_turn
+        self.tools = make_tools(tools, canned)
+
+    def ask(self, question: str, history: Iterable[Message] = ()) -> Answer:
+        """Return the answer to a question, with the steps to it.
+
+        What a tool does wrong is told to the model and is no exception here.
+
+        Args:
+            history: Earlier messages of the conversation, without a system message.
+
+        Raises:
+            UserError: The endpoint failed.
+        """
+        from lagent.agents import ReAct
+
+        from snaketune.agent.loop import Endpoint, Executor, Protocol
+
+        executor = Executor(self.tools, self.on_event)
+        endpoint = Endpoint(self.client, self.model, self.on_event)
+        react = ReAct(endpoint, executor, Protocol(), self.max_turn)
+        asked = {"role": "user", "content": question}
+        returned = react.chat([*history, asked])
+        finished = returned.actions[-1].type == executor.finish_action.name
+        messages = [asked, *returned.inner_steps]
+        return Answer(returned.response.strip(), executor.steps, finished, messages)
+
+
+def system_prompt(tools: Sequence[str], canned: Path | None = None) -> str:
+    """Return the first message of every conversation with these tools: Lagent's, filled in."""
+    _require_packages()
+    from snaketune.agent.builtin import make_tools
+    from snaketune.agent.loop import Executor, Protocol
+
+    executor = Executor(make_tools(tools, canned), ignore)
+    return Protocol().format([], [], executor)[0]["content"]
+
+
+def _require_packages() -> None:
+    missing = [name for name in ("lagent", "pydantic_monty") if not importlib.util.find_spec(name)]
+    if missing:
+        raise UserError(
+            f"an agent needs {' and '.join(missing)}, which is not installed.\n"
+            "Fix: .venv/bin/pip install -e '.[agent]'"
+        )
