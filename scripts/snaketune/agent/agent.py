@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import openai
 
 MAX_TURN = 7
+MAX_TOKENS = 512
 
 
 class Agent:
@@ -24,6 +25,7 @@ class Agent:
         canned: A file of further tools with their answers.
         max_turn: The model's turns for a question; in the last it is told to answer.
         on_event: Hears each piece of the model's turns and each step.
+        max_tokens: The longest turn.
 
     Raises:
         UserError: A tool is unknown, its key or a package is missing, or the file is wrong.
@@ -37,12 +39,13 @@ class Agent:
         canned: Path | None = None,
         max_turn: int = MAX_TURN,
         on_event: OnEvent = ignore,
+        max_tokens: int = MAX_TOKENS,
     ) -> None:
         _require_packages()
         from snaketune.agent.builtin import make_tools
 
         self.client, self.model, self.on_event = client, model, on_event
-        self.max_turn = max_turn
+        self.max_turn, self.max_tokens = max_turn, max_tokens
         self.tools = make_tools(tools, canned)
 
     def ask(self, question: str, history: Iterable[Message] = ()) -> Answer:
@@ -61,7 +64,7 @@ class Agent:
         from snaketune.agent.loop import Endpoint, Executor, Protocol
 
         executor = Executor(self.tools, self.on_event)
-        endpoint = Endpoint(self.client, self.model, self.on_event)
+        endpoint = Endpoint(self.client, self.model, self.on_event, self.max_tokens)
         react = ReAct(endpoint, executor, Protocol(), self.max_turn)
         asked = {"role": "user", "content": question}
         returned = react.chat([*history, asked])

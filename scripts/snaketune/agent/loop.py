@@ -17,7 +17,6 @@ from snaketune.agent.react import STOP, parse, response_message
 from snaketune.agent.tools import Tool
 from snaketune.errors import UserError
 
-_MAX_TOKENS = 512
 _LONGEST = 6000
 """Characters of a result that the model is shown: three articles of arXiv, 1,500 tokens."""
 
@@ -29,9 +28,11 @@ class Endpoint(BaseAPIModel):
     swallows the server's errors, logs keys, and cannot be stopped while it waits.
     """
 
-    def __init__(self, client: openai.OpenAI, model: str, on_event: OnEvent) -> None:
+    def __init__(
+        self, client: openai.OpenAI, model: str, on_event: OnEvent, max_tokens: int
+    ) -> None:
         super().__init__(model_type=model)
-        self.client, self.on_event = client, on_event
+        self.client, self.on_event, self.max_tokens = client, on_event, max_tokens
 
     def chat(self, inputs: list[Message], **gen_params: Any) -> str:
         """Return the model's next turn, greedily; each piece of it is told as it comes.
@@ -44,7 +45,7 @@ class Endpoint(BaseAPIModel):
             with self.client.chat.completions.create(
                 model=self.model_type,
                 messages=inputs,  # type: ignore[arg-type]
-                max_tokens=_MAX_TOKENS,
+                max_tokens=self.max_tokens,
                 temperature=0,
                 stop=[STOP],
                 stream=True,
