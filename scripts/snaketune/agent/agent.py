@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snaketune.agent.events import Answer, Message, OnEvent, ignore
+from snaketune.agent.tracing import Spans, Tracer
 from snaketune.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Agent:
         canned: A file of further tools with their answers.
         max_turn: The model's turns for a question; in the last it is told to answer.
         on_event: Hears each piece of the model's turns and each step.
+        trace: The study whose MLflow experiment gets each question as a trace.
         max_tokens: The longest turn.
 
     Raises:
@@ -39,6 +41,7 @@ class Agent:
         canned: Path | None = None,
         max_turn: int = MAX_TURN,
         on_event: OnEvent = ignore,
+        trace: str | None = None,
         max_tokens: int = MAX_TOKENS,
     ) -> None:
         _require_packages()
@@ -47,6 +50,7 @@ class Agent:
         self.client, self.model, self.on_event = client, model, on_event
         self.max_turn, self.max_tokens = max_turn, max_tokens
         self.tools = make_tools(tools, canned)
+        self.tracer = Tracer(trace) if trace else None
 
     def ask(self, question: str, history: Iterable[Message] = ()) -> Answer:
         """Return the answer to a question, with the steps to it.
@@ -59,18 +63,37 @@ class Agent:
         Raises:
             UserError: The endpoint failed.
         """
+        asked = {
+            "question": question,
+            "model": self.model,
+            "tools": [tool.name for tool in self.tools],
+        }
+        spans = Spans()
+        try:
+            with spans.span("agent", "AGENT", asked) as span:
+                answer = self._answer([*history, {"role": "user", "content": question}], spans)
+                span.outputs = {"text": answer.text, "finished": answer.finished}
+        finally:
+            if self.tracer:
+                self.tracer.send(spans)
+        return answer
+
+    def close(self) -> None:
+        """Wait until the traces are sent."""
+        if self.tracer:
+            self.tracer.close()
+
+    def _answer(self, messages: list[Message], spans: Spans) -> Answer:
         from lagent.agents import ReAct
 
         from snaketune.agent.loop import Endpoint, Executor, Protocol
 
-        executor = Executor(self.tools, self.on_event)
-        endpoint = Endpoint(self.client, self.model, self.on_event, self.max_tokens)
-        react = ReAct(endpoint, executor, Protocol(), self.max_turn)
-        asked = {"role": "user", "content": question}
-        returned = react.chat([*history, asked])
+        endpoint = Endpoint(self.client, self.model, self.on_event, spans, self.max_tokens)
+        executor = Executor(self.tools, self.on_event, spans)
+        returned = ReAct(endpoint, executor, Protocol(), self.max_turn).chat(messages)
         finished = returned.actions[-1].type == executor.finish_action.name
-        messages = [asked, *returned.inner_steps]
-        return Answer(returned.response.strip(), executor.steps, finished, messages)
+        sent = [messages[-1], *returned.inner_steps]
+        return Answer(returned.response.strip(), executor.steps, finished, sent)
 
 
 def system_prompt(tools: Sequence[str], canned: Path | None = None) -> str:
@@ -79,7 +102,7 @@ def system_prompt(tools: Sequence[str], canned: Path | None = None) -> str:
     from snaketune.agent.builtin import make_tools
     from snaketune.agent.loop import Executor, Protocol
 
-    executor = Executor(make_tools(tools, canned), ignore)
+    executor = Executor(make_tools(tools, canned), ignore, Spans())
     return Protocol().format([], [], executor)[0]["content"]
 
 

@@ -115,11 +115,13 @@ _FUNCTIONS = {
     "round": _round,
 }
 _NAMES = {"pi": math.pi, "e": math.e, "tau": math.tau}
-_NODES = (ast.BinOp, ast.UnaryOp, ast.Call, ast.Name)
+_NODES: tuple[type[ast.AST], ...] = (ast.BinOp, ast.UnaryOp, ast.Call, ast.Name)
 
 
 class _Numbers(SimpleEval):
     """simpleeval with numbers alone."""
+
+    nodes: dict[type[ast.AST], Callable[[Any], Any]]
 
     def __init__(self) -> None:
         super().__init__(operators=_OPERATORS, functions=_FUNCTIONS, names=_NAMES)

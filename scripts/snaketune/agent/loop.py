@@ -15,6 +15,7 @@ from lagent.schema import ActionReturn, ActionStatusCode
 from snaketune.agent.events import Event, Message, OnEvent, Step
 from snaketune.agent.react import STOP, parse, response_message
 from snaketune.agent.tools import Tool
+from snaketune.agent.tracing import Spans
 from snaketune.errors import UserError
 
 _LONGEST = 6000
@@ -29,10 +30,11 @@ class Endpoint(BaseAPIModel):
     """
 
     def __init__(
-        self, client: openai.OpenAI, model: str, on_event: OnEvent, max_tokens: int
+        self, client: openai.OpenAI, model: str, on_event: OnEvent, spans: Spans, max_tokens: int
     ) -> None:
         super().__init__(model_type=model)
-        self.client, self.on_event, self.max_tokens = client, on_event, max_tokens
+        self.client, self.on_event, self.spans = client, on_event, spans
+        self.max_tokens = max_tokens
 
     def chat(self, inputs: list[Message], **gen_params: Any) -> str:
         """Return the model's next turn, greedily; each piece of it is told as it comes.
@@ -40,23 +42,29 @@ class Endpoint(BaseAPIModel):
         Raises:
             UserError: The endpoint failed.
         """
+        request: dict[str, Any] = {
+            "model": self.model_type,
+            "messages": inputs,
+            "max_tokens": self.max_tokens,
+            "temperature": 0,
+            "stop": [STOP],
+        }
+        with self.spans.span(self.model_type, "LLM", request) as span:
+            try:
+                said = self._streamed(request)
+            except openai.APIError as error:
+                raise UserError(f"the model {self.model_type} did not answer: {error}") from error
+            span.outputs = said.partition(STOP)[0]
+        return span.outputs
+
+    def _streamed(self, request: dict[str, Any]) -> str:
         said = ""
-        try:
-            with self.client.chat.completions.create(
-                model=self.model_type,
-                messages=inputs,  # type: ignore[arg-type]
-                max_tokens=self.max_tokens,
-                temperature=0,
-                stop=[STOP],
-                stream=True,
-            ) as stream:
-                for chunk in stream:
-                    if chunk.choices and (piece := chunk.choices[0].delta.content):
-                        said += piece
-                        self.on_event(Event("text", text=piece))
-        except openai.APIError as error:
-            raise UserError(f"the model {self.model_type} did not answer: {error}") from error
-        return said.partition(STOP)[0]
+        with self.client.chat.completions.create(**request, stream=True) as stream:
+            for chunk in stream:
+                if chunk.choices and (piece := chunk.choices[0].delta.content):
+                    said += piece
+                    self.on_event(Event("text", text=piece))
+        return said
 
 
 class Protocol(ReActProtocol):
@@ -102,9 +110,9 @@ class Executor(ActionExecutor):
     waits for a hanging tool for ever.
     """
 
-    def __init__(self, tools: Sequence[Tool], on_event: OnEvent) -> None:
+    def __init__(self, tools: Sequence[Tool], on_event: OnEvent, spans: Spans) -> None:
         super().__init__(list(tools))
-        self.on_event = on_event
+        self.on_event, self.spans = on_event, spans
         self.thought = ""
         self.steps: list[Step] = []
 
@@ -113,16 +121,18 @@ class Executor(ActionExecutor):
         if name == self.finish_action.name:
             return self.finish_action(command)
         started = time.monotonic()
-        returned = self._returned(name, command)
-        failed = returned.state != ActionStatusCode.SUCCESS
-        tool = "" if name == self.no_action.name else name
-        text = returned.errmsg if failed else returned.format_result()
+        with self.spans.span(name[:80], "TOOL", command) as span:
+            returned = self._returned(name, command)
+            if returned.state == ActionStatusCode.SUCCESS:
+                span.outputs = returned.format_result()
+            else:
+                span.error = returned.errmsg
         step = Step(
             thought=self.thought,
-            tool=tool,
+            tool="" if name == self.no_action.name else name,
             tool_input=command,
-            result="" if failed else text,
-            error=text if failed else None,
+            result=span.outputs or "",
+            error=span.error or None,
             seconds=time.monotonic() - started,
         )
         self.steps.append(step)
