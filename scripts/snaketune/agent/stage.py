@@ -44,7 +44,7 @@ def report_agent(experiment: Resolved, root: Path, output: Path, log_file: Path)
     ) as server:
         tuned = server.model(experiment.name)
         models = {"base": tuned.base, "tuned": tuned.name}
-        rows = ask_all(server.client, models, questions, settings, canned)
+        rows = ask_all(server.client, models, questions, settings, canned, experiment.study)
     report = {
         "experiment": experiment.name,
         "study": experiment.study,
@@ -65,11 +65,13 @@ def ask_all(
     questions: Sequence[Question],
     settings: Settings,
     canned: Path | None,
+    study: str | None = None,
 ) -> list[dict[str, Any]]:
     """Put every question to every model.
 
     Args:
         models: What each is called in the report, and its id in the endpoint.
+        study: Its MLflow experiment gets each question as a trace.
 
     Returns:
         Of each question `question`, `tool`, `accept` and by model `text`, `finished`, `steps` and
@@ -86,6 +88,7 @@ def ask_all(
             settings.tools,
             canned,
             settings.max_turn,
+            trace=study,
             max_tokens=settings.max_new_tokens,
         )
         tools = {tool.name: tool.description["required"] for tool in agent.tools}
@@ -100,6 +103,7 @@ def ask_all(
                 verdict = judge(question, answer, seconds, tools)
                 row[name] = told | {"steps": steps, "verdict": verdict}
                 done(count)
+        agent.close()
     return rows
 
 
