@@ -4,6 +4,7 @@ import ast
 import json
 import operator
 import re
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -53,31 +54,40 @@ def read(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
-def calls_of(row: dict) -> list[tuple[str, str, str, bool]]:
-    """Return a row's calls in either form: tool, text of its input, result, whether it is learned.
+@dataclass
+class Asked:
+    """A question of a row: its calls as (tool, text of the input, result, learned), the answer."""
+
+    question: str
+    calls: list[tuple[str, str, str, bool]]
+    answer: str = ""
+
+
+def asked(row: dict) -> list[Asked]:
+    """Return the questions of a row in either form.
 
     The ReAct form is read here by its lines, not by the parser of the agent.
     """
-    found = []
-    for message, after in zip(row["messages"], [*row["messages"][1:], {}], strict=True):
-        learned = message.get("weight") != 0
+    found: list[Asked] = []
+    messages = row["messages"]
+    for message, after in zip(messages, [*messages[1:], {}], strict=True):
+        text, learned = message["content"] or "", message.get("weight") != 0
+        if message["role"] == "user" and not text.startswith("Response:"):
+            found.append(Asked(text, []))
         for call in message.get("tool_calls", []):
             function = call["function"]
-            found.append((function["name"], function["arguments"], after["content"], learned))
-        text = message["content"] or ""
+            result = (after["content"], learned)
+            found[-1].calls.append((function["name"], function["arguments"], *result))
         if message["role"] == "assistant" and "\nAction: " in text:
             thought, action, given = text.split("\n")
             assert thought.startswith("Thought: ")
-            name, text = action.removeprefix("Action: "), given.removeprefix("Action Input: ")
-            result = re.fullmatch(r"Response:(.*)\n", after["content"])
-            assert after["role"] == "user" and result
-            found.append((name, text, result[1], learned))
+            told = re.fullmatch(r"Response:(.*)\n", after["content"])
+            assert after["role"] == "user" and told
+            name, given = action.removeprefix("Action: "), given.removeprefix("Action Input: ")
+            found[-1].calls.append((name, given, told[1], learned))
+        elif message["role"] == "assistant" and "tool_calls" not in message:
+            found[-1].answer = text
     return found
-
-
-def asked(row: dict) -> str:
-    """Return a row's question."""
-    return next(each["content"] for each in row["messages"] if each["role"] == "user")
 
 
 def offered(row: dict) -> list[str]:

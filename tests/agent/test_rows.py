@@ -12,7 +12,7 @@ from snaketune.data.conversation import trim
 from snaketune.data.formats import openai
 from snaketune.experiment.agent_files import read_questions
 from snaketune.experiment.probe_files import read_probe
-from tool_rows import TOOLS, asked, calls_of, canned, exactly, key, offered, read
+from tool_rows import TOOLS, asked, canned, exactly, key, offered, read
 
 FAILED = ("know", "no ", "Action Input", "it is no expression")
 
@@ -58,46 +58,52 @@ def should_be(tool, text, known) -> str | Fraction | None:
         return None
 
 
-def test_there_are_enough_varied_rows(rows, react):
+@pytest.fixture(scope="module")
+def trained(rows):
+    """All questions of the rows."""
+    return [each for row in rows for each in asked(row)]
+
+
+def test_there_are_enough_varied_rows(rows, react, trained):
     assert len(rows) >= 250 and len(react) >= 150 and len(rows) - len(react) >= 70
-    assert len({asked(row).casefold() for row in rows}) == len(rows)
-    assert {tool for row in rows for tool, *_ in calls_of(row)} >= set(TOOLS)
-    assert sum(not calls_of(row) for row in rows) >= 40
-    assert sum(len(calls_of(row)) > 1 for row in rows) >= 40
+    assert len({each.question.casefold() for each in trained}) == len(trained) >= 400
+    assert {tool for each in trained for tool, *_ in each.calls} >= set(TOOLS)
+    assert sum(not each.calls for each in trained) >= 50
+    assert sum(len(each.calls) > 1 for each in trained) >= 40
     assert {len(offered(row)) for row in rows} == {1, 2, 3, 4, 5, 6}
     assert len({tuple(offered(row)) for row in rows}) > 100
 
 
-def test_every_result_is_right(rows, known):
+def test_every_result_is_right(trained, known):
     failures = 0
-    for row in rows:
-        for tool, text, result, _ in calls_of(row):
+    for each in trained:
+        for tool, text, result, _ in each.calls:
             right = should_be(tool, text, known)
             if right is None:
                 failures += 1
-                assert any(sign in result for sign in FAILED), (asked(row), result)
+                assert any(sign in result for sign in FAILED), (each.question, result)
             elif isinstance(right, Fraction):
-                assert Fraction(result) == right, asked(row)
+                assert Fraction(result) == right, each.question
             else:
-                assert result == right, asked(row)
+                assert result == right, each.question
     assert failures >= 15
 
 
-def test_a_mistake_that_is_corrected_is_read_and_not_learned(rows, known):
+def test_a_mistake_that_is_corrected_is_read_and_not_learned(trained, known):
     corrected = 0
-    for row in rows:
-        calls = calls_of(row)
-        for number, (tool, text, _, learned) in enumerate(calls):
-            wrong = should_be(tool, text, known) is None and number + 1 < len(calls)
-            assert learned != wrong, asked(row)
+    for each in trained:
+        for number, (tool, text, _, learned) in enumerate(each.calls):
+            wrong = should_be(tool, text, known) is None and number + 1 < len(each.calls)
+            assert learned != wrong, each.question
             corrected += wrong
     assert corrected >= 10
 
 
 def test_a_tool_is_only_called_if_it_is_offered(rows):
     for row in rows:
-        for tool, _, _, learned in calls_of(row):
-            assert tool in offered(row) or not learned, asked(row)
+        for each in asked(row):
+            for tool, _, _, learned in each.calls:
+                assert tool in offered(row) or not learned, each.question
 
 
 def test_the_system_message_is_the_agents(react, folder):
@@ -134,22 +140,19 @@ def test_the_functions_are_the_same_tools(rows, folder):
         assert each["parameters"]["required"] == of["required"]
 
 
-def test_every_row_ends_in_an_answer_in_its_form(rows, react):
+def test_every_question_ends_in_an_answer_in_its_form(rows, react):
     for row in rows:
         [conversation] = openai(row)
         assert trim(conversation) == conversation
-        last = row["messages"][-1]["content"]
-        assert last and row["messages"][-1]["role"] == "assistant"
-        if row in react:
-            thought, answer = last.split("\n", 1)
-            assert thought.startswith("Thought: ") and answer.startswith("Final Answer: ")
+        for each in asked(row):
+            in_react = each.answer.startswith("Thought: ") and "\nFinal Answer: " in each.answer
+            assert each.answer and in_react == (row in react), each.question
 
 
-def test_the_answer_to_a_sum_has_its_result(rows):
-    for row in rows:
-        calls = calls_of(row)
-        if len(calls) == 1 and calls[0][0] == "Arithmetic" and calls[0][2][0] in "-0123456789":
-            assert calls[0][2] in row["messages"][-1]["content"], asked(row)
+def test_the_answer_to_a_sum_has_its_result(trained):
+    sums = [each for each in trained if len(each.calls) == 1 and each.calls[0][0] == "Arithmetic"]
+    with_result = [each.calls[0][2] in each.answer for each in sums]
+    assert len(sums) > 100 and with_result.count(False) == 1  # nothing is divided by zero
 
 
 @pytest.fixture(scope="module")
@@ -162,18 +165,18 @@ def probe(repository):
     return read_probe(repository / "experiments" / "probes" / "agent_tools.yaml", None)
 
 
-def test_what_is_asked_later_is_in_no_row(rows, questions, probe):
+def test_what_is_asked_later_is_in_no_row(trained, questions, probe):
     later = [each.question.casefold() for each in [*questions, *probe.questions]]
     assert len(set(later)) == len(later) >= 80
-    assert {asked(row).casefold() for row in rows}.isdisjoint(later)
+    assert {each.question.casefold() for each in trained}.isdisjoint(later)
 
 
-def test_the_arguments_that_are_asked_for_later_are_in_no_row(rows, questions, known):
+def test_the_arguments_that_are_asked_for_later_are_in_no_row(trained, questions, known):
     """Each canned tool is asked for something that no row has: found by its words in a question."""
-    trained = {
+    given = {
         value.casefold()
-        for row in rows
-        for _, text, *_ in calls_of(row)
+        for each in trained
+        for _, text, *_ in each.calls
         for value in (arguments_of(text) or {}).values()
     }
     for question in questions:
@@ -181,7 +184,7 @@ def test_the_arguments_that_are_asked_for_later_are_in_no_row(rows, questions, k
         words = question.question.casefold()
         meant = [those for those in values if all(value in words for value in those)]
         assert bool(meant) == (question.tool not in (None, "Arithmetic")), question.question
-        assert all(those.isdisjoint(trained) for those in meant), question.question
+        assert all(those.isdisjoint(given) for those in meant), question.question
 
 
 def test_the_questions_are_of_all_kinds(questions):

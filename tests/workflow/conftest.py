@@ -23,10 +23,22 @@ pack: false
 train: {epochs: 2, accumulate: 3, lr: 1e-3, save_every: 4, precision: fp32}
 sample: {every: 100, prompts: [Say 3], max_new_tokens: 4}
 evaluate: {prompts: [Say 4], max_new_tokens: 4, probes: [retention]}
+agent: {questions: questions.yaml, canned: tools.yaml}
 variants:
   none: {}
   other: {train: {seed: 1}}
 """
+
+
+AGENT = """\
+import sys
+from pathlib import Path
+
+folder = Path(sys.argv[sys.argv.index("--output") + 1])
+for name in ("report.html", "report.json"):
+    (folder / name).touch()
+"""
+"""In place of scripts/agent.py: a tiny model speaks nonsense, and takes a minute for it."""
 
 
 class Project:
@@ -92,6 +104,10 @@ def make_project(tmp_path_factory, repository):
         probes = folder / "experiments" / "probes"
         probes.mkdir()
         (probes / "retention.yaml").write_text("- {question: Say 3, accept: [three]}\n")
+        (folder / "experiments" / "questions.yaml").write_text("- {question: Rain?, tool: Sky}\n")
+        (folder / "experiments" / "tools.yaml").write_text(
+            "- {name: Sky, description: weather, answers: [{input: {}, result: rain}]}\n"
+        )
         project = Project(folder)
         project.study.write_text(STUDY)
         return project
@@ -103,6 +119,7 @@ def make_project(tmp_path_factory, repository):
 def built(make_project):
     """A project whose experiment study_none is built to its end."""
     project = make_project()
-    ends = ("eval/report.html", "data/report.html", "resolved.yaml")
+    (project.folder / "scripts" / "agent.py").write_text(AGENT)
+    ends = ("eval/report.html", "data/report.html", "resolved.yaml", "agent/report.html")
     project.snakemake(*(f"experiments/study_none/{end}" for end in ends))
     return project

@@ -83,7 +83,7 @@ def figures(verdicts: Mapping[str, Sequence[Verdict]]) -> dict[str, dict[str, An
         }
         if all(own.values()):
             row = {model: measure(values) for model, values in own.items()}
-            first, *_, last = row.values()
+            first, last = (list(row.values())[index] for index in (0, -1))
             apart = first["high"] < last["low"] or last["high"] < first["low"]
             found[name] = {"wanted": 1 if name in SHARES else None, **row, "differs": apart}
     return found
