@@ -134,9 +134,9 @@ def evaluate_key(experiment: "Experiment") -> dict[str, Any]:
 
 def agent_key(experiment: "Experiment") -> dict[str, Any]:
     """Return what decides the agent's report, given the trained weights."""
-    precision = experiment.config.train.precision
-    return experiment.config.agent.model_dump() | {
-        "precision": precision,
+    return {
+        "agent": experiment.config.agent.model_dump(),
+        "train": {"precision": experiment.config.train.precision},
         "version": AGENT_VERSION,
     }
 
