@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from snaketune import cli
+from snaketune.serving import lifetime
 from snaketune.serving.port import open_port
 from snaketune.tracking.client import DEFAULT_STORE, shown_uri, tracking_uri
 
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # the store goes by the environment: a password in its address is nobody's to see in `ps`
     environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": tracking_uri()}
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1"]
-    os.execve(sys.executable, [*command, "--port", str(args.port)], environment)
+    lifetime.run([*command, "--port", str(args.port)], environment)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ server; then nothing tells it that the chat was killed. It notices by itself.
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 
 import psutil
 
@@ -38,3 +40,20 @@ def end_with_stdin() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run someone else's server until it ends, and return its exit status.
+
+    It ends, with all that it started, when this process gets SIGINT, SIGTERM or SIGHUP.
+    """
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+
+    def stop(*_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    end_with_snakemake()
+    return process.wait()

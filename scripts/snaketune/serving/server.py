@@ -62,6 +62,7 @@ def application(models: Models) -> FastAPI:
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(TemplateError, _refused_by_template)
+    app.add_exception_handler(Exception, _failed)
     return app
 
 
@@ -75,6 +76,10 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
 async def _refused_by_template(request: Request, error: Exception) -> JSONResponse:
     told = f"the model's chat template refuses these messages: {error}"
     return await _refused(request, HTTPException(400, told))
+
+
+async def _failed(request: Request, error: Exception) -> JSONResponse:
+    return await _refused(request, HTTPException(500, f"{type(error).__name__}: {error}"))
 
 
 class _Message(BaseModel):
@@ -103,7 +108,10 @@ class _Prepared(BaseHandler):
     ) -> Any:
         # the seed is set when the answer's turn comes, not while another one is being sampled
         unseeded = {key: value for key, value in body.items() if key != "seed"}
-        config: Any = super()._build_generation_config(unseeded, defaults)
+        try:
+            config: Any = super()._build_generation_config(unseeded, defaults)
+        except (TypeError, ValueError) as error:
+            raise HTTPException(422, str(error)) from error
         config.seed = body.get("seed")
         config.stop_strings = _stops(config) or None
         if not config.do_sample:
@@ -162,7 +170,7 @@ class _Generation(GenerateManager):
         queue, streamer = super().generate_streaming(
             model, processor, inputs, gen_config, request_id, response_parser
         )
-        return _Cut(queue, _stops(gen_config)), streamer
+        return _Cut(queue, streamer, _stops(gen_config)), streamer
 
     async def generate_non_streaming(
         self, model: Any, processor: Any, inputs: Any, gen_config: Any, request_id: str
@@ -212,8 +220,9 @@ def until_stop(text: str, stops: Sequence[str]) -> tuple[str, str]:
 class _Cut:
     """The queue of a streaming answer, without its stop string and what comes after."""
 
-    def __init__(self, queue: asyncio.Queue[Any], stops: Sequence[str]) -> None:
+    def __init__(self, queue: asyncio.Queue[Any], streamer: Any, stops: Sequence[str]) -> None:
         self._queue = queue
+        self._streamer = streamer
         self._stops = stops
         self._ready: list[Any] = []
         self._held = ""
@@ -249,7 +258,9 @@ class _Cut:
     def _take_text(self, text: str) -> None:
         if self._stopped:
             return
-        self._stopped = any(stop in text for stop in self._stops)
         sent, self._held = until_stop(text, self._stops)
+        if any(stop in text for stop in self._stops):
+            self._stopped = True
+            self._streamer.cancel()
         if sent:
             self._ready.append(sent)

@@ -1,0 +1,132 @@
+"""What can be served is found without torch, and what cannot says what builds it."""
+
+import shutil
+import socket
+import subprocess
+import sys
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snaketune.errors import UserError
+from snaketune.serving import client, engines
+from snaketune.serving.artifacts import find
+from snaketune.serving.port import open_port
+
+
+@pytest.fixture(autouse=True)
+def _in_workspace(workspace, monkeypatch):
+    monkeypatch.chdir(workspace)
+
+
+def test_models_come_with_their_base_once():
+    found = find(["run", "other", "run/iter_4", "tiny"])
+    assert [each.name for each in found] == ["run", "other", "run/iter_4", "tiny"]
+    assert {each.base for each in found} == {"tiny"}
+    assert [each.is_base for each in found] == [False, False, False, True]
+    assert find(["run"])[1].name == "tiny"
+
+
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        ("nothing", "Fix: snakemake experiments/nothing/adapter"),
+        ("run/iter_5", "experiments/run/iter_5 has neither an adapter nor a merged model"),
+        ("../tiny", "Fix: snakemake experiments"),
+    ],
+)
+def test_what_is_not_built_says_what_builds_it(name, told):
+    with pytest.raises(UserError, match=told.replace(".", r"\.")):
+        find([name])
+
+
+def test_a_base_that_is_gone_says_what_fetches_it(workspace, tmp_path, monkeypatch):
+    shutil.copytree(workspace / "experiments/run", tmp_path / "experiments/run")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="Fix: snakemake store/models/tiny"):
+        find(["run"])
+
+
+def test_a_server_that_does_not_start_tells_the_end_of_its_log(tmp_path, monkeypatch):
+    program = tmp_path / "serve.py"
+    program.write_text("print('the very reason'); raise SystemExit(3)")
+    monkeypatch.setattr(client, "PROGRAM", program)
+    with (
+        pytest.raises(UserError, match=r"did not start.*\n +the very reason"),
+        client.serving(["run"], tmp_path / "logs/serve.log"),
+    ):
+        pass
+
+
+def test_the_server_ends_with_the_block(tmp_path, monkeypatch):
+    program, pid = tmp_path / "serve.py", tmp_path / "pid"
+    program.write_text(
+        "import http.server, os, socket, sys\n"
+        "from pathlib import Path\n"
+        "from snaketune.serving import lifetime\n"
+        f"Path({str(pid)!r}).write_text(str(os.getpid()))\n"
+        "class Healthy(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n"
+        "        self.send_response(200)\n"
+        "        self.end_headers()\n"
+        "server = http.server.HTTPServer(('127.0.0.1', 0), Healthy, False)\n"
+        "server.socket = socket.socket(fileno=int(sys.argv[sys.argv.index('--fd') + 1]))\n"
+        "lifetime.end_with_stdin()\n"
+        "server.serve_forever()\n"
+    )
+    monkeypatch.setattr(client, "PROGRAM", program)
+    with (
+        pytest.raises(ZeroDivisionError),
+        client.serving(["run"], tmp_path / "logs/serve.log") as running,
+    ):
+        assert running.model("tiny").is_base and running.url.startswith("http://127.0.0.1:")
+        raise ZeroDivisionError
+    assert not psutil.pid_exists(int(pid.read_text()))
+
+
+def test_no_torch_is_imported_to_start_a_server():
+    code = "import sys, snaketune.serving.client; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_taken_port_is_told_with_the_way_out():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"scripts/serve.py --port {port + 1}"):
+            open_port(port, "scripts/serve.py")
+
+
+def test_other_engines_serve_the_merged_model_here_alone(workspace, tmp_path, monkeypatch):
+    monkeypatch.chdir(shutil.copytree(workspace, tmp_path / "copy"))
+    for engine in engines.ENGINES:
+        with pytest.raises(UserError, match=f"Fix: pip install {engine}"):
+            engines.command(engine, find(["run"])[0], 8000)
+        (tmp_path / f"{engine}.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="Fix: snakemake experiments/run/merged"):
+        engines.command("vllm", find(["run"])[0], 8000)
+    shutil.copytree("experiments/run/adapter", "experiments/run/merged")
+    for engine, host in (("vllm", "--host"), ("lmdeploy", "--server-name")):
+        command = engines.command(engine, find(["run"])[0], 8000)
+        assert command[command.index(host) + 1] == "127.0.0.1"
+        assert "experiments/run/merged" in command and "8000" in command
+
+
+TEXT = st.text("ab\n", max_size=12)
+
+
+@given(TEXT, st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3))
+def test_what_may_be_sent_is_all_that_no_stop_string_can_take_back(text, stops):
+    from snaketune.serving.server import until_stop
+
+    sent, held = until_stop(text, stops)
+    ended = [text[:at] for at in range(len(text)) if any(text.startswith(s, at) for s in stops)]
+    if ended:
+        assert (sent, held) == (min(ended, key=len), "")
+        return
+    assert sent + held == text
+    beginnings = {stop[:size] for stop in stops for size in range(1, len(stop))}
+    safe = [k for k in range(len(text) + 1) if all(text[j:] not in beginnings for j in range(k))]
+    assert len(sent) == max(safe)
