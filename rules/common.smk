@@ -30,7 +30,7 @@ from snaketune.experiment.targets import explain_unknown
 from snaketune.planning.request import read_targets
 from snaketune.publish import request as publishing
 from snaketune.serving import lifetime
-from snaketune.serving.request import read_models, weights_of
+from snaketune.serving.request import read_model, read_models, weights_of
 from snaketune.tracking.client import shown_uri
 
 # Rules call `python`; it must be the one that runs Snakemake, activated or not.
@@ -190,12 +190,12 @@ def refuse_unknown_targets():
 def refuse_unclear_questions():
     """Stop with a helpful message when --config does not say what to plan or to compare."""
     readers = {"plan": read_targets, "diff": read_pair}
-    talking = {"serve"}
+    talking = {"chat": read_model, "serve": read_models}
     try:
         for asked in readers.keys() & set(sys.argv[1:]):
             readers[asked](config, STUDIES)
-        for asked in talking & set(sys.argv[1:]):
-            read_models(config, STUDIES, asked)
+        for asked in talking.keys() & set(sys.argv[1:]):
+            talking[asked](config, STUDIES, asked)
     except UserError as error:
         sys.exit(f"Error: {error}")
 

@@ -1,8 +1,24 @@
-# Talk to a model: as OpenAI's API for other programs.
+# Talk to a model: in this terminal, or as OpenAI's API for other programs.
 
 
 localrules:
+    chat,
     serve,
+
+
+rule chat:
+    input:
+        script=ancient("scripts/chat.py"),
+        weights=lambda wildcards: served_weights("chat"),
+    log:
+        "logs/chat.log",
+    conda:
+        "../envs/cpu.yaml"
+    threads: workflow.cores  # nothing else may write to the terminal meanwhile
+    params:
+        model=lambda wildcards: read_model(config, STUDIES, "chat"),
+    shell:
+        "python {input.script} {params.model:q} --log {log}"
 
 
 rule serve:

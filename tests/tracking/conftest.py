@@ -12,14 +12,6 @@ from snaketune.tracking import client as reach
 SECRETS = {"HF_TOKEN": "hf_sEcReT1", "MLFLOW_TRACKING_PASSWORD": "sEcReT2"}
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """A SQLite file with MLflow's tables; making them takes seconds."""
-    file = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{file}").search_experiments()
-    return file
-
-
 @pytest.fixture(scope="module")
 def store(empty_store, tmp_path_factory):
     """The store that is used where MLFLOW_TRACKING_URI is not set, and secrets around it."""

@@ -26,8 +26,8 @@ class Agent:
         canned: A file of further tools with their answers.
         max_turn: The model's turns for a question; in the last it is told to answer.
         on_event: Hears each piece of the model's turns and each step.
-        trace: The study whose MLflow experiment gets each question as a trace.
         max_tokens: The longest turn.
+        trace: The study whose MLflow experiment gets each question as a trace.
 
     Raises:
         UserError: A tool is unknown, its key or a package is missing, or the file is wrong.
@@ -41,8 +41,8 @@ class Agent:
         canned: Path | None = None,
         max_turn: int = MAX_TURN,
         on_event: OnEvent = ignore,
-        trace: str | None = None,
         max_tokens: int = MAX_TOKENS,
+        trace: str | None = None,
     ) -> None:
         _require_packages()
         from snaketune.agent.builtin import make_tools
@@ -88,7 +88,7 @@ class Agent:
 
         from snaketune.agent.loop import Endpoint, Executor, Protocol
 
-        endpoint = Endpoint(self.client, self.model, self.on_event, spans, self.max_tokens)
+        endpoint = Endpoint(self.client, self.model, self.on_event, self.max_tokens, spans)
         executor = Executor(self.tools, self.on_event, spans)
         returned = ReAct(endpoint, executor, Protocol(), self.max_turn).chat(messages)
         finished = returned.actions[-1].type == executor.finish_action.name

@@ -45,9 +45,14 @@ def _python() -> Tool:
 
 
 def _arxiv() -> Tool:
-    name = "ArxivSearch.get_arxiv_article_information"  # its words are Lagent's, as in Agent-FLAN
+    """Return the tool with the very words of Lagent's, which the course's models know."""
+    name = "ArxivSearch.get_arxiv_article_information"
     what = "Run Arxiv search and get the article meta information."
-    return Tool(name, what, [_text("query", "the content of search query")], search.arxiv_articles)
+    found = [
+        {"name": "content", "description": "a list of 3 arxiv search papers", "type": "STRING"}
+    ]
+    query = [_text("query", "the content of search query")]
+    return Tool(name, what, query, search.arxiv_articles, returns=found)
 
 
 def _google() -> Tool:

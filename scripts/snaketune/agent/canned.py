@@ -1,22 +1,30 @@
 """Tools whose answers stand in a YAML file, for tests and for work without a network."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from snaketune.errors import UserError, nearest
 from snaketune.experiment.document import DocumentError, Problem, read_document
 from snaketune.experiment.explain import explain
 from snaketune.experiment.schema import Strict
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*$", max_length=80)]
+
+def _named(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][\w.]{0,79}", name, re.ASCII):
+        raise ValueError(f"expected a name of letters, digits, _ and dots, found '{name[:80]}'")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_named)]
 
 
 class Parameter(Strict):
     """What a tool is told."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
+    name: Name
     type: Literal["string", "integer", "number", "boolean"] = "string"
     description: str = ""
     required: bool = True

@@ -30,7 +30,7 @@ class Endpoint(BaseAPIModel):
     """
 
     def __init__(
-        self, client: openai.OpenAI, model: str, on_event: OnEvent, spans: Spans, max_tokens: int
+        self, client: openai.OpenAI, model: str, on_event: OnEvent, max_tokens: int, spans: Spans
     ) -> None:
         super().__init__(model_type=model)
         self.client, self.on_event, self.spans = client, on_event, spans
@@ -52,8 +52,8 @@ class Endpoint(BaseAPIModel):
         with self.spans.span(self.model_type, "LLM", request) as span:
             try:
                 said = self._streamed(request)
-            except openai.APIError as error:
-                raise UserError(f"the model {self.model_type} did not answer: {error}") from error
+            except (openai.OpenAIError, ValueError) as error:
+                raise UserError(f"{self.model_type} did not answer: {_reason(error)}") from error
             span.outputs = said.partition(STOP)[0]
         return span.outputs
 
@@ -65,6 +65,14 @@ class Endpoint(BaseAPIModel):
                     said += piece
                     self.on_event(Event("text", text=piece))
         return said
+
+
+def _reason(error: Exception) -> str:
+    """Return what a server says in its refusal, wherever it puts it, or the error's own words."""
+    body = getattr(error, "body", None)
+    while isinstance(body, dict):
+        body = next((body[key] for key in ("message", "detail", "error") if key in body), None)
+    return str(body or error)
 
 
 class Protocol(ReActProtocol):
@@ -94,7 +102,9 @@ class Protocol(ReActProtocol):
         action_executor.thought = found.thought
         if found.final is not None:
             return found.thought, action_executor.finish_action.name, found.final
-        return found.thought, found.tool or action_executor.no_action.name, found.tool_input
+        if found.tool is None:
+            return found.thought, action_executor.no_action.name, ""
+        return found.thought, found.tool, found.tool_input
 
     def format_response(self, action_return: ActionReturn) -> Message:
         """Return a call's result, or its error, as a message."""
@@ -141,7 +151,7 @@ class Executor(ActionExecutor):
 
     def _returned(self, name: str, command: str) -> ActionReturn:
         if name == self.no_action.name:
-            return self.no_action(command)
+            return self.no_action("")
         if name not in self.actions:
             known = ", ".join(self.actions)
             return _failure(name, f"There is no tool {name[:80]!r}. Use one of: {known}")
@@ -171,7 +181,7 @@ def _within(seconds: float, call: Callable[[], ActionReturn]) -> ActionReturn | 
     def work() -> None:
         try:
             done.put(call())
-        except Exception as error:
+        except BaseException as error:  # sys.exit in a tool ends the tool
             done.put(_failure("", f"{type(error).__name__}: {error}"))
 
     threading.Thread(target=work, daemon=True).start()

@@ -78,6 +78,8 @@ class Tool(BaseAction):
 
     Args:
         parameters: Each with name, type (Lagent's) and description.
+        required: Their names; all unless it is given.
+        returns: What the model is told of the result, in the same form.
         seconds: A call is cut off after this time.
     """
 
@@ -90,15 +92,18 @@ class Tool(BaseAction):
         parameters: list[dict[str, str]],
         function: Callable[..., str],
         required: list[str] | None = None,
+        returns: list[dict[str, str]] | None = None,
         seconds: float = default_seconds,
     ) -> None:
         names = [each["name"] for each in parameters] if required is None else required
-        described = {
+        described: dict[str, Any] = {
             "name": name,
             "description": description,
             "parameters": parameters,
             "required": names,
         }
+        if returns:
+            described["return_data"] = returns
         super().__init__(described, Arguments)
         self.function, self.seconds = function, seconds
 

@@ -33,16 +33,21 @@ def read_models(config: Mapping[str, Any], studies: Studies, program: str) -> li
                 f"  Fix: snakemake {program} --config experiment={example} [model=iter_N], or "
                 f"python scripts/{program}.py --help"
             )
-    experiments = _names(config.get("experiment"))
-    models = [_whole(name, experiments) for name in _names(config.get("model"))]
-    if not experiments and not models:
+    names = named_models(config)
+    if not names:
         raise UserError(
             "nothing says which model to talk to.\n"
             f"  Fix: name an experiment, e.g. snakemake {program} --config experiment={example}"
         )
-    for name in experiments + models:
+    for name in dict.fromkeys([*_names(config.get("experiment")), *names]):
         _require(name, studies, program)
-    return models or experiments
+    return names
+
+
+def named_models(config: Mapping[str, Any]) -> list[str]:
+    """Return the same, whether there are such models or not."""
+    experiments = _names(config.get("experiment"))
+    return [_whole(name, experiments) for name in _names(config.get("model"))] or experiments
 
 
 def read_model(config: Mapping[str, Any], studies: Studies, program: str) -> str:

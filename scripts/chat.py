@@ -1,0 +1,241 @@
+"""Talk to an experiment's model in the terminal, or ask it from a script.
+
+python scripts/chat.py assistant_mixed
+python scripts/chat.py assistant_mixed --prompt "Who are you?" --json
+python scripts/chat.py --url http://127.0.0.1:8000/v1
+python scripts/chat.py agent_tuned --tools arithmetic --canned tools.yaml
+
+In the terminal /help tells the commands. Without a terminal each line of the input is taken as if
+it were typed. With --prompt or --file each prompt is answered by itself; the status is 1 if one is
+not. Answers go to stdout and everything else to stderr.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from snaketune import cli
+from snaketune.chat.batch import Prompt, answer_all, as_json, prompt, read_prompts
+from snaketune.chat.connect import Pair, other_model, our_model
+from snaketune.chat.conversation import Conversation
+from snaketune.chat.model import Settings
+from snaketune.chat.prompt import talk_at_prompt
+from snaketune.chat.talk import Talk, take_lines
+from snaketune.chat.terminal import CtrlC, ends_cleanly, foreground, keys_kept
+from snaketune.chat.text import encodable, printable
+from snaketune.chat.tools import Tools, ToolUser, require_tools, show_event
+from snaketune.errors import UserError
+from snaketune.experiment import load_studies
+from snaketune.progress import watching
+from snaketune.serving.artifacts import find
+from snaketune.serving.lifetime import end_with_snakemake
+from snaketune.serving.request import named_models, read_model
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Talk."""
+    args = _parser().parse_args(argv)
+    cli.open_log(None)
+    for stream in (sys.stdin, sys.stdout):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    prompts = _prompts(args)
+    if args.json and not prompts:
+        raise UserError("--json answers prompts.\n  Fix: give --prompt TEXT or --file FILE.")
+    tools = _tools(args)
+    end_with_snakemake()
+    interactive = not prompts and sys.stdin.isatty() and sys.stdout.isatty()
+    quiet = keys_kept() if interactive else nullcontext()
+    with ends_cleanly(), foreground(), quiet, _connected(args) as pair:
+        if tools:
+            pair = _using(tools, pair, show=not prompts)
+        if prompts:
+            _answer(prompts, pair, args)
+        else:
+            _talk(pair, args, interactive)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__)
+    add = parser.add_argument
+    add("experiment", nargs="?", help="an experiment, X/iter_N of a kept checkpoint, or a base")
+    add("--model", help="X/iter_N or iter_N; with --url the model's name there")
+    add("--bits", type=int, choices=(4, 8), help="hold the base in 4 or 8 bits")
+    add("--url", help="talk to this OpenAI-compatible server; its key is in OPENAI_API_KEY")
+    add("--base", help="with --url: the model that /compare asks as well")
+    asked = parser.add_argument_group("asking from a script")
+    add = asked.add_argument
+    add("--prompt", action="append", default=[], help="a prompt; may be given several times")
+    add("--file", type=Path, help="a prompt on each line; JSON if it ends in .jsonl: see README")
+    add("--json", action="store_true", help="a line of JSON for each prompt")
+    called = parser.add_argument_group("tools, with which it answers greedily")
+    add = called.add_argument
+    add("--tools", default="", help="of arithmetic, arxiv, google, python; separated by commas")
+    add("--canned", type=Path, help="a YAML file of further tools with their answers")
+    add("--max-turn", type=_positive, default=7, help="turns for a question (default 7)")
+    made = parser.add_argument_group("how answers are made")
+    add = made.add_argument
+    add("--compare", action="store_true", help="the base model answers as well")
+    add("--system", help="the system text; by default the experiment's own")
+    number = _between
+    add("--temperature", type=number(0, 2), default=0.0, help="0 (default) is greedy: no chance")
+    add("--top-p", type=number(0, 1), help="sample of the likeliest tokens of this probability")
+    add("--max-new-tokens", type=_positive, default=512, help="longest answer (default 512)")
+    add("--seed", type=int, help="of the sampling")
+    add("--stop", action="append", default=[], help="end before this text; may be repeated")
+    return parser
+
+
+def _between(least: float, most: float) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        if least <= (value := float(text)) <= most:
+            return value
+        raise argparse.ArgumentTypeError(f"{text} is not between {least} and {most}")
+
+    return number
+
+
+def _positive(text: str) -> int:
+    if (value := int(text)) > 0:
+        return value
+    raise argparse.ArgumentTypeError(f"{text} is not positive")
+
+
+def _prompts(args: argparse.Namespace) -> list[Prompt]:
+    return [*map(prompt, args.prompt), *(read_prompts(args.file) if args.file else [])]
+
+
+def _tools(args: argparse.Namespace) -> Tools | None:
+    """Return the tools that are asked for; what is wrong with them is told before a model loads."""
+    names = [name for name in args.tools.replace(",", " ").split() if name]
+    if not names and not args.canned:
+        return None
+    sampling = (args.temperature, args.top_p, args.seed, args.stop or None, args.system)
+    if any(each is not None and each != 0 for each in sampling):
+        raise UserError(
+            "with tools a model answers greedily and to their system text.\n"
+            "  Fix: leave out --temperature, --top-p, --seed, --stop and --system"
+        )
+    tools = Tools(names, args.canned, args.max_turn, _study(args))
+    require_tools(tools)
+    return tools
+
+
+def _study(args: argparse.Namespace) -> str | None:
+    """Return the study of the experiment that is talked to, whose traces MLflow gets."""
+    if args.url or not args.experiment:
+        return None
+    name = args.experiment.partition("/")[0]
+    experiment = load_studies(Path("experiments")).experiments.get(name)
+    return experiment.study if experiment else None
+
+
+def _using(tools: Tools, pair: Pair, show: bool) -> Pair:
+    """Return the models of a pair as users of tools; what they do on their way may be shown."""
+    seen = show_event if show else None
+    base = ToolUser(pair.base, tools, seen) if pair.base else None
+    return Pair(ToolUser(pair.model, tools, seen), base)
+
+
+@contextmanager
+def _connected(args: argparse.Namespace) -> Iterator[Pair]:
+    """Give the model that the arguments name, and its base."""
+    settings = Settings(
+        args.temperature, args.top_p, args.max_new_tokens, args.seed, tuple(args.stop)
+    )
+    if args.url:
+        yield other_model(args.url, args.model or args.experiment, args.base, settings)
+        return
+    name = _require_model({"experiment": args.experiment, "model": args.model})
+    with our_model(name, settings, args.bits, args.log or Path("logs/chat.log")) as pair:
+        yield pair
+
+
+def _require_model(asked: dict[str, str | None]) -> str:
+    """Return the model that is asked for; what is not there is explained by the studies."""
+    names = named_models(asked)
+    try:
+        if len(names) == 1:
+            find(names)
+            return names[0]
+    except UserError:
+        read_model(asked, load_studies(Path("experiments")), "chat")
+        raise  # there is such a model, and it is not built
+    return read_model(asked, load_studies(Path("experiments")), "chat")
+
+
+def _answer(prompts: list[Prompt], pair: Pair, args: argparse.Namespace) -> None:
+    """Answer the prompts on stdout.
+
+    Raises:
+        UserError: One has no answer.
+    """
+    speakers = {"model": pair.model} | ({"base": pair.base} if args.compare else {})
+    if None in speakers.values():
+        raise UserError("there is no base model to compare with.\n  Fix: name it with --base")
+    out, failed = sys.stdout, 0  # a progress bar takes sys.stdout for itself
+    results = answer_all(prompts, speakers, args.system, _complain)
+    for result in results if out.isatty() else _watched(results, len(prompts)):
+        failed += any("error" in each for each in (result, result.get("base", {})))
+        print(as_json(result) if args.json else _as_text(result), file=out, flush=True)
+    if failed:
+        raise UserError(f"{failed} of {len(prompts)} prompts have no answer.")
+
+
+def _watched(results: Iterable[dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:
+    """Yield the results, and tell on stderr how many there are."""
+    with watching("answers", total, "prompts") as tell:
+        for done, result in enumerate(results, 1):
+            tell(done)
+            yield result
+
+
+def _as_text(result: dict[str, Any]) -> str:
+    """Return what people read of a result: the answer, with names if there are two."""
+    answers = [result.get("base"), result]
+    named = [(each["model"], each["answer"] or "") for each in answers if each]
+    if len(named) == 1:
+        return printable(named[0][1])
+    return "\n".join(f"{name}:\n{printable(answer)}" for name, answer in named)
+
+
+def _talk(pair: Pair, args: argparse.Namespace, interactive: bool) -> None:
+    """Talk at the terminal, or take the lines of the input.
+
+    Raises:
+        UserError: A line of the input has no answer.
+    """
+    conversation = Conversation(None if args.system is None else encodable(args.system))
+    with CtrlC() if interactive else nullcontext() as ctrl_c:
+        talk = Talk(pair.model, pair.base, conversation, _tell, ctrl_c)
+        if args.compare:
+            talk.take("/compare on")
+        if ctrl_c:
+            _tell(_greeting(pair))
+            talk_at_prompt(talk, _tell, _complain)
+        elif not take_lines(talk, sys.stdin, _complain):
+            raise UserError("not every line has an answer.")
+
+
+def _greeting(pair: Pair) -> str:
+    context, settings = pair.model.context, pair.model.settings
+    about = [pair.model.name]
+    about += [f"{context.limit:,} tokens of context"] if context else []
+    about += [f"temperature {settings.temperature:g}" if settings.temperature else "greedy"]
+    return f"{' · '.join(about)}\nEnter sends, Alt-Enter begins a new line, /help, Ctrl-D ends."
+
+
+def _tell(remark: str) -> None:
+    cli.console.print(Text(remark, "dim"))
+
+
+def _complain(message: str) -> None:
+    cli.console.print(Text.assemble(("Error:", "bold red"), " ", message))
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

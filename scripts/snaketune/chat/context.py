@@ -1,0 +1,100 @@
+"""What of a conversation fits a model's context, counted by its own tokenizer and template."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from snaketune.data.conversation import RowError
+from snaketune.data.template import ChatTemplate
+from snaketune.errors import UserError
+from snaketune.serving.artifacts import Served
+
+Message = dict[str, Any]
+"""`role` and `content`, as the endpoint takes them."""
+
+SHARE_FOR_ANSWER = 4
+"""An answer is kept room for: `max_new_tokens`, but at most this part (1/4) of the context."""
+
+
+class Context:
+    """How many tokens a model's conversation takes, and how many it may.
+
+    Args:
+        served: Whose tokenizer, chat template and system message count.
+
+    Raises:
+        UserError: The model brings no chat template.
+    """
+
+    def __init__(self, served: Served) -> None:
+        self.limit = served.context_length
+        self._system = served.system
+        self._template = ChatTemplate(served.folder, "auto")
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """Return the tokens of a prompt, up to where the answer begins.
+
+        Raises:
+            UserError: The template refuses the messages.
+        """
+        own = [{"role": "system", "content": self._system}]
+        needs_system = self._system and messages[0]["role"] != "system"
+        try:
+            text = self._template.render(
+                [*(own if needs_system else []), *messages], add_generation_prompt=True
+            )
+        except RowError as error:
+            raise UserError(f"{error}.\n  Fix: leave out what it names, or /reset.") from error
+        return len(self._template.tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What is sent of a conversation.
+
+    Attributes:
+        messages: The system message, if there is one, and the newest turns.
+        max_new_tokens: How long the answer may be.
+        left_out: The oldest turns that did not fit.
+    """
+
+    messages: list[Message]
+    max_new_tokens: int
+    left_out: int = 0
+
+
+def fit(
+    messages: Sequence[Message],
+    max_new_tokens: int,
+    limit: int,
+    count: Callable[[Sequence[Message]], int],
+) -> Fitted:
+    """Leave out as few of the oldest turns as possible, so that prompt and answer fit.
+
+    The system message and the last question always stay. The answer may take what is left.
+
+    Args:
+        messages: They end with a question.
+        limit: Tokens of prompt and answer together.
+        count: The tokens of some messages as a prompt.
+
+    Raises:
+        UserError: The last question alone is too long.
+    """
+    head = list(messages[:1]) if messages[0]["role"] == "system" else []
+    starts = [n for n, message in enumerate(messages) if message["role"] == "user"]
+    room = min(max_new_tokens, limit // SHARE_FOR_ANSWER)
+
+    def rest(turns: int) -> list[Message]:
+        return head + list(messages[starts[turns] :])
+
+    last = len(starts) - 1
+    left_out = bisect_left(range(last), True, key=lambda n: count(rest(n)) + room <= limit)
+    tokens = count(rest(left_out))
+    if tokens >= limit:
+        raise UserError(
+            f"the question has {tokens:,} tokens with its system text and template, and the model "
+            f"takes {limit:,}, answer included.\n  Fix: shorten it."
+        )
+    return Fitted(rest(left_out), min(max_new_tokens, limit - tokens), left_out)

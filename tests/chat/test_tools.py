@@ -1,0 +1,158 @@
+"""A model with tools in the chat: a terminal shows each step, a script is told the steps."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+
+import openai
+import pexpect
+import pytest
+
+from fake_endpoint import FakeEndpoint
+from snaketune.chat.model import ChatModel, Settings
+from snaketune.chat.tools import Tools, ToolUser
+from snaketune.errors import UserError
+
+COMPUTE = 'Thought: I compute.\nAction: Arithmetic\nAction Input: {"expression": "17*23"}'
+FINISH = "Thought: I know.\nFinal Answer: It is 391."
+
+
+def reply(model, messages):
+    last = messages[-1]["content"]
+    return FINISH if last.startswith("Response:391") or "Thanks" in last else COMPUTE
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    with FakeEndpoint(reply=reply).running() as running:
+        yield running
+
+
+@pytest.fixture
+def user(endpoint):
+    endpoint.asked.clear()
+    client = openai.OpenAI(base_url=endpoint.url, api_key="none", max_retries=0)
+    model = ChatModel(client, "tuned", Settings(max_new_tokens=64), None)
+    seen = []
+    user = ToolUser(model, Tools(["arithmetic"], None, 7), seen.append)
+    user.seen = seen
+    return user
+
+
+def test_an_answer_has_its_steps(user, endpoint):
+    assert "".join(user.reply([{"role": "user", "content": "What is 17 * 23?"}])) == "It is 391."
+    answer = user.answer
+    assert (answer.text, answer.finished, answer.finish_reason) == ("It is 391.", True, "stop")
+    assert [(step.tool, step.result) for step in answer.steps] == [("Arithmetic", "391")]
+    assert answer.wall_seconds > 0
+    assert [event.step.result for event in user.seen if event.step] == ["391"]
+    assert endpoint.asked[0]["max_tokens"] == 64
+
+
+def test_earlier_answers_are_in_the_form_that_is_asked_for(user, endpoint):
+    said = [
+        {"role": "user", "content": "What is 17 * 23?"},
+        {"role": "assistant", "content": "It is 391."},
+        {"role": "user", "content": "Thanks!"},
+    ]
+    assert "".join(user.reply(said)) == "It is 391."
+    expected = [said[0], {"role": "assistant", "content": "Final Answer: It is 391."}, said[2]]
+    assert endpoint.asked[0]["messages"][1:] == expected
+
+
+def test_a_stopped_answer_keeps_its_steps(user):
+    def stop(event):
+        if event.step:
+            raise KeyboardInterrupt
+
+    user._show = stop
+    with pytest.raises(KeyboardInterrupt):
+        list(user.reply([{"role": "user", "content": "?"}]))
+    assert [step.result for step in user.answer.steps] == ["391"]
+    assert user.answer.text == ""
+
+
+def test_a_system_text_of_ones_own_is_refused(user):
+    with pytest.raises(UserError, match="with tools the system text is theirs"):
+        list(
+            user.reply([{"role": "system", "content": "Rhyme."}, {"role": "user", "content": "?"}])
+        )
+
+
+def program(repository, endpoint, *arguments):
+    script = repository / "scripts/chat.py"
+    return [sys.executable, str(script), "--url", endpoint.url, "--model", "tuned", *arguments]
+
+
+def environment(repository, folder):
+    secret = {"SERPER_API_KEY": ""}
+    where = {"PYTHONPATH": str(repository / "scripts"), "XDG_STATE_HOME": str(folder)}
+    return os.environ | where | secret
+
+
+def test_a_script_gets_the_steps(repository, endpoint, tmp_path):
+    arguments = ["--tools", "arithmetic", "--base", "base", "--compare", "--json", "--prompt", "?"]
+    done = subprocess.run(
+        program(repository, endpoint, *arguments),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment(repository, tmp_path),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["answer"], told["finished"]) == ("It is 391.", True)
+    assert told["steps"][0]["tool_input"] == '{"expression": "17*23"}'
+    assert told["base"]["steps"][0]["result"] == "391"
+
+
+def test_a_terminal_shows_each_step(repository, endpoint, tmp_path):
+    command, *arguments = program(repository, endpoint, "--tools", "arithmetic")
+    child = pexpect.spawn(
+        command,
+        arguments,
+        cwd=tmp_path,
+        env=environment(repository, tmp_path) | {"PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm"},
+        timeout=30,
+        encoding="utf-8",
+    )
+    child.logfile_read = io.StringIO()
+    child.expect("Ctrl-D ends")
+    child.send("What is 17 * 23?\r")
+    child.expect(r"It is 391\.")  # in one piece: the turn before came word by word
+    child.send("/exit\r")
+    child.expect(pexpect.EOF)
+    child.close()
+    shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", child.logfile_read.getvalue())
+    call = COMPUTE.replace("\n", "\r\n")
+    turn = FINISH.replace("\n", "\r\n")
+    assert f"{call}\r\n391\r\n{turn}\r\nIt is 391.\r\n" in shown.replace("\r\r", "\r")
+    assert child.exitstatus == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--tools", "google"], "SERPER_API_KEY is not set"),
+        (["--tools", "arithmetic", "--seed", "1"], "leave out --temperature"),
+    ],
+)
+def test_what_is_wrong_is_told_before_the_model_is_asked(
+    repository, endpoint, tmp_path, arguments, says
+):
+    before = len(endpoint.requests)
+    done = subprocess.run(
+        program(repository, endpoint, *arguments, "--prompt", "?"),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment(repository, tmp_path),
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert says in done.stderr
+    assert len(endpoint.requests) == before
