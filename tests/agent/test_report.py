@@ -70,7 +70,7 @@ def test_the_page_needs_nothing_from_elsewhere(page):
 def test_the_transcripts_are_beside_each_other_step_by_step(page):
     row = next(part for part in page.split("<tr>") if "17 + 4?" in part and "data-model" in part)
     base, tuned = row.split('data-model="agent_tuned"')
-    assert 'data-model="tiny-1"' in base and "no call and no answer" in base and "Sorry" in base
+    assert 'data-model="base"' in base and "no call and no answer" in base and "Sorry" in base
     places = [tuned.index(text) for text in ("I think", "Arithmetic", "<code>", "21</p>", "It is")]
     assert places == sorted(places)
     assert base.count("✗") == 4 and tuned.count("✓") == 4

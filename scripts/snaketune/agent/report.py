@@ -18,6 +18,7 @@ def html(report: dict[str, Any]) -> str:
         report=report,
         meanings=SHARES | MEANS,
         sentence=sentence(report),
+        names=report["models"] | {"base": "base"},  # its id is too wide for a phone
         shown=shown,
         judged=judged,
     )
