@@ -14,6 +14,7 @@ from snaketune.errors import UserError
 from snaketune.experiment import base_id, data_id, load_studies, train_id
 from snaketune.experiment.identity import (
     EXPORT_VERSION,
+    agent_key,
     base_key,
     canonical,
     data_key,
