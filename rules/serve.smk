@@ -30,6 +30,7 @@ rule demo:
         "logs/demo.log",
     conda:
         "../envs/agent.yaml"
+    threads: workflow.cores
     params:
         models=lambda wildcards: read_models(config, STUDIES, "demo"),
     shell:
@@ -44,6 +45,7 @@ rule serve:
         "logs/serve.log",
     conda:
         "../envs/cpu.yaml"
+    threads: workflow.cores
     params:
         models=lambda wildcards: read_models(config, STUDIES, "serve"),
     shell:
