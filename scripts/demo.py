@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from snaketune import cli
-from snaketune.agent.canned import read_canned
 from snaketune.demo.setup import TOOLS, Setup
 from snaketune.errors import UserError
 from snaketune.experiment import load_studies
+from snaketune.experiment.agent_files import read_canned
 from snaketune.serving import lifetime
 from snaketune.serving.artifacts import Served
 from snaketune.serving.catalog import available
