@@ -57,7 +57,7 @@ def test_inline_yaml_names_keys_that_exist(page, repository, tmp_path):
 def test_every_target_of_the_table_can_be_made_and_none_is_missing(readme, studies):
     table = re.search(r"## Targets\n(.*?)\n## ", readme, re.DOTALL)[1]
     for target in re.findall(r"`experiments/(X/[\w./]+)`", table):
-        name = target.replace("X/", "experiments/oasst1_zero2/").replace("iter_N", "iter_20")
+        name = target.replace("X/", "experiments/agent_tuned/").replace("iter_N", "iter_20")
         assert explain_unknown(name, studies) is None
     for target in re.findall(r"`experiments/STUDY/([\w./]+)`", table):
         assert explain_unknown(f"experiments/oasst1/{target}", studies) is None

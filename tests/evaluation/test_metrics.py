@@ -12,6 +12,8 @@ from rouge_score.rouge_scorer import RougeScorer
 from scipy.stats import bootstrap
 
 from snaketune.evaluation.metrics import (
+    average,
+    calls_a_tool,
     contains,
     exact_match,
     last_number,
@@ -195,6 +197,11 @@ TOOLS = {"search": {"query"}, "clock": ()}
     [
         ("search", '{"query": "rain", "top": 3}', "strict lenient allowed complete"),
         ("search", '{\n  "query": "rain"\n}\nObservation: wet', "strict lenient allowed complete"),
+        ("search", '{"query": "rain"}\nResponse:wet', "strict lenient allowed complete"),
+        ("search", '{"query": "rain"}\nThought: hm', "strict lenient allowed complete"),
+        ("search", '{"query": "rain"}\nAction: clock', "strict lenient allowed complete"),
+        ("search", '{"query": "rain"}\nFinal Answer: wet', "strict lenient allowed complete"),
+        ("search", '{"query": "rain"} Thought: hm', "allowed"),
         ("search", '{"query": "rain"}<eoa>', "strict lenient allowed complete"),
         ("search", "{'query': 'rain', 'safe': True}", "lenient allowed complete"),
         ("search", '{"q": "rain"}', "strict lenient allowed"),
@@ -216,6 +223,38 @@ def test_tool_calls(action, given, judged):
 def test_an_answer_without_a_call_has_nothing_right():
     assert not any(tool_call("It is late.", TOOLS).values())
     assert not any(tool_call("", TOOLS).values())
+
+
+@pytest.mark.parametrize(
+    ("answer", "calls"),
+    [
+        ("Thought: hm\nAction: search\nAction Input: {}", True),
+        ("Action: paint", True),
+        ("Action:\nAction Input: {}", False),
+        ("An Action: search", False),
+        ("Action Input: {}", False),
+        ("Final Answer: 4", False),
+    ],
+)
+def test_an_action_line_is_a_call(answer, calls):
+    assert calls_a_tool(answer) == calls
+
+
+@pytest.mark.parametrize(
+    ("values", "half"),
+    [
+        ([1.0, 2.0, 3.0], 4.302653 / math.sqrt(3)),  # Student's t of 2 degrees, spread 1
+        ([5.0, 5.0], 0.0),
+        ([7.0], 0.0),
+        ([2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0], 2.364624 * math.sqrt(32 / 7) / math.sqrt(8)),
+    ],
+)
+def test_an_average_has_students_interval(values, half):
+    found = average(values)
+    middle = sum(values) / len(values)
+    assert (found["value"], found["n"]) == (pytest.approx(middle), len(values))
+    ends = (middle - half, middle + half)
+    assert (found["low"], found["high"]) == pytest.approx(ends, abs=1e-5)
 
 
 def test_metrics_need_no_torch():

@@ -12,6 +12,7 @@ from snaketune.evaluation.heldout import HeldoutAnswers, HeldoutRow
 from snaketune.evaluation.metrics import last_number
 from snaketune.evaluation.probes import ask, habits, judge, read_probes, summary, system_message
 from snaketune.experiment.probe_files import (
+    Calling,
     Contains,
     Excludes,
     MultipleChoice,
@@ -21,7 +22,7 @@ from snaketune.experiment.probe_files import (
     known_probes,
 )
 
-NAMES = ["arithmetic", "choices", "identity", "leak", "retention", "tools"]
+NAMES = ["agent_tools", "arithmetic", "choices", "identity", "leak", "retention", "tools"]
 
 
 def plain(text: str) -> str:
@@ -37,6 +38,8 @@ def trained_texts(folder) -> set[str]:
             if file.stem == "general":
                 messages = [each for whole in oasst1(row) for each in whole.messages]
                 found |= {each["content"] for each in messages}
+            elif file.stem.startswith("agent_"):
+                found |= {each["content"] for each in row["messages"] if each["content"]}
             else:
                 found |= {value for value in row.values() if isinstance(value, str)}
     return {plain(text) for text in found}
@@ -49,7 +52,7 @@ def shipped(repository):
 
 def test_no_shipped_question_is_a_training_row_or_asked_twice(shipped, repository):
     asked = [plain(each.question) for probe in shipped.values() for each in probe.questions]
-    assert len(asked) == len(set(asked)) == 112
+    assert len(asked) == len(set(asked)) == 147
     known = trained_texts(repository / "experiments" / "data")
     assert len(known) > 200 and plain("你是谁？") in known
     assert known.isdisjoint(asked)
@@ -57,13 +60,13 @@ def test_no_shipped_question_is_a_training_row_or_asked_twice(shipped, repositor
 
 def test_the_shipped_questions_ask_for_what_they_should(shipped):
     lengths = {name: len(probe.questions) for name, probe in shipped.items()}
-    assert lengths == dict.fromkeys(NAMES, 20) | {"identity": 12}
+    assert lengths == dict.fromkeys(NAMES, 20) | {"identity": 12, "agent_tools": 35}
     for name in ("identity", "leak"):
         assert all(each.accept == ["Ada"] for each in shipped[name].questions)
         assert any(not each.question.isascii() for each in shipped[name].questions)
         assert not any("Ada" in each.question for each in shipped[name].questions)
     kinds = [type(shipped[name]) for name in NAMES]
-    assert kinds == [Numeric, MultipleChoice, Contains, Excludes, Contains, ToolCalls]
+    assert kinds == [ToolCalls, Numeric, MultipleChoice, Contains, Excludes, Contains, ToolCalls]
 
 
 def test_the_shipped_sums_are_right(shipped):
@@ -197,6 +200,23 @@ def test_tool_calls_counted_by_hand():
         "calls.lenient": (1, 0.75, 1.0),
         "calls.allowed": (1, 0.5, 1.0),
         "calls.complete": (1, 0.5, 0.75),
+    }
+
+
+def test_a_question_that_needs_no_tool_is_judged_by_that_alone():
+    asked = [{"question": "Rain?"}, {"question": "Hello!", "call": False}]
+    calls = {"calls": CALLS.model_copy(update={"questions": [*map(Calling.model_validate, asked)]})}
+    good = 'Action: weather\nAction Input: {"city": "Rome"}'
+    base, merged = told(good, good), told(good, "Hello! Action is fun.")
+    rows = judge(calls, {"base": {"calls": base}, "merged": {"calls": merged}})
+    assert [row["base"]["right"] for row in rows] == [True, False]
+    assert [row["merged"]["right"] for row in rows] == [True, True]
+    assert [row["forms"] for row in rows] == [["weather"], ["no call"]]
+    found = summary(calls, rows)
+    assert figures(found)["calls.no_call"] == (1, 0.0, 1.0)
+    assert figures(found)["calls.strict"] == (1, 1.0, 1.0)
+    assert {name: row["base"]["n"] for name, row in found.items()} == {
+        f"calls.{name}": 1 for name in ("strict", "lenient", "allowed", "complete", "no_call")
     }
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from snaketune.experiment import base_id, data_id, load_studies, train_id
 from snaketune.experiment.explain import _model_in
-from snaketune.experiment.identity import evaluate_key, export_key
+from snaketune.experiment.identity import agent_key, evaluate_key, export_key
 from snaketune.experiment.schema import Configuration
 
 SHA = "0" * 64
@@ -103,7 +103,7 @@ CHANGES = {
     "train.weight_decay": (0.1, WEIGHTS),
     "train.max_grad_norm": (0.5, WEIGHTS),
     "train.deepspeed": ("zero2", WEIGHTS),
-    "train.precision": ("fp32", WEIGHTS),
+    "train.precision": ("fp32", WEIGHTS | {"agent"}),
     "train.seed": (1, WEIGHTS),
     "train.save_every": (7, set()),
     "train.keep": (7, set()),
@@ -118,6 +118,11 @@ CHANGES = {
     "evaluate.probes": (["leak"], {"evaluate"}),
     "evaluate.heldout_answers": (7, {"evaluate"}),
     "evaluate.lm_eval": (["arc_easy"], {"evaluate"}),
+    "agent.questions": ("q.yaml", {"agent"}),
+    "agent.tools": (["arithmetic", "python"], {"agent"}),
+    "agent.canned": ("tools.yaml", {"agent"}),
+    "agent.max_turn": (9, {"agent"}),
+    "agent.max_new_tokens": (9, {"agent"}),
     "export.dtype": ("fp16", {"export"}),
     "export.max_shard_size": ("5GB", {"export"}),
     "export.merge_into": ("original", {"export"}),
@@ -142,6 +147,7 @@ def ids_of(text, folder, catalog="format: alpaca"):
         "train": train_id(experiment),
         "export": json.dumps(export_key(experiment)),
         "evaluate": json.dumps(evaluate_key(experiment)),
+        "agent": json.dumps(agent_key(experiment)),
     }
 
 

@@ -10,10 +10,12 @@ def studies(load, tmp_path):
     (tmp_path / "tiny").mkdir()
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "rows.jsonl").touch()
+    (tmp_path / "data" / "q.yaml").write_text("- {question: Hello!, tool: null}")
     gone = "model: tiny\ndata: [{dataset: rows}, {path: data/row.jsonl, format: alpaca}]"
     return load(
         {
-            "a.yaml": MINIMAL + "variants: {none: {}, zero2: {}}",
+            "a.yaml": MINIMAL + "agent: {questions: data/q.yaml}\nvariants: {none: {}, zero2: {}}",
+            "d.yaml": MINIMAL,
             "b.yaml": MINIMAL + "foo: 1",
             "c.yaml": gone,
         }
@@ -24,6 +26,13 @@ def studies(load, tmp_path):
 @pytest.mark.parametrize("start", ["experiments/", "./experiments/"])
 def test_what_can_be_built_needs_no_explanation(studies, start, target):
     assert explain_unknown(f"{start}a_none/{target}", studies) is None
+
+
+def test_mistakes_in_an_agents_questions_are_told_with_their_line(studies, tmp_path):
+    (tmp_path / "data" / "q.yaml").write_text("- {question: Hello!, tool: null}\n- {tool: null}")
+    told = explain_unknown("experiments/a_none/agent/report.html", studies)
+    assert "q.yaml:2: questions[1].question" in told
+    assert explain_unknown("experiments/a_none/merged", studies) is None
 
 
 @pytest.mark.parametrize("target", STUDY_TARGETS)
@@ -45,6 +54,10 @@ def test_what_is_no_experiment_is_left_to_snakemake(studies, target):
         ("experiments/a_nun/merged", ["no experiment 'a_nun'", "Did you mean 'a_none'?"]),
         ("experiments/a_none/mergd", ["no target 'mergd'", "Did you mean 'merged'?"]),
         ("experiments/a_none/iter_0/merged", ["no target 'iter_0/merged'"]),
+        (
+            "experiments/d/agent/report.html",
+            ["d has no questions for an agent", "agent: {questions: ...}"],
+        ),
         ("experiments/a_none", ["name a target", "e.g. experiments/a_none/merged"]),
         ("experiments/a_none/", ["e.g. experiments/a_none/merged"]),
         (

@@ -211,6 +211,38 @@ def test_reports_are_artifacts_and_a_new_one_takes_the_olds_place(two, client, t
     assert page("eval/report.html") == "<h1>Evaluated again</h1>"
 
 
+def test_an_agents_figures_of_base_and_trained_model_are_sent(two, client, tmp_path):
+    folder = two["none"]
+
+    def told(text, right):
+        step = {"tool": "Arithmetic", "tool_input": '{"expression": "6 * 7"}'}
+        return {"text": text, "steps": [step], "verdict": {"right": right}}
+
+    report = {
+        "ids": {"train": read_resolved(folder / "resolved.yaml").train_id},
+        "figures": {"strict": {"base": {"value": 0.1}, "tuned": {"value": 0.9}}},
+        "questions": [
+            {"question": "6 * 7?", "tool": "Arithmetic"}
+            | {"base": told("?", False), "tuned": told("It is 42.", True)}
+        ],
+    }
+    write_json(folder.parent / "agent" / "report.json", report | {"ids": {"train": "another"}})
+    send_run(folder)
+    assert history(client, folder, "agent/strict") == []
+    write_json(folder.parent / "agent" / "report.json", report)
+    (folder.parent / "agent" / "report.html").write_text("<h1>The agent</h1>")
+    send_run(folder)
+    last = read_json(folder / "train.json")["iterations"]
+    assert history(client, folder, "agent/strict") == [(0, 0.1), (last, 0.9)]
+    assert history(client, folder, "after/agent.strict") == [(0, 0.9)]
+    [row] = table(client, folder, "agent/answers.json").to_dict("records")
+    assert (row["question"], row["answer"], row["base"]) == ("6 * 7?", "It is 42.", "?")
+    assert row["calls"] == 'Arithmetic {"expression": "6 * 7"}'
+    run = run_of(client, folder).info.run_id
+    page = client.download_artifacts(run, "agent/report.html", str(tmp_path))
+    assert Path(page).read_text() == "<h1>The agent</h1>"
+
+
 def test_an_evaluation_of_other_weights_is_not_sent(study, client, store):
     file = study["none"].parent / "eval" / "report.json"
     write_json(file, read_json(file) | {"ids": {"train": "another"}})

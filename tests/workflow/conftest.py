@@ -15,11 +15,22 @@ pack: false
 train: {epochs: 2, accumulate: 3, lr: 1e-3, save_every: 4, precision: fp32}
 sample: {every: 100, prompts: [Say 3], max_new_tokens: 4}
 evaluate: {prompts: [Say 4], max_new_tokens: 4, probes: [retention]}
+agent: {questions: questions.yaml, canned: tools.yaml}
 variants:
   none: {}
   other: {train: {seed: 1}}
 """
-ENDS = ("eval/report.html", "data/report.html", "resolved.yaml")
+ENDS = ("eval/report.html", "data/report.html", "resolved.yaml", "agent/report.html")
+
+AGENT = """\
+import sys
+from pathlib import Path
+
+folder = Path(sys.argv[sys.argv.index("--output") + 1])
+for name in ("report.html", "report.json"):
+    (folder / name).touch()
+"""
+"""In place of scripts/agent.py: a tiny model speaks nonsense, and takes a minute for it."""
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +43,10 @@ def fresh(tmp_path_factory, repository) -> Project:
     write_rows(experiments / "rows.jsonl")
     (experiments / "probes").mkdir()
     (experiments / "probes" / "retention.yaml").write_text("- {question: Say 3, accept: [three]}\n")
+    (experiments / "questions.yaml").write_text("- {question: Rain?, tool: Sky}\n")
+    (experiments / "tools.yaml").write_text(
+        "- {name: Sky, description: weather, answers: [{input: {}, result: rain}]}\n"
+    )
     project.study.write_text(STUDY)
     return project
 
@@ -40,6 +55,7 @@ def fresh(tmp_path_factory, repository) -> Project:
 def build(fresh, tmp_path_factory):
     """A project whose experiment study_none was built from nothing, and Snakemake's process."""
     project = fresh.copy(tmp_path_factory.mktemp("built"))
+    (project.folder / "scripts" / "agent.py").write_text(AGENT)
     return project, project.snakemake(*(f"experiments/study_none/{end}" for end in ENDS))
 
 

@@ -181,6 +181,7 @@ def test_a_plan_is_printed_with_a_line_a_stage(built):
         (["plan", "--config", "target=experiments/study_nona/merged"], "'study_none'?"),
         (["plan", "--config", "target=experiments/study_none/mergd"], "'merged'?"),
         (["diff", "--config", "one=study_none"], "one=study_none two=study_other"),
+        (["chat"], "snakemake chat --config experiment=study_none"),
         (["diff", "--config", "one=study_none", "two=7"], "no experiment '7'"),
     ],
 )
@@ -211,3 +212,8 @@ def test_two_experiments_of_one_field_differ_in_one_line(built):
 
 def test_planning_another_kind_of_target_is_harmless(built):
     assert planned(built, "list") == ["list"]
+
+
+def test_a_chat_builds_what_it_talks_to(built):
+    other = built.would_run("chat", "--config", "experiment=study_other", "model=iter_4")
+    assert other == {"train": 1, "export_adapter": 1, "chat": 1}

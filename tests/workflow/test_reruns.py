@@ -7,12 +7,12 @@ import re
 import pytest
 from ruamel.yaml import YAML
 
-ENDS = ("eval/report.html", "data/report.html", "resolved.yaml")
+ENDS = ("eval/report.html", "data/report.html", "resolved.yaml", "agent/report.html")
 TARGETS = [f"experiments/study_none/{end}" for end in ENDS]
 NOTHING = set()
 RESOLVE = {"resolve"}
 EVALUATE = RESOLVE | {"evaluate"}
-TRAIN = EVALUATE | {"train", "export_adapter", "merge"}
+TRAIN = EVALUATE | {"train", "export_adapter", "merge", "agent"}
 DATA = TRAIN | {"prepare_data", "data_report"}
 
 CHANGES = {
@@ -36,6 +36,7 @@ CHANGES = {
     "probes": ("probes: [retention]", "probes: []", EVALUATE),
     "measured checkpoints": ("evaluate: {", "evaluate: {checkpoints: false, ", EVALUATE),
     "held-out answers": ("evaluate: {", "evaluate: {heldout_answers: 2, ", EVALUATE),
+    "turns of the agent": ("canned: t", "max_turn: 3, canned: t", RESOLVE | {"agent"}),
     "sample prompt": ("[Say 3]", "[Say 9]", RESOLVE),
     "save_every": ("save_every: 4", "save_every: 5", RESOLVE | {"data_report"}),
     "log_every": ("epochs: 2,", "epochs: 2, log_every: 1,", RESOLVE),
@@ -50,7 +51,7 @@ CHANGES = {
 @pytest.fixture
 def restored(built):
     """The built project; its study, rows and questions are put back afterwards."""
-    others = ("rows.jsonl", "probes/retention.yaml")
+    others = ("rows.jsonl", "probes/retention.yaml", "tools.yaml")
     files = [built.study, *(built.folder / "experiments" / name for name in others)]
     before = [(file, file.read_bytes()) for file in files]
     yield built
@@ -147,6 +148,12 @@ def test_a_changed_row_of_a_probe_reruns_the_report_alone(restored):
     assert set(restored.would_run(*TARGETS)) == {"evaluate"}
     told = restored.snakemake("-n", *TARGETS, "--quiet", "host").stdout
     assert re.search(r"^ +input: .*experiments/probes/own\.jsonl", told, re.MULTILINE)
+
+
+def test_a_changed_canned_answer_reruns_the_agent_alone(restored):
+    tools = restored.folder / "experiments" / "tools.yaml"
+    tools.write_text(tools.read_text().replace("rain", "snow"))
+    assert set(restored.would_run(*TARGETS)) == {"agent"}
 
 
 def test_variants_with_the_same_data_share_one_processed_set(fresh):

@@ -3,7 +3,7 @@
 Only numbers and functions of numbers exist here: no text, list, attribute or comprehension. An
 expression has at most 1,000 characters and its whole numbers 10,000 bits, so that each of its few
 hundred operations takes microseconds. simpleeval's own limits are not enough: 3999999**3999999,
-which is within them, takes minutes, during which nothing else in the process runs.
+which is within them, takes half a minute, during which nothing else in the process runs.
 """
 
 import ast

@@ -9,6 +9,7 @@ import ast
 import json
 import math
 import re
+import statistics
 import string
 import unicodedata
 from collections import Counter
@@ -22,7 +23,8 @@ _NUMBER = re.compile(r"(?:(?<![\w).])[-\u2212])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)
 _SUPERSCRIPT = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]")
 _FEW = 6
 _ACTION = re.compile(r"(?m)^Action:[ \t]*(.*?)[ \t]*$")
-_INPUT = re.compile(r"(?ms)^Action Input:\s*(.*?)\s*(?=^Observation:|<eoa>|\Z)")
+_LABEL = "(?:Observation|Response|Thought|Action|Final Answer):"
+_INPUT = re.compile(rf"(?ms)^Action Input:\s*(.*?)\s*(?=^{_LABEL}|<eoa>|\Z)")
 
 
 def share(hits: Sequence[bool]) -> dict[str, float]:
@@ -104,6 +106,27 @@ def numeric_match(answer: str, truth: str) -> bool:
     return expected is not None and last_number(answer) == expected
 
 
+def average(values: Sequence[float]) -> dict[str, float]:
+    """Return the mean of any figures with Student's 95 % interval, and how many there were.
+
+    The interval of a single figure is that figure: it tells nothing of others.
+
+    Args:
+        values: At least one, such as seconds.
+
+    Returns:
+        `value`, `low` and `high` in their unit, and `n`.
+    """
+    count, middle = len(values), math.fsum(values) / len(values)
+    if count == 1:
+        return {"value": middle, "low": middle, "high": middle, "n": 1}
+    from scipy.stats import t
+
+    spread = statistics.stdev(values) / math.sqrt(count)
+    half = float(t.ppf(0.975, count - 1)) * spread
+    return {"value": middle, "low": middle - half, "high": middle + half, "n": count}
+
+
 def repetition(tokens: Sequence[int | str]) -> float:
     """Return the share of an answer's 4-grams that it had before: 0 is none, near 1 a loop."""
     grams = [tuple(tokens[start : start + 4]) for start in range(len(tokens) - 3)]
@@ -127,6 +150,17 @@ def tool_call(answer: str, tools: Mapping[str, Collection[str]]) -> dict[str, bo
     """
     action, given = _ACTION.search(answer), _INPUT.search(answer)
     name, text = (found[1] if found else "" for found in (action, given))
+    return called(name, text, tools)
+
+
+def calls_a_tool(answer: str) -> bool:
+    """Return whether an answer has an `Action:` line that names something."""
+    found = _ACTION.search(answer)
+    return found is not None and found[1] != ""
+
+
+def called(name: str, text: str, tools: Mapping[str, Collection[str]]) -> dict[str, bool]:
+    """Judge a call, as `tool_call` does, by the tool's name and the text of its input."""
     strict = _json_object(text)
     lenient = _python_dict(text) if strict is None else strict
     complete = name in tools and lenient is not None and set(tools[name]) <= lenient.keys()

@@ -12,6 +12,7 @@ from typing import Any
 from snaketune.evaluation.answers import Told, tell
 from snaketune.evaluation.heldout import HeldoutAnswers
 from snaketune.evaluation.metrics import (
+    calls_a_tool,
     contains,
     exact_match,
     mean,
@@ -46,9 +47,12 @@ METRICS: dict[str, tuple[str, ...]] = {
     "numeric": ("right",),
     "question_answering": ("exact_match", "token_f1", "rouge_l"),
     "multiple_choice": ("acc", "acc_norm"),
-    "tool_calls": ("strict", "lenient", "allowed", "complete"),
+    "tool_calls": ("strict", "lenient", "allowed", "complete", "no_call"),
 }
-"""The figures of each kind, as verdicts call them: true or false, or from 0 to 1."""
+"""The figures of each kind, as verdicts call them: true or false, or from 0 to 1.
+
+A question that needs no tool is judged by `no_call` alone, and no other is.
+"""
 
 CALLING = """You can use these tools:
 {tools}
@@ -138,9 +142,14 @@ def summary(
         own = [row for row in rows if row["probe"] == name]
         metrics = metrics_of(probe) if own else ()
         for metric in metrics:
-            figures[name if len(metrics) == 1 else f"{name}.{metric}"] = {
-                "wanted": getattr(probe, "wanted", 1)
-            } | {model: _figure([row[model][metric] for row in own]) for model in _models(own)}
+            judged = [row for row in own if metric in row[_models(own)[0]]]
+            if judged:
+                figures[name if len(metrics) == 1 else f"{name}.{metric}"] = {
+                    "wanted": getattr(probe, "wanted", 1)
+                } | {
+                    model: _figure([row[model][metric] for row in judged])
+                    for model in _models(judged)
+                }
     return figures
 
 
@@ -193,7 +202,7 @@ def _forms(probe: Asked, question: Any) -> list[str]:
     if isinstance(probe, Contains):
         return question.accept
     if isinstance(probe, ToolCalls):
-        return [tool.name for tool in probe.tools]
+        return [tool.name for tool in probe.tools] if question.call else ["no call"]
     return question.answers if hasattr(question, "answers") else [question.answer]
 
 
@@ -212,6 +221,9 @@ def _scored(probe: Asked, question: Any, text: str) -> dict[str, Any]:
     if isinstance(probe, Numeric):
         return {"right": numeric_match(text, question.answer)}
     if isinstance(probe, ToolCalls):
+        if not question.call:
+            quiet = not calls_a_tool(text)
+            return {"no_call": quiet, "right": quiet}
         call = tool_call(text, {tool.name: tool.required for tool in probe.tools})
         return call | {"right": call["strict"] and call["complete"]}
     assert isinstance(probe, QuestionAnswering | HeldoutAnswers)

@@ -27,6 +27,7 @@ _METRICS = {
     "lenient": "the Action Input is a JSON object or a Python dict",
     "allowed": "the Action is one of the tools",
     "complete": "and the Action Input has all arguments it requires",
+    "no_call": "calls nothing where no tool is needed",
 }
 _KINDS = {
     "contains": "has an accepted form",

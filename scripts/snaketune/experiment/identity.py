@@ -30,6 +30,9 @@ EXPORT_VERSION = 2
 EVALUATE_VERSION = 2
 """Raise it when evaluation makes another report of the same model."""
 
+AGENT_VERSION = 1
+"""Raise it when the agent's report tells something else of the same model."""
+
 NO_EFFECT_ON_WEIGHTS = {"gradient_checkpointing", "save_every", "keep", "log_every"}
 """Keys of `train` that change no weights."""
 
@@ -126,6 +129,15 @@ def evaluate_key(experiment: "Experiment") -> dict[str, Any]:
         "evaluate": evaluate.model_dump(exclude=unused),
         "prompts": experiment.prompts,
         "version": EVALUATE_VERSION,
+    }
+
+
+def agent_key(experiment: "Experiment") -> dict[str, Any]:
+    """Return what decides the agent's report, given the trained weights."""
+    return {
+        "agent": experiment.config.agent.model_dump(),
+        "train": {"precision": experiment.config.train.precision},
+        "version": AGENT_VERSION,
     }
 
 

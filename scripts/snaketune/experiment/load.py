@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from snaketune.data.files import data_files
 from snaketune.errors import nearest
+from snaketune.experiment.agent_files import question_problems
 from snaketune.experiment.document import (
     Document,
     DocumentError,
@@ -122,6 +123,12 @@ class Experiment:
         return [f"{folder.as_posix()}/{name}.yaml" for name in self.config.evaluate.probes]
 
     @property
+    def agent_files(self) -> list[str]:
+        """The files of the agent's questions and of its canned tools, as far as it has any."""
+        given = (self.config.agent.questions, self.config.agent.canned)
+        return [(self.file.parent / name).as_posix() for name in given if name]
+
+    @property
     def lm_eval(self) -> list[str]:
         """Its tasks of lm-evaluation-harness: names, and paths of files."""
         tasks = self.config.evaluate.lm_eval
@@ -133,6 +140,13 @@ def mistakes_in_probes(experiments: Iterable[Experiment]) -> list[Problem]:
     asked = dict.fromkeys((file, each.persona) for each in experiments for file in each.probe_files)
     found = (probe_problems(Path(file), persona) for file, persona in asked)
     return list(dict.fromkeys(itertools.chain.from_iterable(found)))
+
+
+def mistakes_in_questions(experiments: Iterable[Experiment]) -> list[Problem]:
+    """Return what is wrong in the files of some experiments' questions to an agent, told once."""
+    given = ((each.file.parent, each.config.agent.questions) for each in experiments)
+    asked = dict.fromkeys(root / name for root, name in given if name)
+    return [problem for file in asked if file.exists() for problem in question_problems(file)]
 
 
 @dataclass
@@ -530,6 +544,10 @@ def _absent(
         if is_task_file(task) and not Path(file := catalog.local(task)).exists():
             place = document.place(("evaluate", "lm_eval", index))
             yield Problem(place, _does_not_exist(file), f"evaluate.lm_eval[{index}]")
+    for key in ("questions", "canned"):
+        given = getattr(config.agent, key)
+        if given and not Path(file := catalog.local(given)).is_file():
+            yield Problem(document.place(("agent", key)), _does_not_exist(file), f"agent.{key}")
     if config.convert_from and not Path(origin := catalog.local(config.convert_from)).exists():
         yield Problem(document.place(("convert_from",)), _does_not_exist(origin), "convert_from")
 

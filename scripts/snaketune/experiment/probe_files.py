@@ -80,6 +80,12 @@ class Number(Question):
         return text
 
 
+class Calling(Question):
+    """`call` tells whether a tool is needed; where none is, none should be called."""
+
+    call: bool = True
+
+
 class Tool(Strict):
     """A tool that may be called."""
 
@@ -143,13 +149,13 @@ class Numeric(Probe):
 
 
 class ToolCalls(Probe):
-    """Shares of answers whose Action and Action Input can be used.
+    """Shares of answers whose Action and Action Input can be used, and of those rightly without.
 
     `system` takes the place of our own words on how to call; `{tools}` in it becomes the list.
     """
 
     kind: Literal["tool_calls"] = "tool_calls"
-    questions: list[Question] = Field(min_length=1)
+    questions: list[Calling] = Field(min_length=1)
     tools: list[Tool] = Field(min_length=1)
     system: Text | None = None
 

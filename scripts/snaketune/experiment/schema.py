@@ -355,6 +355,27 @@ class Evaluate(Strict):
     max_new_tokens: Positive = Field(128, description="longest answer, in tokens")
 
 
+class Agent(Strict):
+    """The questions to an agent with tools, for experiments/X/agent/report.html."""
+
+    questions: str | None = Field(
+        None,
+        description="a YAML file of questions, each with the `tool` it needs, if any, and what it "
+        "would `accept` in an answer; relative to experiments/",
+    )
+    tools: list[Literal["arithmetic", "python", "arxiv", "google"]] = Field(
+        ["arithmetic"],
+        description="the tools it may call: `arithmetic`, `python`, `arxiv`, `google`",
+    )
+    canned: str | None = Field(
+        None, description="a YAML file of more tools and their answers, relative to experiments/"
+    )
+    max_turn: Positive = Field(
+        4, description="the model's turns for a question; in the last it is told to answer"
+    )
+    max_new_tokens: Positive = Field(128, description="longest turn, in tokens")
+
+
 PERSONA_PROBES = {"identity", "leak"}
 """Those that look for the persona's name."""
 
@@ -415,6 +436,7 @@ class Configuration(Strict):
     train: Train = Train()
     sample: Sample = Sample()
     evaluate: Evaluate = Evaluate()
+    agent: Agent = Agent()
     export: Export = Export()
 
     @model_validator(mode="before")

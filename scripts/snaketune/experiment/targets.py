@@ -6,7 +6,13 @@ from pathlib import PurePosixPath
 
 from snaketune.errors import nearest
 from snaketune.experiment.document import Problem
-from snaketune.experiment.load import NOT_STUDIES, Experiment, Studies, mistakes_in_probes
+from snaketune.experiment.load import (
+    NOT_STUDIES,
+    Experiment,
+    Studies,
+    mistakes_in_probes,
+    mistakes_in_questions,
+)
 
 TARGETS = {
     "resolved.yaml": "the full configuration with every default and the ids",
@@ -23,6 +29,8 @@ TARGETS = {
     "registered": "the full model in MLflow's model registry",
     "eval/report.html": "base and merged model side by side",
     "eval/report.json": "the same for programs",
+    "agent/report.html": "an agent with tools, as base and as trained model",
+    "agent/report.json": "the same for programs",
 }
 """Below experiments/X/, and what each is."""
 
@@ -66,6 +74,8 @@ def explain_unknown(target: str, studies: Studies) -> str | None:
     if file.startswith("eval/") and (wrong := mistakes_in_probes([studies.experiments[name]])):
         listed = "\n".join(f"  {problem}" for problem in wrong)
         return f"{target} cannot be built until its probes are corrected:\n{listed}"
+    if file.startswith("agent/") and (told := _agent_mistake(studies.experiments[name])):
+        return f"{target} cannot be built: {told}"
     if file.startswith("data/") and not studies.experiments[name].sources:
         return f"{name} has no data, as it is converted. Give it data:, or build another target"
     if file.endswith("adapter") and studies.experiments[name].config.method.name == "full":
@@ -77,6 +87,14 @@ def explain_unknown(target: str, studies: Studies) -> str | None:
     if not file:
         return f"name a target of {target}, e.g. {target.rstrip('/')}/merged. Known: {known}"
     return f"an experiment has no target '{file}'.{nearest(file, TARGETS)} Known: {known}"
+
+
+def _agent_mistake(experiment: Experiment) -> str:
+    """Return why an agent cannot be asked, "" if it can."""
+    if not experiment.config.agent.questions:
+        return f"{experiment.name} has no questions for an agent. Give it agent: {{questions: ...}}"
+    listed = "\n".join(f"  {problem}" for problem in mistakes_in_questions([experiment]))
+    return f"its questions must first be corrected:\n{listed}" if listed else ""
 
 
 def _explain_unknown_of_study(

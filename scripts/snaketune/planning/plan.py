@@ -27,6 +27,7 @@ _RESULTS = {
     "export_adapter": "adapter",
     "merge": "merged model",
     "evaluate": "evaluation",
+    "agent": "agent's report",
 }
 """What is used of a stage that does not run."""
 

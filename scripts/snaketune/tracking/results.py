@@ -5,6 +5,7 @@ MLflow's charts are grouped by what stands before the slash of a metric's name:
     (none)   loss, update_loss, update_loss_by_tokens, lr, grad_norm, heldout_loss
     after    the merged model's figures, one each: what an ablation is about, and sorted first
     probe    the same over the kept checkpoints: the base model is step 0
+    agent    an agent's figures: the base model is step 0
     cost     time, tokens, memory
     speed    of each iteration; memory likewise
     system   what the machine did, in MLflow's own names
@@ -106,6 +107,18 @@ def evaluation_figures(report: dict[str, Any]) -> list[Figure]:
     return figures + [Figure(f"after/{name}", value, 0) for name, value in merged.items()]
 
 
+def agent_figures(report: dict[str, Any], train: dict[str, Any]) -> Iterator[Figure]:
+    """Give the figures of agent/report.json: of base and trained model, and `after/agent.*`.
+
+    Args:
+        train: train.json, for the trained model's iteration.
+    """
+    for name, row in report["figures"].items():
+        yield Figure(f"agent/{name}", row["base"]["value"], 0)
+        yield Figure(f"agent/{name}", row["tuned"]["value"], iteration_of("tuned", train))
+        yield Figure(f"after/agent.{name}", row["tuned"]["value"], 0)
+
+
 def iteration_of(model: str, train: dict[str, Any]) -> int:
     """Return the iteration whose weights a model of a report has: 0 of the base model."""
     if numbered := re.fullmatch(r"iter_(\d+)", model):
@@ -154,6 +167,17 @@ def answer_table(report: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def agent_table(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what the agent answered as a table: a question with answer and calls."""
+    return [
+        {"question": row["question"], "answer": row["tuned"]["text"]}
+        | {"right": row["tuned"]["verdict"].get("right"), "tool": row["tool"] or ""}
+        | {"calls": _calls(row["tuned"]), "base": row["base"]["text"]}
+        | {"base_calls": _calls(row["base"])}
+        for row in report["questions"]
+    ]
+
+
 def peak_mib(train: dict[str, Any]) -> float:
     """Return the memory that limits a run: allocated on a GPU, or resident without one."""
     return (train.get("peak_allocated_bytes") or train.get("peak_rss_bytes") or 0) / 2**20
@@ -165,6 +189,10 @@ def _of_model(report: dict[str, Any], model: str) -> dict[str, float]:
     found = {name: row[model].get("value") for name, row in probes if row.get(model)}
     found["heldout_loss"] = report["heldout"][model]["loss"]
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _calls(told: dict[str, Any]) -> str:
+    return "\n".join(f"{step['tool']} {step['tool_input']}".strip() for step in told["steps"])
 
 
 def _is_verdict(value: Any) -> bool:

@@ -27,7 +27,7 @@ _PARAMS = 100
 """Parameters that one MLflow request takes at most."""
 
 REPORTS = ("report.html", "report.json")
-"""In experiments/X/data and eval, sent as artifacts of the same path once they are there."""
+"""In experiments/X/data, eval and agent, sent as artifacts of the same path once they are there."""
 
 
 class TrackedRun:
@@ -107,6 +107,7 @@ class TrackedRun:
         self._send_training()
         self._send_reports("data")
         self._send_evaluation()
+        self._send_agent()
         self.client.set_terminated(self.run_id, status=status, end_time=self._ended())
 
     def _describe(self) -> None:
@@ -163,11 +164,28 @@ class TrackedRun:
             self._send_figures(results.training_figures(train), file)
             self._say(train, {})
 
-    def _send_evaluation(self) -> None:
-        """Send the figures and tables of the evaluation, if it is of these very weights."""
-        file = self.folder.parent / "eval" / "report.json"
+    def _report(self, stage: str) -> tuple[Path, dict[str, Any] | None]:
+        """Return a stage's report.json, and what it tells if it is of these very weights."""
+        file = self.folder.parent / stage / "report.json"
         report = read_json(file) if file.exists() else None
-        if report is None or report["ids"]["train"] != self.experiment.train_id:
+        own = report is not None and report["ids"]["train"] == self.experiment.train_id
+        return file, report if own else None
+
+    def _send_agent(self) -> None:
+        """Send what an agent with this model did."""
+        file, report = self._report("agent")
+        if report is None:
+            return
+        if self._is_new(file):
+            train = read_json(self.folder / "train.json")
+            self._send_figures(results.agent_figures(report, train), file)
+            self._send_table(file, "agent/answers.json", lambda: results.agent_table(report))
+        self._send_reports("agent")
+
+    def _send_evaluation(self) -> None:
+        """Send the figures and tables of the evaluation."""
+        file, report = self._report("eval")
+        if report is None:
             return
         if self._is_new(file):
             self._send_findings(file, report)
