@@ -190,7 +190,7 @@ def refuse_unknown_targets():
 def refuse_unclear_questions():
     """Stop with a helpful message when --config does not say what to plan or to compare."""
     readers = {"plan": read_targets, "diff": read_pair}
-    talking = {"chat": read_model, "serve": read_models}
+    talking = {"chat": read_model, "demo": read_models, "serve": read_models}
     try:
         for asked in readers.keys() & set(sys.argv[1:]):
             readers[asked](config, STUDIES)

@@ -1,8 +1,9 @@
-# Talk to a model: in this terminal, or as OpenAI's API for other programs.
+# Talk to a model: in this terminal, in the browser, or as OpenAI's API for other programs.
 
 
 localrules:
     chat,
+    demo,
     serve,
 
 
@@ -21,6 +22,21 @@ rule chat:
         "python {input.script} {params.model:q} --log {log}"
 
 
+rule demo:
+    input:
+        script=ancient("scripts/demo.py"),
+        weights=lambda wildcards: served_weights("demo"),
+    log:
+        "logs/demo.log",
+    conda:
+        "../envs/agent.yaml"
+    threads: workflow.cores
+    params:
+        models=lambda wildcards: read_models(config, STUDIES, "demo"),
+    shell:
+        "python {input.script} {params.models:q} --log {log}"
+
+
 rule serve:
     input:
         script=ancient("scripts/serve.py"),
@@ -29,6 +45,7 @@ rule serve:
         "logs/serve.log",
     conda:
         "../envs/cpu.yaml"
+    threads: workflow.cores
     params:
         models=lambda wildcards: read_models(config, STUDIES, "serve"),
     shell:

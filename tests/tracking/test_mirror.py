@@ -388,16 +388,16 @@ def test_passwords_are_starred_out(address, shown):
 
 def test_the_ui_gets_the_store_and_shows_no_password(store, monkeypatch, own_logging, capsys):
     started = []
-    monkeypatch.setattr(ui.os, "execve", lambda *arguments: started.append(arguments))
+    monkeypatch.setattr(ui.lifetime, "run", lambda *arguments: started.append(arguments))
     ui.main(["--port", "5001"])
-    ui_of_default_store = started[0][2]["MLFLOW_BACKEND_STORE_URI"]
+    ui_of_default_store = started[0][1]["MLFLOW_BACKEND_STORE_URI"]
     assert ui_of_default_store == f"sqlite:///{store}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:sEcReT3@db/mlflow")
     ui.main([])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", DEAD)
     ui.main([])
     assert len(started) == 2  # a server has its own pages
-    assert "sEcReT" not in str([command for _, command, _ in started])
+    assert "sEcReT" not in str([command for command, _ in started])
     told = capsys.readouterr().err
     assert "http://127.0.0.1:5001" in told and "http://***@127.0.0.1:9" in told
     assert "sEcReT" not in told

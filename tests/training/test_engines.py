@@ -41,7 +41,6 @@ RUNS = [
     ("lora", "zero3_offload", 1),
 ]
 RESUMED = [run for run in RUNS if run[0] == "lora" or run[1:] == ("zero3", 2)]
-INTERRUPTED = 7
 
 
 @pytest.fixture(scope="module")
@@ -75,59 +74,46 @@ def zero2(base, data, command, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained_by(base, data, command, tmp_path_factory):
-    """Return every method trained with every engine, from start to end."""
-    folder = tmp_path_factory.mktemp("engines")
-    runs = {
-        combination: make(folder / "-".join(map(str, combination)), base, data, *combination)
-        for combination in RUNS
-    }
-    train_all(runs, command)
-    return runs
+def all_runs(base, data, command, tmp_path_factory):
+    """Return the runs of `trained_by` and of `resumed_by`."""
+    trained, resumed = (
+        {each: make(folder / "-".join(map(str, each)), base, data, *each) for each in combinations}
+        for folder, combinations in (
+            (tmp_path_factory.mktemp("engines"), RUNS),
+            (tmp_path_factory.mktemp("resumed"), RESUMED),
+        )
+    )
+    for count in ENGINES:
+        folders = [str(run.folder) for each, run in trained.items() if each[2] == count]
+        folders += [
+            f"{trained[each].folder}:{run.folder}"
+            for each, run in resumed.items()
+            if each[2] == count
+        ]
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+        program = [sys.executable, *(launcher if count > 1 else [])]
+        program += [Path(__file__).with_name("many_runs.py"), base, data, *folders]
+        environment = command(next(iter(trained.values())))["env"]
+        done = subprocess.run(program, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-5000:]
+    return trained, resumed
 
 
 @pytest.fixture(scope="module")
-def resumed_by(trained_by, command, tmp_path_factory):
+def trained_by(all_runs):
+    """Return every method trained with every engine, from start to end."""
+    return all_runs[0]
+
+
+@pytest.fixture(scope="module")
+def resumed_by(all_runs):
     """Return the same runs, gone on from what a kill -9 before their end had left."""
-    folder = tmp_path_factory.mktemp("resumed")
-    runs = {}
-    for combination in RESUMED:
-        whole = trained_by[combination]
-        name = "-".join(map(str, combination))
-        runs[combination] = make(folder / name, whole.base, whole.data, *combination)
-        shutil.copytree(whole.output, runs[combination].output)
-        cut(runs[combination])
-    train_all(runs, command)
-    return runs
+    return all_runs[1]
 
 
 def make(folder, base, data, method, deepspeed, count) -> Run:
     settings = {"deepspeed": deepspeed, "processes": count, "batch_size": 2 // count}
     return Run(folder, base, data, method=METHODS[method], **settings, **SETTINGS)
-
-
-def train_all(runs: dict[tuple, Run], command) -> None:
-    """Train all runs of one number of processes in one start of them."""
-    some = next(iter(runs.values()))
-    for count in ENGINES:
-        folders = [run.folder for (_, _, processes), run in runs.items() if processes == count]
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-        program = [sys.executable, *launcher, Path(__file__).with_name("many_runs.py")]
-        program += [some.base, some.data, *folders]
-        environment = command(some)["env"]
-        done = subprocess.run(program, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-5000:]
-
-
-def cut(run: Run) -> None:
-    """Take away what a run had not written yet when it was killed."""
-    for path in run.output.glob("iter_*.pth"):
-        if int(path.stem.removeprefix("iter_")) > INTERRUPTED:
-            path.unlink()
-    for name in ("last.pth", "train.json"):
-        (run.output / name).unlink()
-    lines = (run.output / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (run.output / "metrics.jsonl").write_text("".join(lines[:INTERRUPTED]))
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ TARGET = "experiments/study/compare/report.html"
 
 
 @pytest.fixture(scope="module")
-def failed(make_project):
+def failed(copy_built):
     """A project whose second variant diverged; what Snakemake said, and the project."""
-    project = make_project()
+    project = copy_built()
     project.study.write_text(project.study.read_text().replace("{seed: 1}", "{lr: 1e+30}"))
     done = project.snakemake(TARGET, "--keep-going", check=False)
     return project, done

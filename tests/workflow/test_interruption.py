@@ -1,5 +1,6 @@
 """Killing Snakemake and everything below it, then typing the same command again."""
 
+import shutil
 import signal
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from snaketune.files import read_jsonl
 
-TARGET = "experiments/study_none/adapter"
+TARGET = "experiments/study_none/checkpoints/last.pth"
 
 
 def losses(project):
@@ -21,8 +22,9 @@ def weights(project):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_the_same_command_goes_on_and_ends_bit_equal(built, make_project, number):
-    stopped = make_project()
+def test_the_same_command_goes_on_and_ends_bit_equal(built, copy_built, number):
+    stopped = copy_built()
+    shutil.rmtree(stopped.folder / "experiments/study_none")
     stopped.stop_when(lambda: len(losses(stopped)) >= 9, number, TARGET)
     assert 9 <= len(losses(stopped)) < len(losses(built))
     stopped.snakemake(TARGET)

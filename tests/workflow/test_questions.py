@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from snaketune.files import read_json, read_jsonl
 
+TRAINED = "experiments/study_none/checkpoints/last.pth"
 ADAPTER = "experiments/study_none/adapter"
 ENDS = [f"experiments/study_none/{end}" for end in ("eval/report.html", "resolved.yaml")]
 
@@ -48,18 +50,22 @@ def trained_iterations(project):
     return len(read_jsonl(project.folder / "experiments/study_none/checkpoints/metrics.jsonl"))
 
 
-def test_the_plan_is_what_then_happens(make_project):
-    """From nothing, half built, with another lr, killed, going on, and back to the first lr."""
-    project = make_project()
-    checkpoints = project.folder / "experiments/study_none/checkpoints"
+def test_the_plan_from_nothing_is_what_then_happens(fresh, build):
+    _, done = build
+    jobs = ran(done.stdout)
+    assert {"fetch_base", "prepare_data", "train", "export_adapter", "merge"} < set(jobs)
+    found = plan(fresh, *(each for each in done.args if each.startswith("experiments/")))
+    assert sorted(line["rule"] for line in found["stages"]) == jobs
+    assert all(line["reasons"] == [] and line["seconds"] is None for line in found["stages"])
 
-    first = plan(project, ADAPTER)
-    jobs = sorted(line["rule"] for line in first["stages"])
-    assert jobs == ["export_adapter", "fetch_base", "prepare_data", "train"]
-    assert all(line["reasons"] == [] and line["seconds"] is None for line in first["stages"])
-    assert ran(project.snakemake(ADAPTER).stdout) == jobs
+
+def test_the_plan_is_what_then_happens(copy_built):
+    """Half built, with another lr, killed, going on, and back to the first lr."""
+    project = copy_built()
+    checkpoints = project.folder / "experiments/study_none/checkpoints"
     assert plan(project, ADAPTER)["stages"] == []
 
+    shutil.rmtree(project.folder / "experiments/study_none/merged")
     half = plan(project, "experiments/study_none/merged")
     assert {each["what"] for each in half["reused"]} >= {"base model", "data", "training"}
     assert ran(project.snakemake("experiments/study_none/merged").stdout) == ["merge"]
@@ -77,12 +83,12 @@ def test_the_plan_is_what_then_happens(make_project):
     def nine_trained():
         return (checkpoints / "superseded").exists() and trained_iterations(project) in range(9, 22)
 
-    project.stop_when(nine_trained, signal.SIGKILL, ADAPTER)
-    stopped = plan(project, ADAPTER)
+    project.stop_when(nine_trained, signal.SIGKILL, TRAINED)
+    stopped = plan(project, TRAINED)
     told = stage(stopped, "train")["note"]
     begins, total = map(int, re.findall(r"goes on from iteration (\d+) of (\d+)", told)[0])
     assert begins >= 6
-    output = project.snakemake(ADAPTER).stdout
+    output = project.snakemake(TRAINED).stdout
     assert f"going on from iteration {begins}\n" in output
     assert trained_iterations(project) == total == figures["iterations"]
     assert ran(output) == sorted(line["rule"] for line in stopped["stages"])
@@ -175,6 +181,7 @@ def test_a_plan_is_printed_with_a_line_a_stage(built):
         (["plan", "--config", "target=experiments/study_nona/merged"], "'study_none'?"),
         (["plan", "--config", "target=experiments/study_none/mergd"], "'merged'?"),
         (["diff", "--config", "one=study_none"], "one=study_none two=study_other"),
+        (["chat"], "snakemake chat --config experiment=study_none"),
         (["diff", "--config", "one=study_none", "two=7"], "no experiment '7'"),
     ],
 )
@@ -205,3 +212,8 @@ def test_two_experiments_of_one_field_differ_in_one_line(built):
 
 def test_planning_another_kind_of_target_is_harmless(built):
     assert planned(built, "list") == ["list"]
+
+
+def test_a_chat_builds_what_it_talks_to(built):
+    other = built.would_run("chat", "--config", "experiment=study_other", "model=iter_4")
+    assert other == {"train": 1, "export_adapter": 1, "chat": 1}

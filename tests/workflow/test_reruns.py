@@ -156,10 +156,8 @@ def test_a_changed_canned_answer_reruns_the_agent_alone(restored):
     assert set(restored.would_run(*TARGETS)) == {"agent"}
 
 
-def test_variants_with_the_same_data_share_one_processed_set(make_project):
-    jobs = make_project().would_run(
-        "experiments/study_none/merged", "experiments/study_other/merged"
-    )
+def test_variants_with_the_same_data_share_one_processed_set(fresh):
+    jobs = fresh.would_run("experiments/study_none/merged", "experiments/study_other/merged")
     assert jobs["prepare_data"] == jobs["fetch_base"] == 1
     assert jobs["train"] == jobs["merge"] == 2
 

@@ -30,7 +30,8 @@ class Agent:
         trace: The study whose MLflow experiment gets each question as a trace.
 
     Raises:
-        UserError: A tool is unknown, its key or a package is missing, or the file is wrong.
+        UserError: A tool is unknown, its key or a package is missing, the file is wrong, or there
+            is no turn.
     """
 
     def __init__(
@@ -47,6 +48,8 @@ class Agent:
         _require_packages()
         from snaketune.agent.builtin import make_tools
 
+        if max_turn < 1:
+            raise UserError(f"max_turn is {max_turn}, and an answer takes a turn.\nFix: 1 or more")
         self.client, self.model, self.on_event = client, model, on_event
         self.max_turn, self.max_tokens = max_turn, max_tokens
         self.tools = make_tools(tools, canned)

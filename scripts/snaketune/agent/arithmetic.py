@@ -3,7 +3,7 @@
 Only numbers and functions of numbers exist here: no text, list, attribute or comprehension. An
 expression has at most 1,000 characters and its whole numbers 10,000 bits, so that each of its few
 hundred operations takes microseconds. simpleeval's own limits are not enough: 3999999**3999999,
-which is within them, takes minutes, during which nothing else in the process runs.
+which is within them, takes half a minute, during which nothing else in the process runs.
 """
 
 import ast
@@ -23,6 +23,18 @@ _DIGITS = 400
 def evaluate(expression: str) -> str:
     """Return the value of an expression such as `(17 * 23) / 4` or `sqrt(2)`, as text.
 
+    A float has the 15 digits that it surely holds; 10 / 2 is 5.
+
+    Raises:
+        ValueError: It is too long, too deep, too large, or no arithmetic.
+    """
+    number = value(expression)
+    return format(number, ".15g") if isinstance(number, float) else str(number)
+
+
+def value(expression: str) -> int | float:
+    """Return the finite real value of an expression.
+
     Raises:
         ValueError: It is too long, too deep, too large, or no arithmetic.
     """
@@ -30,7 +42,7 @@ def evaluate(expression: str) -> str:
         raise ValueError(f"it has {len(expression):,} characters; at most {_CHARACTERS:,} may be")
     try:
         tree = ast.parse(expression.strip(), mode="eval").body
-        return _shown(_Numbers().eval(expression, tree))
+        return _real(_Numbers().eval(expression, tree))
     except InvalidExpression as error:
         raise ValueError(str(error)) from error
     except (RecursionError, MemoryError) as error:
@@ -41,12 +53,9 @@ def evaluate(expression: str) -> str:
         raise ValueError(f"it has no value: {error}") from error
 
 
-def _shown(value: object) -> str:
-    """Return a number with the 15 digits that a float surely holds; 10 / 2 is 5."""
-    if isinstance(value, float) and math.isfinite(value):
-        return format(value, ".15g")
-    if isinstance(value, int):
-        return str(value)
+def _real(value: object) -> int | float:
+    if type(value) is int or (isinstance(value, float) and math.isfinite(value)):
+        return value
     raise ValueError(f"the result is {type(value).__name__}, not a finite real number")
 
 

@@ -43,7 +43,16 @@ def arxiv_articles(query: str) -> str:
 
 
 def google_snippets(query: str) -> str:
-    """Return what Serper tells of Google's first results: the answer box, or else short texts.
+    """Return what Serper tells of Google's first results, a line each.
+
+    Raises:
+        ValueError: Serper did not answer, or not with results.
+    """
+    return "\n".join(google_results(query)[:_RESULTS]) or "No good Google Search Result"
+
+
+def google_results(query: str) -> list[str]:
+    """Return the texts of Google's first results: the answer box alone, or else short texts.
 
     Raises:
         ValueError: Serper did not answer, or not with results.
@@ -62,7 +71,10 @@ def google_snippets(query: str) -> str:
     if answer.status_code != requests.codes.ok:
         raise ValueError(f"Serper refused the search: HTTP {answer.status_code}")
     try:
-        return "\n".join(_snippets(answer.json())[:_RESULTS]) or "No good Google Search Result"
+        found = _snippets(answer.json())
+        if not all(isinstance(text, str) for text in found):
+            raise TypeError
+        return found
     except (ValueError, AttributeError, TypeError) as error:
         raise ValueError("Serper's answer is not in the form it documents") from error
 
@@ -76,8 +88,8 @@ def serper_key() -> str:
     if key := os.environ.get(KEY, "").strip():
         return key
     raise UserError(
-        f"the tool google needs a key of Serper, and {KEY} is not set.\n"
-        f"Fix: get one at https://serper.dev and export {KEY}=..., or leave the tool out"
+        f"searching on Google needs a key of Serper, and {KEY} is not set.\n"
+        f"  Fix: get one at https://serper.dev and export {KEY}=..., or leave the search out"
     )
 
 

@@ -35,6 +35,11 @@ class Arguments(JsonParser):
         Raises:
             ParseError: Told to the model: what was expected, and what is wrong.
         """
+        if len(inputs) > _LONGEST:
+            raise ParseError(
+                f"Action Input has {len(inputs):,} characters; at most {_LONGEST:,} may be. "
+                f"{self._expected()}"
+            )
         found = _read(inputs)
         if not isinstance(found, dict):
             what = "no JSON" if found is None else f"a {type(found).__name__}, no object"
@@ -114,8 +119,6 @@ class Tool(BaseAction):
 
 def _read(text: str) -> Any:
     """Return what a JSON or Python literal holds, and None if it is neither."""
-    if len(text) > _LONGEST:
-        return None
     fenced = _FENCED.fullmatch(text)
     for read in (json.loads, ast.literal_eval):
         try:

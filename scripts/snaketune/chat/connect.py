@@ -29,20 +29,23 @@ class Pair:
 
 
 @contextmanager
-def our_model(name: str, settings: Settings, bits: int | None, log: Path) -> Iterator[Pair]:
+def our_model(
+    name: str, settings: Settings, log: Path, bits: int | None = None, precision: str = "auto"
+) -> Iterator[Pair]:
     """Serve an experiment's model while the block runs.
 
     Args:
         name: An experiment, `X/iter_N`, or a base model's id.
-        bits: 4 or 8 to hold the base quantised.
         log: What the server prints.
+        bits: 4 or 8 to hold the base quantised.
+        precision: `bf16`, `fp32`, or `auto` for what this machine is good at.
 
     Raises:
         UserError: It is not built, or the server does not start.
     """
     with ExitStack() as stack:
         with cli.console.status(f"starting the server of {name} ..."):
-            server = stack.enter_context(serving([name], log=log, bits=bits))
+            server = stack.enter_context(serving([name], log, bits, precision))
         own = server.model(name)
         served = [own] if own.is_base else [own, server.model(own.base)]
         found = [ChatModel(server.client, m.name, settings, Context(m)) for m in served]
@@ -67,12 +70,13 @@ def other_model(url: str, name: str | None, base: str | None, settings: Settings
     key = os.environ.get(API_KEY, "").strip() or "none"
     client = openai.OpenAI(base_url=whole, api_key=key, max_retries=0)
     known = _models(client, whole)
+    listed = " or ".join(f"'{each}'" for each in known)
     if name is None and len(known) != 1:
-        raise UserError(f"{whole} has {len(known)} models.\n  Fix: --model {'|'.join(known)}")
+        raise UserError(f"{whole} has {len(known)} models.\n  Fix: --model {listed}")
     for wanted in filter(None, (name, base)):
         if wanted not in known:
-            listed = f"{nearest(wanted, known)} Known: {', '.join(known)}"
-            raise UserError(f"{whole} has no '{wanted}'.{listed}")
+            hint = nearest(wanted, known)
+            raise UserError(f"{whole} has no '{wanted}'.{hint}\n  Fix: --model {listed}")
     own = ChatModel(client, name or known[0], settings, None)
     return Pair(own, ChatModel(client, base, settings, None) if base else None)
 

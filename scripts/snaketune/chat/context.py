@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from snaketune.data.conversation import RowError
 from snaketune.data.template import ChatTemplate
 from snaketune.errors import UserError
@@ -21,7 +23,7 @@ class Context:
     """How many tokens a model's conversation takes, and how many it may.
 
     Args:
-        served: Whose tokenizer, chat template and system message count.
+        served: Whose tokenizer, chat template and system message (`system`) count.
 
     Raises:
         UserError: The model brings no chat template.
@@ -29,8 +31,29 @@ class Context:
 
     def __init__(self, served: Served) -> None:
         self.limit = served.context_length
-        self._system = served.system
+        self.system = served.system
+        self._tokenizer = str(served.folder / "tokenizer.json")
         self._template = ChatTemplate(served.folder, "auto")
+
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """Return the text that a model is given for these messages, up to where it answers.
+
+        Raises:
+            UserError: The template refuses the messages.
+        """
+        own = [{"role": "system", "content": self.system}]
+        needs_system = self.system and messages[0]["role"] != "system"
+        try:
+            return self._template.render(
+                [*(own if needs_system else []), *messages], add_generation_prompt=True
+            )
+        except RowError as error:
+            raise UserError(f"{error}.\n  Fix: leave out what it names, or /reset.") from error
+
+    def bare_prompt(self, messages: Sequence[Message]) -> str:
+        """Return the same for /v1/completions, which puts the beginning token before a text."""
+        before = Tokenizer.from_file(self._tokenizer).encode("").tokens
+        return self.prompt(messages).removeprefix("".join(before))
 
     def count(self, messages: Sequence[Message]) -> int:
         """Return the tokens of a prompt, up to where the answer begins.
@@ -38,15 +61,8 @@ class Context:
         Raises:
             UserError: The template refuses the messages.
         """
-        own = [{"role": "system", "content": self._system}]
-        needs_system = self._system and messages[0]["role"] != "system"
-        try:
-            text = self._template.render(
-                [*(own if needs_system else []), *messages], add_generation_prompt=True
-            )
-        except RowError as error:
-            raise UserError(f"{error}.\n  Fix: leave out what it names, or /reset.") from error
-        return len(self._template.tokenizer.encode(text, add_special_tokens=False).ids)
+        tokenizer = self._template.tokenizer
+        return len(tokenizer.encode(self.prompt(messages), add_special_tokens=False).ids)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import openai
 
 from snaketune.chat.context import Context, Fitted, Message, fit
-from snaketune.chat.text import printable
+from snaketune.chat.text import encodable, printable
 from snaketune.errors import UserError
 
 
@@ -131,7 +131,10 @@ class ChatModel:
         if isinstance(error, openai.APITimeoutError):
             return f"{where} does not answer in time."
         if isinstance(error, openai.APIConnectionError):
-            return f"the model server at {where} is not there (any more): {error.__cause__}."
+            return (
+                f"the model server at {where} is not there (any more): {error.__cause__}.\n"
+                "  Fix: start it again; its log tells why it ended."
+            )
         if isinstance(error, openai.APIStatusError):
             return f"the server refuses this ({error.status_code}): {_said(error.body)}"
         return f"the server at {where} failed: {error}"
@@ -144,9 +147,9 @@ def _take(event: Any, answer: Answer) -> Iterator[str]:
         answer.completion_tokens = event.usage.completion_tokens
     for choice in event.choices:
         answer.finish_reason = choice.finish_reason or answer.finish_reason
-        if choice.delta.content:
-            answer.text += choice.delta.content
-            yield choice.delta.content
+        if text := encodable(choice.delta.content or ""):  # it is sent back with the next question
+            answer.text += text
+            yield text
 
 
 def _said(body: object) -> str:

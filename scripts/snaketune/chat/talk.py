@@ -110,7 +110,8 @@ class Talk:
             if not self._ctrl_c:
                 raise
             stopped = True
-        self._line()
+        if speaker.answer.text or not stopped:
+            self._line()
         self.conversation.answered(role, question, speaker.answer.text)
         self._remark(role, speaker, stopped)
 
@@ -160,7 +161,8 @@ class Talk:
     def _other(self) -> Speaker:
         if self.compared is None:
             raise UserError(
-                "there is no base model to compare with.\n  Fix: with --url, name it: --base NAME"
+                "there is no base model to compare with.\n"
+                "  Fix: talk to an experiment, or with --url name it: --base NAME"
             )
         return self.compared
 

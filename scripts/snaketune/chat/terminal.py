@@ -1,8 +1,7 @@
-"""Signals and the terminal: who gets Ctrl-C, and what happens when the terminal is closed."""
+"""Signals and the terminal: who gets Ctrl-C, and what becomes of keys pressed meanwhile."""
 
 import os
 import signal
-import sys
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,8 +18,8 @@ def foreground() -> Iterator[None]:
     as Snakemake would never notice and wake it.
     """
     before = os.getpgrp()
-    if not sys.stdin.isatty() or before == os.getpid() or os.tcgetpgrp(0) != before:
-        yield  # no terminal, a group already, or in the background
+    if before == os.getpid() or before != _foreground_group():
+        yield  # a group already, in the background, or no terminal
         return
     os.setpgid(0, 0)
     _give_terminal_to(os.getpid())
@@ -30,6 +29,13 @@ def foreground() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTSTP, suspend)
         _give_terminal_to(before)
+
+
+def _foreground_group() -> int | None:
+    try:
+        return os.tcgetpgrp(0)
+    except OSError:  # stdin is no terminal, or not that of this session
+        return None
 
 
 def _give_terminal_to(group: int) -> None:
@@ -62,20 +68,17 @@ def keys_kept() -> Iterator[None]:
 
 @contextmanager
 def ends_cleanly() -> Iterator[None]:
-    """Have SIGHUP (the terminal was closed) and SIGTERM unwind the program while the block runs."""
+    """Have SIGTERM unwind the program while the block runs, so that the terminal is as it was."""
 
     def stop(number: int, _: FrameType | None) -> None:
-        for each in numbers:
-            signal.signal(each, signal.SIG_IGN)
+        signal.signal(number, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
-    numbers = (signal.SIGHUP, signal.SIGTERM)
-    before = [signal.signal(number, stop) for number in numbers]
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+        signal.signal(signal.SIGTERM, before)
 
 
 class CtrlC:

@@ -15,5 +15,5 @@ def printable(text: str) -> str:
 
 
 def encodable(text: str) -> str:
-    """Return a text that UTF-8 can hold: bytes that were none when typed become `?`."""
+    """Return a text that UTF-8 can hold: what is half a character becomes `?`."""
     return text.encode("utf-8", "replace").decode()

@@ -34,9 +34,17 @@ class Answering:
         weights: A model, or one with adapters around it.
         adapter: Which of them; None for the model without any.
         defaults: How to generate where a request says nothing.
+        in_use: Held while the weights answer: they are not to change meanwhile.
     """
 
-    def __init__(self, weights: Any, adapter: str | None, defaults: GenerationConfig) -> None:
+    def __init__(
+        self,
+        weights: Any,
+        adapter: str | None,
+        defaults: GenerationConfig,
+        in_use: threading.Lock,
+    ) -> None:
+        self.in_use = in_use
         self.weights = weights
         self.adapter = adapter
         self.generation_config = defaults
@@ -45,6 +53,10 @@ class Answering:
 
     def generate(self, **inputs: Any) -> torch.Tensor:
         """Return prompt and answer, shape (1, tokens)."""
+        with self.in_use:
+            return self._generate(**inputs)
+
+    def _generate(self, **inputs: Any) -> torch.Tensor:
         seed = getattr(inputs["generation_config"], "seed", None)
         if seed is not None:
             set_torch_seed(seed)
@@ -72,7 +84,7 @@ class Models(ModelManager):
         self.quantization = QUANTIZATION[bits] if bits else None
         self.ready: dict[str, tuple[Answering, Any]] = {}
         self._weights: dict[str, Any] = {}
-        self._loading = threading.Lock()
+        self._loading, self._in_use = threading.Lock(), threading.Lock()
 
     @staticmethod
     def process_model_name(model_id: str) -> str:
@@ -126,7 +138,7 @@ class Models(ModelManager):
             do_sample=True, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
         )
         log.info("%s answers on %s in %s", served.name, weights.device, weights.dtype)
-        return Answering(weights, adapter, defaults), tokenizer
+        return Answering(weights, adapter, defaults, self._in_use), tokenizer
 
     def _place(self, served: Served) -> tuple[Any, str | None]:
         """Return the weights a model is in, and the name of its adapter among them."""
@@ -148,15 +160,22 @@ class Models(ModelManager):
 
     def _add(self, base: str, folder: Path, adapter: str) -> None:
         """Put an adapter onto a base, in the base's precision, as merging would."""
-        model, dtype = self._weights[base], self._weights[base].dtype
-        if isinstance(model, PeftModel):
-            model.load_adapter(str(folder), adapter, autocast_adapter_dtype=False)
-        else:
-            model = PeftModel.from_pretrained(model, folder, adapter, autocast_adapter_dtype=False)
-        for name, parameter in model.named_parameters():
-            if adapter in name.split("."):
-                parameter.data = parameter.data.to(dtype)
-        self._weights[base] = model.eval()
+        before = self._weights[base]
+        with self._in_use:
+            if isinstance(before, PeftModel):
+                model = before
+                model.load_adapter(str(folder), adapter, autocast_adapter_dtype=False)
+            else:
+                model = PeftModel.from_pretrained(
+                    before, folder, adapter, autocast_adapter_dtype=False
+                )
+            for name, parameter in model.named_parameters():
+                if adapter in name.split("."):
+                    parameter.data = parameter.data.to(before.dtype)
+            self._weights[base] = model.eval()
+            for answering, _ in self.ready.values():
+                if answering.weights is before:  # PEFT put the adapter into the base itself, too
+                    answering.weights = model
 
     def _read(self, folder: Path) -> Any:
         dtype, reason = choose_precision(self.precision)

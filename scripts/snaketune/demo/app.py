@@ -1,0 +1,109 @@
+"""The page's server: Streamlit on 127.0.0.1, told to fetch nothing from elsewhere; the reports."""
+
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from snaketune.demo import setup as shared
+from snaketune.demo.reports import REPORTS, report_file
+from snaketune.demo.setup import Setup
+
+HOSTS = ["127.0.0.1", "localhost"]
+
+_OPTIONS = {
+    "browser.gatherUsageStats": False,
+    "client.toolbarMode": "minimal",
+    "logger.hideWelcomeMessage": True,
+    "logger.level": "warning",
+    "server.address": "127.0.0.1",
+    "server.allowedHosts": HOSTS,
+    "server.enableAgentApi": False,
+    "server.enableStaticServing": False,
+    "server.fileWatcherType": "none",
+    "server.headless": True,
+    "server.maxUploadSize": 5,
+    "theme.light.primaryColor": "#2563eb",
+    "theme.dark.primaryColor": "#7aa7ff",
+}
+"""They come before those of a user's own config.toml."""
+
+PAGE_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+    "worker-src 'self' blob:; connect-src 'self' ws://127.0.0.1:* ws://localhost:*; "
+    "frame-src 'none'; object-src 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
+
+
+def serve(setup: Setup, port: int, ready: Callable[[], None]) -> None:
+    """Answer the browser on 127.0.0.1 until Ctrl-C, SIGTERM or SIGHUP.
+
+    Args:
+        ready: Called once, when the page can be opened.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    with contextlib.suppress(KeyboardInterrupt):
+        application(setup, ready).run(config=_OPTIONS | {"server.port": port})
+
+
+def _stop(*_: object) -> None:
+    """End as Ctrl-C does; the web server, which has its own SIGTERM, calls this when it is done."""
+    signal.raise_signal(signal.SIGINT)
+
+
+def application(setup: Setup, ready: Callable[[], None] = lambda: None) -> Any:
+    """Return Streamlit's server of the page, with the reports beside it."""
+    import streamlit
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.requests import Request
+    from starlette.responses import FileResponse, PlainTextResponse, Response
+    from starlette.routing import Route
+
+    async def report(request: Request) -> Response:
+        experiment, kind = request.path_params["experiment"], request.path_params["kind"]
+        file = report_file(experiment, kind, setup.experiments)
+        known = {name.partition("/")[0] for name in setup.models}
+        if experiment not in known or kind not in REPORTS or not file.exists():
+            return PlainTextResponse(f"{file} is not there.", status_code=404)
+        return FileResponse(file, headers={"Content-Security-Policy": REPORT_POLICY})
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        ready()  # the port is open by now, and who asks waits
+        yield
+
+    shared.use(setup)
+    return streamlit.App(
+        Path(__file__).with_name("page.py"),
+        lifespan=lifespan,
+        routes=[Route("/reports/{experiment}/{kind}.html", report)],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS),
+            Middleware(_Policy),
+        ],
+    )
+
+
+class _Policy:
+    """Gives every answer without one the page's Content-Security-Policy."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        async def send_with_policy(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message["headers"])
+                names = {name.lower() for name, _ in headers}
+                if b"content-security-policy" not in names:
+                    headers.append((b"content-security-policy", PAGE_POLICY.encode()))
+                headers.append((b"referrer-policy", b"no-referrer"))
+                message["headers"] = headers
+            await send(message)
+
+        await self.app(scope, receive, send_with_policy)

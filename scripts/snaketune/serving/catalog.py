@@ -1,0 +1,65 @@
+"""Which models there are to serve: what is built, and nothing else. Imports no torch."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from snaketune.errors import UserError
+from snaketune.files import read_json
+from snaketune.run_files import kept_checkpoints
+from snaketune.serving.artifacts import STORE
+
+
+def available(root: Path = Path("experiments"), store: Path = STORE) -> list[str]:
+    """Return the names that can be served: each experiment, its checkpoints, last the bases.
+
+    A kept checkpoint is `X/iter_N`, the newest first: exported, or still a .pth beside an adapter
+    of the same training. What is damaged, or lacks its base, is left out.
+
+    Args:
+        root: The folder of the experiments.
+        store: The folder of the base models.
+    """
+    bases = sorted(file.parent.name for file in store.glob("*/provenance.json"))
+    found = [name for folder in sorted(root.glob("*/")) for name in _models(folder, set(bases))]
+    return found + bases
+
+
+def _models(folder: Path, bases: set[str]) -> Iterator[str]:
+    """Yield what an experiment's folder offers: its end, then its checkpoints."""
+    if _about(folder, bases):
+        yield folder.name
+    exported = {
+        int(name[1])
+        for each in folder.glob("iter_*/")
+        if (name := re.fullmatch(r"iter_([1-9]\d*)", each.name)) and _about(each, bases)
+    }
+    for iteration in sorted(exported | _unexported(folder, bases), reverse=True):
+        yield f"{folder.name}/iter_{iteration}"
+
+
+def _about(folder: Path, bases: set[str]) -> dict[str, Any] | None:
+    """Return what an adapter or merged model tells of itself, if its base is there too."""
+    for kind in ("adapter", "merged"):
+        if about := _read(folder / kind / "snaketune.json"):
+            return about if about.get("base_id") in bases else None
+    return None
+
+
+def _unexported(folder: Path, bases: set[str]) -> set[int]:
+    """Return the iterations of the checkpoints that are of the training of the adapter."""
+    adapter = _read(folder / "adapter" / "snaketune.json")
+    run = _read(folder / "checkpoints" / "run.json")
+    same = adapter and run and adapter.get("train_id") == run.get("train_id")
+    if not same or not _about(folder, bases):
+        return set()
+    return set(kept_checkpoints(folder / "checkpoints"))
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    try:
+        found = read_json(file)
+    except (UserError, OSError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,201 @@
+"""Prompts from scripts: files with mistakes, JSON out, statuses, what goes to stdout and stderr."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import openai
+import pytest
+
+from fake_endpoint import FakeEndpoint
+from snaketune.chat.batch import answer_all, as_json, prompt, read_prompts
+from snaketune.chat.connect import other_model
+from snaketune.chat.model import ChatModel, Settings
+from snaketune.errors import UserError
+
+
+@pytest.fixture
+def model(endpoint):
+    """Return a function that makes a model of the endpoint, asked with these settings."""
+    endpoint.refuses = None
+    endpoint.asked.clear()
+    client = openai.OpenAI(base_url=endpoint.url, api_key="none", max_retries=0)
+    return lambda name="tuned", **settings: ChatModel(client, name, Settings(**settings), None)
+
+
+@pytest.fixture(scope="module")
+def chat(program, endpoint, tmp_path_factory):
+    """Return a function that runs the program against the endpoint."""
+    folder = tmp_path_factory.mktemp("chat")
+
+    def chat(*arguments, **options):
+        command = [*program, "--url", endpoint.url, "--model", "tuned", "--base", "base"]
+        return subprocess.run(
+            [*command, *arguments], cwd=folder, capture_output=True, text=True, **options
+        )
+
+    return chat
+
+
+def test_prompts_become_lines_of_json(chat, endpoint):
+    endpoint.refuses = None
+    done = chat("--prompt", "One two", "--prompt", "\x1b[2J\x9b\nThree", "--json", "--compare")
+    assert done.returncode == 0, done.stderr
+    first, second = map(json.loads, done.stdout.splitlines())
+    seconds = first.pop("wall_seconds"), first["base"].pop("wall_seconds")
+    assert all(0 <= each < 5 for each in seconds)
+    figures = {"finish_reason": "stop", "prompt_tokens": 2, "completion_tokens": 5}
+    base = {"model": "base", "answer": "base heard: One two (1)"} | figures
+    assert first == {
+        "model": "tuned",
+        "prompt": "One two",
+        "answer": "tuned heard: One two (1)",
+        **figures,
+        "base": base,
+    }
+    assert second["answer"] == "tuned heard: \x1b[2J\x9b\nThree (1)"
+    assert "\x1b" not in done.stdout + done.stderr and "\x9b" not in done.stdout
+
+
+def test_lines_without_a_terminal_are_a_conversation(chat, endpoint):
+    endpoint.refuses = None
+    long = "w" * 10_000
+    lines = ["hi", "", "/system Be kind", "and?", "attack", long, "/exit", "never asked"]
+    done = chat(input="\n".join(lines))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "tuned heard: hi (1)",
+        "tuned heard: and? (4)",
+        "␛]0;title␇␛[2Jgoneover�31mred␀?.",
+        f"tuned heard: {long} (8)",
+    ]
+    assert done.stderr == "The system text is: Be kind\n"
+
+
+def test_a_prompt_without_an_answer_is_a_failure_of_its_own(chat, endpoint, tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("good\n\nbad\ngood again\n")
+    endpoint.refuses = None
+    whole, endpoint.reply = endpoint.reply, lambda model, said: _refuse_bad(said)
+    try:
+        done = chat("--file", str(file), "--json")
+    finally:
+        endpoint.reply = whole
+    assert done.returncode == 1
+    answers = [json.loads(line)["answer"] for line in done.stdout.splitlines()]
+    assert answers == ["fine", None, "fine"]
+    assert f"Error: {file}:3: " in done.stderr
+    assert "1 of 3 prompts have no answer" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def _refuse_bad(messages):
+    if messages[-1]["content"] == "bad":
+        raise BrokenPipeError  # the endpoint hangs up
+    return "fine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--json"], "--json answers prompts"),
+        (["--prompt", "x", "--url", "http://127.0.0.1:9"], "no server answers at"),
+    ],
+)
+def test_what_cannot_be_asked_ends_before_it_begins(chat, arguments, told):
+    done = chat(*arguments)
+    assert done.returncode != 0
+    assert told in done.stderr and "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "base", "told"),
+    [
+        (None, "tund", None, "has no 'tund'. Did you mean 'tuned'?"),
+        (None, "tuned", "bass", "has no 'bass'. Did you mean 'base'?"),
+        (None, None, None, "has 2 models(?s:.)*--model 'tuned' or 'base'"),
+        ("/elsewhere", "tuned", None, "is no OpenAI-compatible endpoint"),
+        ("localhost:8000", "tuned", None, "is no address"),
+    ],
+)
+def test_who_is_not_there_is_told(endpoint, url, name, base, told):
+    url = endpoint.url.removesuffix("/v1") + url if url and url[0] == "/" else url or endpoint.url
+    with pytest.raises(UserError, match=told):
+        other_model(url, name, base, Settings())
+
+
+def test_an_address_alone_and_an_only_model_will_do():
+    with FakeEndpoint(["one"]).running() as endpoint:
+        found = other_model(endpoint.url.removesuffix("/v1"), None, None, Settings())
+        assert (
+            "".join(found.model.reply([{"role": "user", "content": "Hm"}])) == "one heard: Hm (1)"
+        )
+        assert found.base is None
+
+
+def test_a_file_that_is_not_there_is_named():
+    with pytest.raises(UserError, match=r"cannot read nowhere\.txt: No such file"):
+        read_prompts(Path("nowhere.txt"))
+
+
+def test_settings_reach_the_server(model, endpoint):
+    asked = model(temperature=0.5, top_p=0.9, seed=3, stop=("heard", "b"), max_new_tokens=7)
+    [result] = answer_all([prompt("Hello")], {"model": asked}, "Be brief.", print)
+    body = endpoint.asked[-1]
+    expected = {"temperature": 0.5, "top_p": 0.9, "seed": 3, "stop": ["heard", "b"]}
+    assert {key: body[key] for key in expected} == expected
+    assert body["max_tokens"] == 7
+    assert body["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert result["answer"] == "tuned "
+
+
+def test_what_is_not_set_is_not_sent(model, endpoint):
+    list(answer_all([prompt("Hello")], {"model": model()}, None, print))
+    assert not {"top_p", "seed", "stop"} & set(endpoint.asked[-1])
+    assert endpoint.asked[-1]["messages"] == [{"role": "user", "content": "Hello"}]
+
+
+def test_an_answer_that_is_cut_says_so(model):
+    [result] = answer_all([prompt("Hello")], {"model": model(max_new_tokens=2)}, None, print)
+    assert (result["answer"], result["finish_reason"]) == ("tuned heard:", "length")
+
+
+def test_rows_of_json_lines(tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    said = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
+    rows = [{"prompt": "One\ntwo", "id": 3}, {"messages": said}]
+    file.write_text("\n\n".join(map(json.dumps, rows)) + "\r\n")
+    first, second = read_prompts(file)
+    assert (first.messages, first.place) == ([{"role": "user", "content": "One\ntwo"}], f"{file}:1")
+    assert (second.messages, second.told, second.place) == (said, {"messages": said}, f"{file}:3")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b'{"prompt": "a"}\n{"prompt": ', r":2: no JSON: .*expected"),
+        (b'{"prompt": "a"}\n\n["b"]\n', r":3: expected"),
+        (b'{"prompt": 7}', r":1: `prompt` is not"),
+        (b'{"prompt": " "}', r":1: `prompt` is not"),
+        (b'{"prompt": "a", "messages": []}', r":1: .*one of the two"),
+        (b'{"messages": []}', r":1: `messages` is not"),
+        (b'{"messages": [{"role": "assistant", "content": "x"}]}', r":1: `messages` is not"),
+        (b'{"messages": [{"role": "robot", "content": "x"}]}', r":1: `messages` is not"),
+        (b'{"prompt": "a"}\n\xff', r":2: no UTF-8"),
+        (b"\n \n", "has no prompt"),
+    ],
+)
+def test_a_line_that_is_no_prompt_is_named(tmp_path, content, told):
+    file = tmp_path / "prompts.jsonl"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=told):
+        read_prompts(file)
+
+
+def test_json_is_one_line_that_no_terminal_obeys():
+    nasty = {"answer": "\x1b[2J \x9b31m \x7f \u2028 \ud800 海 \n"}
+    line = as_json(nasty)
+    assert json.loads(line) == nasty
+    assert "海" in line and line.isprintable()
+    assert line.encode()

@@ -1,0 +1,105 @@
+"""What is sent of a long conversation, against trying every number of turns in turn."""
+
+import random
+
+import pytest
+from tokenizers import Tokenizer
+
+from snaketune.chat.context import Context, fit
+from snaketune.errors import UserError
+from snaketune.serving.artifacts import Served
+
+WORDS = ["the", "sea", "is", "deep", "and", "sky", "海", "und", "blau", "42", "!"]
+
+
+@pytest.fixture
+def context(bases):
+    return lambda limit, system="": Context(Served("x", "x", limit, system, bases["chatml"]))
+
+
+def dialogue(seed, turns, system=False):
+    """Return a conversation that ends with a question."""
+    draw = random.Random(seed)
+
+    def text():
+        return " ".join(draw.choices(WORDS, k=draw.choice([1, 3, 10, 40])))
+
+    roles = ["system"] * system + ["user", "assistant"] * turns + ["user"]
+    return [{"role": role, "content": text()} for role in roles]
+
+
+def tokens_by_hand(folder, messages):
+    """Count the tokens of ChatML written out, with the tokenizer alone."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    text = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
+    return len(tokenizer.encode(f"{text}<|im_start|>assistant\n", add_special_tokens=False).ids)
+
+
+def slowly(folder, messages, wanted, limit):
+    """Return messages and answer's length by dropping one turn after the other."""
+    system = [m for m in messages if m["role"] == "system"]
+    rest = messages[len(system) :]
+    while len(rest) > 1:
+        if tokens_by_hand(folder, system + rest) + min(wanted, limit // 4) <= limit:
+            break
+        rest = rest[2:]
+    return system + rest, min(wanted, limit - tokens_by_hand(folder, system + rest))
+
+
+@pytest.mark.parametrize("system", [False, True])
+@pytest.mark.parametrize("limit", [150, 300, 1000, 5000])
+def test_as_few_turns_as_possible_are_left_out(context, bases, limit, system):
+    some_left, none_left = False, False
+    for seed in range(20):
+        messages = dialogue(seed, 2 * seed, system)
+        for kept in (messages[0], messages[-1]):
+            kept["content"] = kept["content"][:40]
+        expected, room = slowly(bases["chatml"], messages, 64, limit)
+        counted = context(limit)
+        found = fit(messages, 64, limit, counted.count)
+        assert (found.messages, found.max_new_tokens) == (expected, room)
+        assert found.left_out == (len(messages) - len(expected)) // 2
+        some_left, none_left = some_left or found.left_out > 0, none_left or found.left_out == 0
+    assert none_left and (some_left or limit == 5000)
+
+
+def test_the_experiments_system_text_counts_where_none_is_sent(context, bases):
+    question = [{"role": "user", "content": "the sky?"}]
+    own = [{"role": "system", "content": "be deep"}]
+    taught = context(100, system="be deep")
+    assert taught.count(question) == tokens_by_hand(bases["chatml"], own + question)
+    other = [{"role": "system", "content": ""}, *question]
+    assert taught.count(other) == tokens_by_hand(bases["chatml"], other)
+
+
+def test_a_question_that_fits_nowhere_is_refused_with_the_figures(context, bases):
+    messages = dialogue(1, 3)
+    messages[-1]["content"] = "deep " * 5000
+    tokens = tokens_by_hand(bases["chatml"], messages[-1:])
+    with pytest.raises(UserError, match=rf"{tokens:,} tokens .* takes 1,000,"):
+        fit(messages, 64, 1000, context(1000).count)
+
+
+@pytest.mark.parametrize("spare", [0, 1, 10])
+def test_an_answer_may_take_what_is_left(context, bases, spare):
+    messages = dialogue(3, 0)
+    tokens = tokens_by_hand(bases["chatml"], messages)
+    limit = tokens + spare
+    if spare:
+        assert fit(messages, 64, limit, context(limit).count).max_new_tokens == spare
+    else:
+        with pytest.raises(UserError, match="Fix: shorten it"):
+            fit(messages, 64, limit, context(limit).count)
+
+
+def test_a_template_that_knows_no_system_text_says_so(bases, tmp_path):
+    for file in bases["chatml"].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    refusal = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    )
+    template = tmp_path / "chat_template.jinja"
+    template.write_text(refusal + template.read_text())
+    context = Context(Served("x", "x", 100, "", tmp_path))
+    with pytest.raises(UserError, match=r"no system(?s:.)*Fix: "):
+        context.count([{"role": "system", "content": "x"}, {"role": "user", "content": "y"}])

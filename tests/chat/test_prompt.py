@@ -1,0 +1,247 @@
+"""The chat as a person has it: keys go in, and the terminal shows what they then see."""
+
+import json
+import signal
+import stat
+import time
+
+import pytest
+
+from pseudo_terminal import Terminal
+
+PASTE, END = "\x1b[200~", "\x1b[201~"
+ALT_ENTER, CTRL_C, CTRL_D, CTRL_J, UP = "\x1b\r", "\x03", "\x04", "\n", "\x1b[A"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("chat")
+
+
+@pytest.fixture(scope="module")
+def command(program, endpoint):
+    return [*program, "--url", endpoint.url, "--model", "tuned", "--base", "base"]
+
+
+@pytest.fixture(scope="module")
+def started(command, folder):
+    terminal = Terminal(command, folder, XDG_STATE_HOME=str(folder / "state"))
+    terminal.wait_for("Ctrl-D ends.")
+    terminal.until_ready()
+    yield terminal
+    terminal.type(CTRL_D)
+    assert terminal.ends() == 0
+
+
+@pytest.fixture
+def chat(started, endpoint):
+    """The one chat of all these tests, at the beginning of a conversation."""
+    endpoint.refuses = None
+    started.ask("/reset")
+    started.ask("/compare off")
+    started.ask("/system off")
+    endpoint.asked.clear()
+    endpoint.abandoned.clear()
+    return started
+
+
+def sent(endpoint, model="tuned"):
+    """Return the messages of the last request to a model, as (role, content)."""
+    bodies = [body for body in endpoint.asked if body["model"] == model]
+    return [(message["role"], message["content"]) for message in bodies[-1]["messages"]]
+
+
+def test_a_conversation_goes_on(chat, endpoint):
+    assert "tuned heard: Hello there (1)\n" in chat.ask("Hello there")
+    assert "tuned heard: And now? (3)\n" in chat.ask("And now?")
+    assert sent(endpoint) == [
+        ("user", "Hello there"),
+        ("assistant", "tuned heard: Hello there (1)"),
+        ("user", "And now?"),
+    ]
+    assert endpoint.asked[-1]["temperature"] == 0
+    assert "tuned heard: Again (1)\n" in [chat.ask("/reset"), chat.ask("Again")][1]
+
+
+@pytest.mark.parametrize(
+    ("keys", "question"),
+    [
+        (f"one{ALT_ENTER}two{CTRL_J}  three", "one\ntwo\n  three"),
+        (f"{PASTE}def f():\r\n    return 1\n\nf(){END}", "def f():\n    return 1\n\nf()"),
+        ("你是谁？", "你是谁？"),
+        (" /etc/hosts is what?", "/etc/hosts is what?"),
+    ],
+    ids=["new lines", "a paste", "Chinese", "a slash"],
+)
+def test_a_question_arrives_whole(chat, endpoint, keys, question):
+    chat.ask(keys)
+    assert sent(endpoint) == [("user", question)]
+
+
+def test_the_system_text_holds_until_it_is_changed(chat, endpoint):
+    assert "experiment's own" in chat.ask("/system")
+    assert "Be brief." in chat.ask("/system Be brief.")
+    chat.ask("Hello")
+    chat.ask("/reset")
+    chat.ask("Hello")
+    assert sent(endpoint) == [("system", "Be brief."), ("user", "Hello")]
+    chat.ask("/system off")
+    chat.ask("Hello")
+    assert sent(endpoint)[0] == ("user", "Hello")
+
+
+def test_both_answer_and_each_hears_only_itself(chat, endpoint):
+    chat.ask("First")
+    shown = chat.ask("/compare Second")
+    parts = [
+        "base base\n",
+        "base heard: Second (1)\n",
+        "tuned tuned\n",
+        "tuned heard: Second (3)\n",
+    ]
+    assert sorted(parts, key=shown.index) == parts
+    chat.ask("/compare on")
+    chat.wait_for("both>")
+    shown = chat.ask("Third")
+    assert "base heard: Third (3)" in shown and "tuned heard: Third (5)" in shown
+    own = [("user", "Second"), ("assistant", "base heard: Second (1)"), ("user", "Third")]
+    assert sent(endpoint, "base") == own
+    chat.ask("/compare off")
+    assert "base heard" not in chat.ask("Fourth")
+
+
+def test_a_saved_conversation_goes_on(chat, endpoint, folder):
+    chat.ask("/system Be kind.")
+    chat.ask("/compare Who?")
+    assert "Saved: talk.json" in chat.ask("/save talk.json")
+    saved = json.loads((folder / "talk.json").read_text())
+    said = [("system", "Be kind."), ("user", "Who?"), ("assistant", "tuned heard: Who? (2)")]
+    assert [(m["role"], m["content"]) for m in saved["messages"]] == said
+    assert saved["compared"]["model"] == "base"
+    chat.ask("/system off")
+    chat.ask("/reset")
+    assert "after 1 question." in chat.ask("/load talk.json")
+    chat.ask("/compare Why?")
+    assert sent(endpoint) == [*said, ("user", "Why?")]
+    assert sent(endpoint, "base")[2] == ("assistant", "base heard: Who? (2)")
+
+
+def test_no_other_file_is_overwritten_or_loaded(chat, endpoint, folder):
+    (folder / "study.yaml").write_text("model: tiny\n")
+    (folder / "half.json").write_text('{"messages": [{"role": "user", "content": "Hm"}]}')
+    for line, told in {
+        "/save study.yaml": "is no saved conversation",
+        "/save": "name a file",
+        "/load half.json": "is no saved conversation",
+        "/load nowhere.json": "No such file",
+    }.items():
+        assert told in chat.ask(line)
+    assert (folder / "study.yaml").read_text() == "model: tiny\n"
+    assert "(1)" in chat.ask("Still there?")
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(chat, endpoint):
+    chat.type("count\r")
+    chat.wait_for("5 6 7 ")
+    chat.type(CTRL_C)
+    assert "(stopped)" in chat.until_ready()
+    deadline = time.monotonic() + 10
+    while not endpoint.abandoned and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert endpoint.abandoned == ["tuned"]  # the server hears of it, and stops too
+    chat.ask("Go on")
+    (_, asked), (role, partial), _ = sent(endpoint)
+    assert (asked, role) == ("count", "assistant")
+    assert partial.startswith("1 2 3 4 5 6 7 ") and partial.split()[-1] != "2999"
+
+
+def test_a_question_without_a_word_of_answer_is_forgotten(chat, endpoint):
+    chat.type("wait\r")
+    chat.wait_for("⠋")
+    chat.type(CTRL_C)
+    assert "(stopped before the first word)" in chat.until_ready()
+    chat.ask("Go on")
+    assert sent(endpoint) == [("user", "Go on")]
+
+
+def test_stopping_one_of_two_goes_on_with_the_other(chat, endpoint):
+    chat.type("/compare count\r")
+    chat.wait_for("5 6 7 ")
+    chat.type(CTRL_C)
+    chat.wait_for("(stopped)")
+    chat.wait_for("5 6 7 ")
+    chat.type(CTRL_C)
+    assert "(stopped)" in chat.until_ready()
+
+
+def test_what_is_typed_ahead_is_the_next_question(chat, endpoint):
+    chat.type("count\r")
+    chat.wait_for("5 6 ")
+    chat.type("Later\r")
+    chat.wait_for("40 41 ")
+    assert "Later" not in chat.child.before
+    chat.child.kill(signal.SIGINT)  # the keys would take back what is typed
+    chat.until_ready()
+    assert "tuned heard: Later (3)" in chat.until_prompt()
+
+
+def test_an_unknown_command_is_not_sent(chat, endpoint):
+    shown = chat.ask("/hepl me")
+    assert "no command '/hepl'. Did you mean '/help'?" in shown
+    assert endpoint.asked == []
+    assert "/compare QUESTION" in chat.ask("/help")
+
+
+def test_tab_completes_commands(chat, folder):
+    chat.type("/he\t")
+    chat.wait_for("lp")
+    assert "Alt-Enter" in chat.ask("")
+    (folder / "only_this.json").touch()
+    chat.type("/load onl\t")
+    chat.wait_for("y_this.json")
+    assert "no saved conversation" in chat.ask("")
+
+
+def test_a_refusal_is_told_and_the_talk_goes_on(chat, endpoint):
+    endpoint.refuses = (400, "\x1b[31mtoo long: 9000 tokens of 8192")
+    shown = chat.ask("Long")
+    assert "refuses this (400): ␛[31mtoo long: 9000 tokens of 8192" in shown
+    endpoint.refuses = None
+    assert "tuned heard: Short (1)" in chat.ask("Short")
+
+
+def test_a_models_escape_codes_never_reach_the_terminal(chat, endpoint):
+    chat.type("attack\r")
+    chat.wait_for("over")
+    raw = chat.child.before
+    shown = chat.until_ready()
+    assert "␛]0;title␇␛[2Jgone" in raw
+    assert shown.startswith("�31mred␀?.\n")
+    assert "\x1b]" not in raw and "\x1b[2J" not in raw and "\x9b" not in shown
+
+
+def test_bytes_that_are_no_text_do_no_harm(chat, folder):
+    chat.type(b"\xff\xfe what?\r")
+    assert "tuned heard: ?? what? (1)" in chat.until_prompt()
+    assert "+?? what?\n" in (folder / "state/snaketune/chat_history").read_text()
+
+
+def test_lines_are_kept_for_their_owner_alone(chat, folder):
+    chat.ask("Remember me")
+    file = folder / "state/snaketune/chat_history"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert "+Remember me\n" in file.read_text()
+    assert "heard: Remember me (3)" in chat.ask(UP)
+
+
+def test_ctrl_c_at_the_prompt_clears_the_line_and_twice_ends(command, folder, endpoint):
+    chat = Terminal(command, folder, XDG_STATE_HOME=str(folder / "other"))
+    chat.until_ready()
+    chat.type("half a line")
+    chat.wait_for("line")
+    chat.type(CTRL_C)
+    assert "tuned heard: whole (1)" in chat.ask("whole")
+    chat.type(CTRL_C)
+    assert "Ctrl-C again" in chat.until_prompt()
+    chat.type(CTRL_C)
+    assert chat.ends() == 0

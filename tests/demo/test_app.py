@@ -1,0 +1,57 @@
+"""The page's server: this machine's alone, nothing from elsewhere, reports as they are."""
+
+import openai
+import pytest
+from starlette.testclient import TestClient
+
+from fake_demo import BASE, TUNED
+from snaketune.demo import app
+from snaketune.demo.setup import Setup
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A client of the page's server, of which there can be one in a process."""
+    folder = tmp_path_factory.mktemp("experiments")
+    report = folder / TUNED / "eval/report.html"
+    report.parent.mkdir(parents=True)
+    report.write_text("<h1>Better</h1>")
+    (folder / "secret.html").write_text("secret")
+    client = openai.OpenAI(base_url="http://127.0.0.1:9/v1", api_key="none")
+    made = Setup(client, [TUNED, BASE], [BASE], [TUNED], experiments=folder)
+    return TestClient(app.application(made), base_url="http://127.0.0.1:8501")
+
+
+def test_the_browser_is_told_to_fetch_nothing_from_elsewhere(browser):
+    policy = browser.get("/").headers["content-security-policy"]
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    assert rules["default-src"] == "'self'"
+    assert rules["img-src"] == "'self' data: blob:"
+    assert "http" not in policy and "*;" not in policy.replace(":*", "")
+
+
+def test_a_report_is_a_page_of_its_own_that_runs_nothing(browser):
+    found = browser.get(f"/reports/{TUNED}/eval.html")
+    assert (found.status_code, found.text) == (200, "<h1>Better</h1>")
+    assert found.headers["content-security-policy"].endswith("sandbox")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/reports/{TUNED}/data.html",
+        f"/reports/{TUNED}/other.html",
+        "/reports/other/eval.html",
+        "/reports/../secret.html",
+        "/reports/%2e%2e/secret.html",
+        f"/reports/{TUNED}%2f..%2f../secret.html",
+    ],
+)
+def test_what_is_no_report_is_not_given_out(browser, path):
+    found = browser.get(path)
+    assert found.text != "secret"
+    assert found.status_code in (400, 404) or '<div id="root">' in found.text  # Streamlit's page
+
+
+def test_another_sites_name_for_this_machine_is_refused(browser):
+    assert browser.get("/", headers={"Host": "evil.example:8501"}).status_code == 400

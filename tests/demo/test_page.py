@@ -1,0 +1,216 @@
+"""The page, run by Streamlit's own AppTest: what is asked, shown, saved, loaded and refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from fake_demo import BASE, TUNED, calls_the_weather
+from snaketune.demo import setup, view
+
+PAGE = Path(view.__file__).with_name("page.py")
+
+
+@pytest.fixture
+def page(made):
+    """The page as it is when it is opened."""
+    setup.use(made)
+    return AppTest.from_file(str(PAGE), default_timeout=20).run()
+
+
+def ask(page, question="Who are you?"):
+    page.chat_input[0].set_value(question).run()
+    assert not page.exception
+    return page.session_state.conversation.turns[-1]
+
+
+def columns(page):
+    """Return what stands in the columns below the last question, as text."""
+    return [
+        "\n".join(each.value for each in column if hasattr(each, "value"))
+        for column in page.main.columns[-2:]
+    ]
+
+
+def texts(page):
+    return "\n".join(str(each.value) for each in page.main if hasattr(each, "value"))
+
+
+def load(page, data):
+    page.file_uploader[0].upload("saved.json", data, "application/json").run()
+    assert not page.exception
+
+
+def test_two_models_answer_side_by_side(page, endpoint):
+    turn = ask(page)
+    left, right = columns(page)
+    assert f"{BASE} heard: Who are you? (1)" in left.replace("\\", "")
+    assert f"{TUNED} heard: Who are you? (1)" in right
+    assert "6 tokens · " in left and " s" in left
+    assert [answer.model for answer in turn.answers] == [BASE, TUNED]
+    assert sorted(each["model"] for each in endpoint.asked) == [TUNED, BASE]
+
+
+def test_each_model_remembers_its_own_answers(page, endpoint):
+    ask(page, "One?")
+    ask(page, "Two?")
+    asked = {each["model"]: each["messages"] for each in endpoint.asked[2:]}
+    assert [each["content"] for each in asked[TUNED]] == [
+        "One?",
+        f"{TUNED} heard: One? (1)",
+        "Two?",
+    ]
+    assert asked[BASE][1]["content"] == f"{BASE} heard: One? (1)"
+
+
+def test_one_model_is_asked_alone(page, endpoint):
+    page.selectbox(key="two").set_value("").run()
+    page.selectbox(key="one").set_value(f"{TUNED}/iter_5").run()
+    ask(page)
+    assert [each["model"] for each in endpoint.asked] == [f"{TUNED}/iter_5"]
+
+
+def test_settings_are_sent_and_kept_with_the_turn(page, endpoint):
+    page.slider(key="temperature").set_value(0.7).run()
+    page.slider(key="top_p").set_value(0.9)
+    page.number_input(key="seed").set_value(5)
+    page.number_input(key="max_new_tokens").set_value(3)
+    page.text_area(key="system").set_value("Be short.")
+    turn = ask(page)
+    for sent in endpoint.asked:
+        assert (sent["temperature"], sent["top_p"], sent["seed"]) == (0.7, 0.9, 5)
+        assert sent["max_tokens"] == 3
+        assert sent["messages"][0] == {"role": "system", "content": "Be short."}
+    assert turn.settings.model_dump() == {
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "max_new_tokens": 3,
+        "seed": 5,
+        "system": "Be short.",
+    }
+    assert all("cut at max new tokens" in column for column in columns(page))
+
+
+def test_a_prompt_of_the_experiment_is_asked_with_a_click(page, endpoint):
+    page.button(key="prompt-0").click().run()
+    assert [each["messages"][0]["content"] for each in endpoint.asked] == ["Who are you?"] * 2
+    assert not [each for each in page.button if each.key == "prompt-0"]
+
+
+def test_tool_calls_are_shown_step_by_step(page, endpoint):
+    endpoint.reply = calls_the_weather
+    page.multiselect(key="tools").set_value(["canned"]).run()
+    turn = ask(page, "How is the weather in Oslo?")
+    assert turn.settings is None and turn.tools == ["canned"]
+    for column in columns(page):
+        order = ("I look it up", '{"city": "Oslo"}', "4 degrees, <b>rain</b> ![](", "It is 4 degr")
+        assert [column.find(part) for part in order] == sorted(column.find(p) for p in order)
+        assert all(part in column for part in order)
+    assert {each.label for each in page.expander} == {"1\\. Weather · 0.0 s"}
+
+
+def test_a_tool_that_fails_is_shown_with_its_error(page, endpoint):
+    endpoint.reply = lambda *_: 'Action: Weather\nAction Input: {"city": "Rome"}'
+    page.multiselect(key="tools").set_value(["canned"]).run()
+    page.number_input(key="max_turn").set_value(2)
+    ask(page, "How is the weather in Rome?")
+    for column in columns(page):
+        assert "Error" in column and "knows nothing about" in column
+        assert "out of turns" in column
+
+
+def test_python_is_offered_only_where_the_program_was_told_to(page, made, endpoint):
+    assert "python" not in page.multiselect(key="tools").options
+    page.session_state.tools = ["python"]  # as a forged message would have it
+    turn = ask(page)
+    assert turn.tools == []
+    setup.use(replace(made, tools=("arithmetic", "python")))
+    told = AppTest.from_file(str(PAGE), default_timeout=20).run()
+    assert "python" in told.multiselect(key="tools").options
+
+
+def test_a_conversation_is_saved_and_loaded(page, made):
+    endings = [ask(page, "One?"), ask(page, "Two?")]
+    saved = page.session_state.conversation.saved()
+    page.button[0].click().run()
+    assert page.session_state.conversation.turns == []
+    page.selectbox(key="two").set_value("").run()
+    load(page, saved)
+    assert page.session_state.conversation.turns == endings
+    assert (page.session_state.one, page.session_state.two) == (BASE, TUNED)
+    assert "heard: Two?" in columns(page)[1]
+
+
+@pytest.mark.parametrize("data", [b"{", b'{"turns": [{"question": "One?"}]}'])
+def test_a_broken_file_is_refused_with_the_reason_and_nothing_is_lost(page, data):
+    before = ask(page)
+    load(page, data)
+    [error] = page.error
+    assert "saved\\.json was not loaded" in error.value
+    assert ("Invalid JSON" if data == b"{" else "turns\\.0\\.answers") in error.value
+    assert page.session_state.conversation.turns == [before]
+
+
+def test_nothing_of_a_loaded_conversation_is_html_or_a_picture(page):
+    nasty = "<script>alert(1)</script> <img src=x> ![p](http://127.0.0.1:9/t.png)"
+    answer = {"model": nasty, "text": nasty, "error": nasty, "end": "failed"}
+    answer["steps"] = [dict.fromkeys(("thought", "tool", "tool_input", "result"), nasty)]
+    turn = {"question": nasty, "tools": [nasty], "answers": [answer]}
+    load(page, json.dumps({"turns": [turn]}).encode())
+    assert "script" in texts(page)
+    shown = [*page.markdown, *page.caption, *page.error]
+    assert len(shown) > 5
+    assert not any(getattr(each.proto, "allow_html", False) for each in shown)
+    readable = [each.value for each in shown] + [each.label for each in page.expander]
+    assert not [text for text in readable if "![p](" in text]
+    [styles] = page.get("html")  # our own style sheet is the only HTML there is
+    assert "alert" not in styles.proto.body
+
+
+def test_a_model_that_is_not_served_is_shown_and_others_go_on(page):
+    turn = {"question": "One?", "answers": [{"model": "gone", "text": "I was here."}]}
+    load(page, json.dumps({"turns": [turn]}).encode())
+    assert "I was here." in texts(page)
+    assert [each.model for each in ask(page).answers] == [BASE, TUNED]
+
+
+def test_reports_are_linked_or_said_how_to_build(page, made):
+    assert not page.get("link_button")
+    assert [each.value for each in page.sidebar.code] == [
+        f"snakemake experiments/{TUNED}/data/report.html",
+        f"snakemake experiments/{TUNED}/eval/report.html",
+    ]
+    report = made.experiments / TUNED / "eval/report.html"
+    report.parent.mkdir(parents=True)
+    report.write_text("<h1>Better</h1>")
+    page.run()
+    [link] = page.get("link_button")
+    assert link.proto.url == f"/reports/{TUNED}/eval.html"
+    [command] = page.sidebar.code
+    assert "data/report.html" in command.value
+
+
+def test_one_model_that_fails_does_not_keep_the_other_from_answering(page, endpoint):
+    endpoint.models = [TUNED]
+    base, tuned = ask(page).answers
+    assert (base.end, tuned.end) == ("failed", "complete")
+    assert "there is no model base\\-1 at the server" in page.error[0].value
+    after = ask(page, "Again?")
+    assert after.answers[1].text.endswith("(3)")
+
+
+def test_a_busy_server_is_told_and_can_be_asked_again(page, endpoint):
+    endpoint.refuses = (503, "another answer is being written")
+    assert {each.end for each in ask(page).answers} == {"failed"}
+    assert "is busy" in page.error[0].value
+    endpoint.refuses = None
+    assert {each.end for each in ask(page).answers} == {"complete"}
+
+
+def test_an_answer_as_it_was_written(page, endpoint):
+    endpoint.reply = lambda *_: "a  b\n# c"
+    ask(page)
+    page.toggle(key="as_written").set_value(True).run()
+    assert [each.value for each in page.main.code] == ["a  b\n# c"] * 2

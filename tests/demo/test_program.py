@@ -1,0 +1,123 @@
+"""scripts/demo.py: on 127.0.0.1 alone, gone without a trace, and clear when it cannot start."""
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+
+import pytest
+
+import demo
+from fake_demo import BASE, TUNED, Program, write_models
+from snaketune.errors import UserError
+from snaketune.serving.artifacts import find
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_models(tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture
+def snakemake():
+    """A process in the place of the Snakemake that starts the program."""
+    process = subprocess.Popen(["sleep", "600"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def start(folder):
+    started = []
+
+    def start(**environment):
+        started.append(Program(folder, **environment))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.kill()
+
+
+def test_nothing_is_left_however_it_ends(start, snakemake):
+    numbers = [signal.SIGINT, signal.SIGHUP, signal.SIGKILL]
+    started = [start() for _ in numbers]
+    started.append(start(SNAKETUNE_SNAKEMAKE_PID=str(snakemake.pid)))
+    for each in started:
+        each.ready()
+        assert len(each.processes) == 2  # page and models
+    for each in started:
+        listening = [at.laddr for one in each.processes for at in one.net_connections("tcp")]
+        assert {address.ip for address in listening} == {"127.0.0.1"}
+        assert not [at.path for at in each.processes[0].memory_maps() if "torch" in at.path]
+    for each, number in zip(started, numbers, strict=False):
+        os.kill(each.process.pid, number)
+    snakemake.kill()  # nobody tells the program: it sends itself SIGTERM
+    snakemake.wait()
+    assert [each.ends() for each in started] == [0, 0, -signal.SIGKILL, 0]
+    for each in started:
+        with socket.create_server(("127.0.0.1", each.port)):
+            pass
+
+
+def test_without_streamlit_the_command_that_installs_it_is_told(monkeypatch):
+    whole = importlib.util.find_spec
+    absent = {"streamlit"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n in absent else whole(n))
+    with pytest.raises(UserError, match=r"pip install -e '\.\[agent\]'"):
+        demo.main([])
+
+
+def test_where_nothing_is_built_it_says_what_to_build(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"no model is built.\n  Fix: snakemake experiments/"):
+        demo.main([])
+
+
+def test_a_model_that_is_not_built_is_told_with_its_target(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError, match="snakemake experiments/other/adapter"):
+        demo.main(["other"])
+
+
+def test_a_taken_port_is_told_before_anything_starts(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"scripts/demo.py --port {port + 1}"):
+            demo.main([TUNED, "--port", str(port)])
+
+
+def test_a_wrong_file_of_answers_is_told_before_anything_starts(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("tools: [{name: Weather}]\n")
+    with pytest.raises(UserError, match=r"wrong\.yaml:1"):
+        demo.main([TUNED, "--canned", str(wrong)])
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        ([], [BASE, TUNED]),
+        ([TUNED], [BASE, TUNED]),
+        ([f"{TUNED}/iter_5"], [BASE, f"{TUNED}/iter_5"]),
+        ([BASE], [BASE]),
+        ([TUNED, f"{TUNED}/iter_5"], [TUNED, f"{TUNED}/iter_5"]),
+    ],
+)
+def test_a_model_begins_beside_its_base(folder, monkeypatch, asked, shown):
+    monkeypatch.chdir(folder)
+    served = find(list(dict.fromkeys([*asked, TUNED, f"{TUNED}/iter_5", BASE])))
+    assert demo.side_by_side(asked, served) == shown
+
+
+@pytest.mark.parametrize(("name", "opens"), [("DISPLAY", True), ("OTHER", False)])
+def test_a_browser_is_opened_only_where_there_is_a_screen(monkeypatch, name, opens):
+    for each in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv(name, ":0")
+    assert demo.has_display() == opens

@@ -1,0 +1,59 @@
+"""Which models are offered: those whose files are there and fit together."""
+
+import json
+
+import pytest
+
+from snaketune.serving.catalog import available
+
+
+def write(file, value):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(value))
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Experiments `a` (an adapter, three checkpoints), `b` (merged), and `c` (being trained)."""
+    root = tmp_path / "experiments"
+    write(tmp_path / "models/base-1/provenance.json", {})
+    about = {"base_id": "base-1", "train_id": "t1"}
+    write(root / "a/adapter/snaketune.json", about)
+    write(root / "a/checkpoints/run.json", {"train_id": "t1"})
+    for name in ("iter_20", "iter_100", "last"):
+        (root / "a/checkpoints" / f"{name}.pth").touch()
+    write(root / "a/iter_7/adapter/snaketune.json", about)
+    write(root / "b/merged/snaketune.json", about)
+    write(root / "b/checkpoints/run.json", {"train_id": "t1"})
+    (root / "b/checkpoints/iter_5.pth").touch()
+    write(root / "c/checkpoints/run.json", {"train_id": "t3"})
+    (root / "c/checkpoints/iter_5.pth").touch()
+    write(root / "catalog/models.yaml", {})
+    return root
+
+
+def offered(root):
+    return available(root, root.parent / "models")
+
+
+def test_the_end_comes_first_then_checkpoints_from_the_newest_and_last_the_bases(root):
+    assert offered(root) == ["a", "a/iter_100", "a/iter_20", "a/iter_7", "b", "base-1"]
+
+
+def test_checkpoints_of_another_training_than_the_adapters_are_not_offered(root):
+    write(root / "a/checkpoints/run.json", {"train_id": "t2"})
+    assert offered(root) == ["a", "a/iter_7", "b", "base-1"]
+
+
+def test_a_model_without_its_base_is_not_offered(root):
+    write(root / "b/merged/snaketune.json", {"base_id": "gone", "train_id": "t1"})
+    assert offered(root) == ["a", "a/iter_100", "a/iter_20", "a/iter_7", "base-1"]
+
+
+def test_a_damaged_folder_does_not_hide_the_others(root):
+    (root / "a/adapter/snaketune.json").write_text('{"base_id": "base')
+    assert offered(root) == ["a/iter_7", "b", "base-1"]
+
+
+def test_where_nothing_is_built_nothing_is_offered(tmp_path):
+    assert available(tmp_path / "experiments", tmp_path / "models") == []

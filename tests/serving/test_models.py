@@ -1,0 +1,65 @@
+"""Models that share weights do not answer for each other, in whatever order they are loaded."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from snaketune.serving.artifacts import find
+from snaketune.serving.models import Models
+
+
+@pytest.fixture(scope="module")
+def folder(trained, base, tmp_path_factory):
+    """A repository with a base, and the experiment `run` that was trained on it."""
+    folder = tmp_path_factory.mktemp("shared")
+    shutil.copytree(base, folder / "store/models/tiny")
+    shutil.copytree(trained.export(), folder / "experiments/run/adapter")
+    return folder
+
+
+def answer(loaded) -> list[int]:
+    model, tokenizer = loaded
+    inputs = tokenizer("Say 3", return_tensors="pt")
+    config = GenerationConfig(do_sample=False, max_new_tokens=16, eos_token_id=2, pad_token_id=2)
+    return model.generate(**inputs, generation_config=config)[0].tolist()
+
+
+@pytest.fixture(scope="module")
+def of_base(folder):
+    """What the base says by itself, by transformers alone."""
+    base = folder / "store/models/tiny"
+    model = AutoModelForCausalLM.from_pretrained(base).eval()
+    inputs = AutoTokenizer.from_pretrained(base)("Say 3", return_tensors="pt")
+    config = {"do_sample": False, "max_new_tokens": 16, "eos_token_id": 2, "pad_token_id": 2}
+    return model.generate(**inputs, **config)[0].tolist()
+
+
+@pytest.mark.parametrize("first", ["tiny", "run"])
+def test_the_base_answers_as_itself_whichever_is_loaded_first(folder, of_base, first, monkeypatch):
+    monkeypatch.chdir(folder)
+    models = Models(find(["run"]), "fp32", None)
+    loaded = {first: models.load_model_and_processor(first)}
+    loaded |= {name: models.load_model_and_processor(name) for name in models.served}
+    assert answer(loaded["tiny"]) == of_base
+    assert answer(loaded["run"]) != of_base
+    assert answer(loaded["tiny"]) == of_base
+
+
+def test_an_adapter_that_is_loaded_meanwhile_waits_for_the_answer(folder, of_base, monkeypatch):
+    monkeypatch.chdir(folder)
+    models = Models(find(["run"]), "fp32", None)
+    base = models.load_model_and_processor("tiny")
+    whole = base[0].weights.generate
+    with ThreadPoolExecutor(1) as pool:
+
+        def generate(**inputs):
+            later = pool.submit(models.load_model_and_processor, "run")
+            with pytest.raises(TimeoutError):
+                later.result(timeout=0.5)
+            return whole(**inputs)
+
+        monkeypatch.setattr(base[0].weights, "generate", generate)
+        assert answer(base) == of_base
+    assert "run" in models.ready
