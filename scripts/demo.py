@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from snaketune import cli
-from snaketune.agent.canned import read_canned
 from snaketune.demo.setup import TOOLS, Setup
 from snaketune.errors import UserError
 from snaketune.experiment import load_studies
+from snaketune.experiment.agent_files import read_canned
 from snaketune.serving import lifetime
 from snaketune.serving.artifacts import Served
 from snaketune.serving.catalog import available
@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("no model is built.\n  Fix: snakemake experiments/X/adapter")
     open_port(args.port, __file__).close()  # a taken one is told before models are loaded
     lifetime.end_with_snakemake()
+    experiments = load_studies(Path("experiments")).experiments
     with serving(names, LOG) as server:
         from snaketune.demo import app
 
@@ -51,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             models=[each.name for each in server.models],
             bases=[each.name for each in server.models if each.is_base],
             picked=side_by_side(args.models, server.models),
-            prompts=prompts(),
+            prompts={name: each.prompts for name, each in experiments.items()},
+            studies={name: each.study for name, each in experiments.items()},
             tools=(*TOOLS, "python") if args.python else TOOLS,
             canned=args.canned,
             log=LOG,
@@ -86,13 +88,6 @@ def side_by_side(asked: Sequence[str], served: Sequence[Served]) -> list[str]:
         return list(asked[:2])
     first = next(each for each in served if not asked or each.name == asked[0])
     return list(dict.fromkeys([first.base, first.name]))
-
-
-def prompts() -> dict[str, list[str]]:
-    """Return what each experiment's evaluation asks."""
-    return {
-        each.name: each.prompts for each in load_studies(Path("experiments")).experiments.values()
-    }
 
 
 def has_display() -> bool:

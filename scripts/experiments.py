@@ -16,7 +16,7 @@ from snaketune.data.files import data_files
 from snaketune.errors import UserError
 from snaketune.experiment import Experiment, Studies, data_id, load_studies, train_id
 from snaketune.experiment.identity import canonical
-from snaketune.experiment.load import mistakes_in_probes, mistakes_in_questions
+from snaketune.experiment.load import mistakes_in_agents, mistakes_in_probes
 from snaketune.experiment.targets import STUDY_TARGETS, TARGETS
 from snaketune.files import read_json, read_jsonl
 
@@ -48,7 +48,7 @@ def check(studies: Studies) -> None:
     problems: list[object] = [*studies.problems]
     problems += [each for each in studies.absent if not each.to_get]
     problems += mistakes_in_probes(studies.experiments.values())
-    problems += mistakes_in_questions(studies.experiments.values())
+    problems += mistakes_in_agents(studies.experiments.values())
     problems += mistakes_in_rows(studies)
     for each in studies.absent:
         if each.to_get:

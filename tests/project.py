@@ -1,5 +1,6 @@
 """A working folder with the workflow in it, and the real Snakemake to run there."""
 
+import atexit
 import functools
 import json
 import os
@@ -79,11 +80,13 @@ class Project:
 
 @functools.cache
 def _warm_snakemake() -> subprocess.Popen[str]:
-    """Start the server; it ends with this process, when its input does."""
+    """Start the server; it ends when its input does."""
     program = Path(__file__).with_name("warm_snakemake.py")
-    return subprocess.Popen(
+    server = subprocess.Popen(
         [sys.executable, "-u", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
+    atexit.register(server.communicate)
+    return server
 
 
 def lay_out(repository: Path, folder: Path) -> Project:

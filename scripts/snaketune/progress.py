@@ -30,7 +30,8 @@ def watching(label: str, total: int, unit: str) -> Iterator[Callable[[int], None
             now = time.monotonic()
             rate = max(done, 1) / max(now - started, 1e-6)
             eta = timedelta(seconds=round((total - done) / rate))
-            status = f"eta {eta}  {rate:.0f} {unit}/s"
+            speed = f"{rate:.0f} {unit}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
+            status = f"eta {eta}  {speed}"
             bar.update(task, completed=done, status=status)
             if now - told > SECONDS_BETWEEN:
                 told = now

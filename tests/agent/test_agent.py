@@ -134,8 +134,10 @@ def test_an_answer_in_the_last_turn_counts(agent, endpoint):
 def test_a_turn_without_form_is_told(agent):
     step = agent(["Hello!", FINISH]).ask("?").steps[0]
     assert (step.tool, step.error, step.thought) == ("", "Please follow the format", "Hello!")
-    step = agent(["Action: NoAction\nAction Input: me", FINISH]).ask("?").steps[0]
-    assert step.error == "Please follow the format"
+    for lagents in ("NoAction", "FinishAction"):
+        answer = agent([f"Action: {lagents}\nAction Input: me", FINISH]).ask("?")
+        assert (answer.steps[0].tool, answer.text) == ("", "391")
+        assert answer.steps[0].error == "Please follow the format"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The bundled rows of tool use: right results, and the very messages an agent sends."""
 
 import json
+import re
 from fractions import Fraction
 
 import pytest
@@ -165,10 +166,25 @@ def probe(repository):
     return read_probe(repository / "experiments" / "probes" / "agent_tools.yaml", None)
 
 
-def test_what_is_asked_later_is_in_no_row(trained, questions, probe):
+def test_what_is_asked_later_is_in_no_row(trained, questions, probe, folder):
+    """Nor in the ordinary conversations that are learned beside the rows."""
     later = [each.question.casefold() for each in [*questions, *probe.questions]]
     assert len(set(later)) == len(later) >= 80
     assert {each.question.casefold() for each in trained}.isdisjoint(later)
+    general = (folder / "general.jsonl").read_text("utf-8").casefold()
+    assert len(general) > 50_000 and not [each for each in later if each in general]
+
+
+def test_the_sums_that_are_asked_for_later_are_in_no_row(trained, questions, probe):
+    def numbers(text):
+        return sorted(re.findall(r"\d+(?:\.\d+)?", text.replace(",", "")))
+
+    texts = [each.question for each in trained]
+    texts += [text for each in trained for _, text, *_ in each.calls]
+    given = [numbers(text) for text in texts]
+    sums = [numbers(each.question) for each in [*questions, *probe.questions]]
+    sums = [each for each in sums if len(each) > 1]
+    assert len(sums) >= 20 and not [each for each in sums if each in given]
 
 
 def test_the_arguments_that_are_asked_for_later_are_in_no_row(trained, questions, known):

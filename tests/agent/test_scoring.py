@@ -64,6 +64,7 @@ def test_a_question_that_needs_no_tool():
     [
         ("It is 16,188.", "16188", True),
         ("It is 16188", "16188", True),
+        ("It is 16,188.", "16,188", True),
         ("It is 116,188.", "16188", False),
         ("It is 16188.5", "16188", False),
         ("In LONDON.", "London", True),

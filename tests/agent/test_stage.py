@@ -12,6 +12,7 @@ from fake_endpoint import FakeEndpoint
 from html_page import Page
 from snaketune.agent import stage
 from snaketune.errors import UserError
+from snaketune.experiment.agent_files import read_questions
 from snaketune.experiment.schema import Agent, Configuration
 
 TOOLS = """\
@@ -128,6 +129,29 @@ def test_both_models_answer_and_are_judged(endpoint, experiment, tmp_path):
     assert {body["max_tokens"] for body in endpoint.asked} == {40}
     assert Quiet.sent == 6
     Page((tmp_path / "agent" / "report.html").read_text())
+
+
+def test_steps_that_outgrow_the_context_end_one_question_and_not_the_report(
+    endpoint, experiment, tmp_path
+):
+    def outgrows(model, messages):
+        if "Oslo" in messages[-1]["content"]:
+            endpoint.refuses = 400, "the prompt has 9 tokens, and the model reads 8"
+        return says("x_tuned", messages)
+
+    endpoint.reply = outgrows
+    (tmp_path / "two.yaml").write_text("\n".join(QUESTIONS.splitlines()[:2]))
+    questions = read_questions(tmp_path / "two.yaml")
+    settings, canned = experiment.config.agent, tmp_path / "tools.yaml"
+    client = openai.OpenAI(base_url=endpoint.url, api_key="none", max_retries=0)
+    first, second = stage.ask_all(client, {"tuned": "x_tuned"}, questions, settings, canned)
+    assert first["tuned"]["text"] == "It is 42."
+    assert "the prompt has 9 tokens" in second["tuned"]["text"]
+    assert [step["result"] for step in second["tuned"]["steps"]] == ["rain"]
+    assert second["tuned"]["verdict"]["strict"] and not second["tuned"]["verdict"]["right"]
+    endpoint.refuses = 503, "busy"
+    with pytest.raises(UserError, match="busy"):
+        stage.ask_all(client, {"tuned": "x_tuned"}, questions, settings, canned)
 
 
 def test_a_question_for_a_tool_that_there_is_not_is_refused(endpoint, experiment, tmp_path):

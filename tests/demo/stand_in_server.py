@@ -17,7 +17,8 @@ def reply(model: str, messages: list[dict]) -> str:
     if "for ever" in messages[-1]["content"]:
         return "and so on " * 1000
     picture = "![](https://example.org/track.png) <img src='https://example.org/t.png'>"
-    return f"I am {model}, **{len(messages)}**. {picture}" + " word" * 20
+    words = 80 if "your time" in messages[-1]["content"] else 20
+    return f"I am {model}, **{len(messages)}**. {picture}" + " word" * words
 
 
 class Endpoint(FakeEndpoint):

@@ -1,5 +1,6 @@
 """The page, run by Streamlit's own AppTest: what is asked, shown, saved, loaded and refused."""
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from fake_demo import BASE, TUNED, calls_the_weather
+from snaketune.agent import agent
 from snaketune.demo import setup, view
+from snaketune.demo.answering import Answering
+from snaketune.demo.conversation import Conversation, Turn
 
 PAGE = Path(view.__file__).with_name("page.py")
 
@@ -214,3 +218,93 @@ def test_an_answer_as_it_was_written(page, endpoint):
     ask(page)
     page.toggle(key="as_written").set_value(True).run()
     assert [each.value for each in page.main.code] == ["a  b\n# c"] * 2
+
+
+def test_stop_that_comes_when_the_answers_have_ended_adds_nothing(page, endpoint):
+    turn = ask(page)
+    at_click = "from snaketune.demo import view\nview._stop()\n"
+    late = AppTest.from_string(at_click, default_timeout=20)
+    late.session_state.conversation = page.session_state.conversation
+    late.session_state.running = []
+    late.session_state.asked = turn
+    late.run()
+    assert not late.exception
+    assert late.session_state.conversation.turns == [turn]
+
+
+class Clicked(Exception):
+    """In the place of Streamlit's own, which ends a run where a click came."""
+
+
+class State(dict):
+    """A session's state in which a click comes at the use of number `at`."""
+
+    def __init__(self, at, **values):
+        super().__init__(values)
+        self.left = at
+
+    def _used(self):
+        self.left -= 1
+        if self.left == 0:
+            raise Clicked
+
+    def get(self, *arguments):
+        self._used()
+        return super().get(*arguments)
+
+    def __getattr__(self, name):
+        self._used()
+        return self[name]
+
+    def __setattr__(self, name, value):
+        if name != "left":
+            self._used()
+            self[name] = value
+        else:
+            object.__setattr__(self, name, value)
+
+
+def test_a_turn_is_kept_once_wherever_a_click_ends_the_run(monkeypatch):
+    given = Answering("m", lambda each: each.finish())
+    while not given.done:
+        pass
+    for at in range(1, 9):
+        asked = Turn.model_construct(question="?", settings=None, tools=[], answers=[])
+        state = State(at, conversation=Conversation(), running=[given], asked=asked)
+        monkeypatch.setattr(view.st, "session_state", state)
+        with contextlib.suppress(Clicked):
+            view._keep()
+        if state["running"]:
+            view._keep()
+        assert len(state["conversation"].turns) == 1, at
+
+
+def test_questions_to_tools_are_traced_under_the_study_of_the_experiment(
+    made, endpoint, monkeypatch
+):
+    sent = []
+    monkeypatch.setattr(agent, "Tracer", lambda study: sent.append(study) or Quiet())
+    setup.use(replace(made, studies={TUNED: "persona"}))
+    page = AppTest.from_file(str(PAGE), default_timeout=20).run()
+    endpoint.reply = calls_the_weather
+    page.multiselect(key="tools").set_value(["canned"]).run()
+    turn = ask(page, "How is the weather in Oslo?")
+    assert {answer.text for answer in turn.answers} == {"It is 4 degrees in Oslo."}
+    assert sent == ["persona"]  # the base model belongs to none
+
+
+class Quiet:
+    def send(self, spans):
+        pass
+
+
+def test_with_tools_earlier_answers_are_in_the_form_that_is_asked_for(page, endpoint):
+    endpoint.reply = calls_the_weather
+    page.multiselect(key="tools").set_value(["canned"]).run()
+    ask(page, "How is the weather in Oslo?")
+    endpoint.asked.clear()
+    ask(page, "And now?")
+    assert endpoint.asked[0]["messages"][1:3] == [
+        {"role": "user", "content": "How is the weather in Oslo?"},
+        {"role": "assistant", "content": "Final Answer: It is 4 degrees in Oslo."},
+    ]

@@ -88,7 +88,7 @@ def test_a_number_is_kept_as_digits(write, written, answer):
 
 
 MISTAKES = {
-    "nothing": ("", 1, "", "expected keys such as `kind:` and `questions:`, found nothing"),
+    "nothing": ("", 1, "", "expected a list, or keys such as `questions:`, found nothing"),
     "no YAML": ("- {question: A?\n- x: [", 2, "", "not valid YAML"),
     "a key twice": ("kind: numeric\nkind: numeric", 2, "", "duplicate key"),
     "unknown kind": (

@@ -1,5 +1,6 @@
 import pytest
 
+from snaketune.experiment.load import mistakes_in_agents
 from snaketune.experiment.targets import STUDY_TARGETS, TARGETS, explain_unknown
 
 MINIMAL = "model: tiny\ndata: [{dataset: rows}]\n"
@@ -33,6 +34,20 @@ def test_mistakes_in_an_agents_questions_are_told_with_their_line(studies, tmp_p
     told = explain_unknown("experiments/a_none/agent/report.html", studies)
     assert "q.yaml:2: questions[1].question" in told
     assert explain_unknown("experiments/a_none/merged", studies) is None
+
+
+def test_mistakes_in_an_agents_canned_tools_are_told_before_anything_is_trained(load, tmp_path):
+    agent = "agent: {questions: data/q.yaml, canned: data/t.yaml}"
+    (tmp_path / "tiny").mkdir()
+    for name in ("rows.jsonl", "q.yaml", "t.yaml"):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / name).write_text("- {question: Hello!, tool: null}\n")
+    studies = load({"c.yaml": MINIMAL + agent})
+    told = explain_unknown("experiments/c/agent/report.html", studies)
+    assert "t.yaml:1: tools[0].question: unknown key" in told
+    assert "q.yaml" not in told
+    twice = mistakes_in_agents([*studies.experiments.values()] * 2)
+    assert len(set(map(str, twice))) == len(twice) >= 2
 
 
 @pytest.mark.parametrize("target", STUDY_TARGETS)

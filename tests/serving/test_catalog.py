@@ -1,6 +1,7 @@
 """Which models are offered: those whose files are there and fit together."""
 
 import json
+import shutil
 
 import pytest
 
@@ -17,7 +18,7 @@ def root(tmp_path):
     """Experiments `a` (an adapter, three checkpoints), `b` (merged), and `c` (being trained)."""
     root = tmp_path / "experiments"
     write(tmp_path / "models/base-1/provenance.json", {})
-    about = {"base_id": "base-1", "train_id": "t1"}
+    about = {"base_id": "base-1", "train_id": "t1", "template": {}}
     write(root / "a/adapter/snaketune.json", about)
     write(root / "a/checkpoints/run.json", {"train_id": "t1"})
     for name in ("iter_20", "iter_100", "last"):
@@ -46,12 +47,15 @@ def test_checkpoints_of_another_training_than_the_adapters_are_not_offered(root)
 
 
 def test_a_model_without_its_base_is_not_offered(root):
-    write(root / "b/merged/snaketune.json", {"base_id": "gone", "train_id": "t1"})
+    write(root / "b/merged/snaketune.json", {"base_id": "gone", "template": {}})
     assert offered(root) == ["a", "a/iter_100", "a/iter_20", "a/iter_7", "base-1"]
 
 
 def test_a_damaged_folder_does_not_hide_the_others(root):
+    shutil.copytree(root / "b/merged", root / "a/merged")
     (root / "a/adapter/snaketune.json").write_text('{"base_id": "base')
+    write(root / "foreign/adapter/snaketune.json", {"base_id": ["base-1"]})
+    write(root / "old/adapter/snaketune.json", {"base_id": "base-1"})
     assert offered(root) == ["a/iter_7", "b", "base-1"]
 
 

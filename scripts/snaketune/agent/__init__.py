@@ -2,7 +2,7 @@
 
 from snaketune.agent.agent import Agent, system_prompt
 from snaketune.agent.events import Answer, Event, Step
-from snaketune.agent.react import Parsed, parse, response_message
+from snaketune.agent.react import Parsed, answer_message, parse, response_message
 
 __all__ = [
     "Agent",
@@ -10,6 +10,7 @@ __all__ = [
     "Event",
     "Parsed",
     "Step",
+    "answer_message",
     "parse",
     "response_message",
     "system_prompt",

@@ -102,8 +102,9 @@ class Protocol(ReActProtocol):
         action_executor.thought = found.thought
         if found.final is not None:
             return found.thought, action_executor.finish_action.name, found.final
-        if found.tool is None:
-            return found.thought, action_executor.no_action.name, ""
+        lagents = (action_executor.finish_action.name, action_executor.no_action.name)
+        if found.tool is None or found.tool in lagents:  # its own words, no tools of a model
+            return found.thought, action_executor.no_action.name, found.tool_input
         return found.thought, found.tool, found.tool_input
 
     def format_response(self, action_return: ActionReturn) -> Message:

@@ -68,6 +68,11 @@ def response_message(result: str) -> Message:
     return {"role": "user", "content": "Response:" + "\n> ".join(safe.splitlines()) + "\n"}
 
 
+def answer_message(text: str) -> Message:
+    """Return an answer that was given in no form in the one that the model is told to keep to."""
+    return {"role": "assistant", "content": f"Final Answer: {text}"}
+
+
 def _parts(text: str) -> list[tuple[str, str]]:
     """Return each label of the turn with the text after it; the first has none."""
     pieces = _LABEL.split(text)

@@ -60,8 +60,8 @@ def judge(
 
 def has_one(text: str, forms: Sequence[str]) -> bool:
     """Return whether a text has one of some forms as whole words; 16,188 is 16188."""
-    plain = _THOUSANDS.sub("", text)
-    return any(contains(plain, form) for form in forms)
+    plain, *wanted = (_THOUSANDS.sub("", each) for each in (text, *forms))
+    return any(contains(plain, form) for form in wanted)
 
 
 def figures(verdicts: Mapping[str, Sequence[Verdict]]) -> dict[str, dict[str, Any]]:
@@ -90,16 +90,16 @@ def figures(verdicts: Mapping[str, Sequence[Verdict]]) -> dict[str, dict[str, An
 
 
 def by_tool(
-    questions: Sequence[Question], verdicts: Mapping[str, Sequence[Verdict]], key: str = "right"
+    questions: Sequence[Question], verdicts: Mapping[str, Sequence[Verdict]]
 ) -> dict[str, dict[str, Any]]:
-    """Return a share for the questions of each tool, and `none` for those without one."""
+    """Return the share of right answers by the tool a question needs, `none` if it needs none."""
     rows: dict[str, dict[str, Any]] = {}
     for tool in dict.fromkeys(each.tool for each in questions):
         own = {
             model: [
-                verdict[key]
+                verdict["right"]
                 for question, verdict in zip(questions, all_of, strict=True)
-                if question.tool == tool and key in verdict
+                if question.tool == tool and "right" in verdict
             ]
             for model, all_of in verdicts.items()
         }

@@ -10,6 +10,7 @@ from typing import Any
 import openai
 
 from snaketune.agent.agent import Agent, system_prompt
+from snaketune.agent.events import Answer, Step
 from snaketune.agent.report import html
 from snaketune.agent.scoring import by_tool, figures, judge
 from snaketune.errors import UserError, nearest
@@ -96,7 +97,7 @@ def ask_all(
         with watching(f"{name}: agent", len(rows), "questions") as done:
             for count, (question, row) in enumerate(zip(questions, rows, strict=True), start=1):
                 started = time.monotonic()
-                answer = agent.ask(question.question)
+                answer = _answer(agent, question.question)
                 seconds = time.monotonic() - started
                 told = {"text": answer.text, "finished": answer.finished}
                 steps = [asdict(step) for step in answer.steps]
@@ -105,6 +106,22 @@ def ask_all(
                 done(count)
         agent.close()
     return rows
+
+
+def _answer(agent: Agent, question: str) -> Answer:
+    """Return an agent's answer, an unfinished one where the steps to it outgrew the context.
+
+    Raises:
+        UserError: The endpoint failed.
+    """
+    steps: list[Step] = []
+    agent.on_event = lambda event: steps.append(event.step) if event.step else None
+    try:
+        return agent.ask(question)
+    except UserError as error:
+        if not isinstance(error.__cause__, openai.BadRequestError):
+            raise
+        return Answer(str(error), steps, finished=False, messages=[])
 
 
 def tell(questions: Sequence[Question], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

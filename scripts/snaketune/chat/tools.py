@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.text import Text
 
 from snaketune import cli
-from snaketune.agent import Agent, Event, Step, system_prompt
+from snaketune.agent import Agent, Event, Step, answer_message, system_prompt
 from snaketune.chat.context import Message
 from snaketune.chat.model import Answer, ChatModel
 from snaketune.chat.text import printable
@@ -107,6 +107,4 @@ def show_event(event: Event) -> None:
 
 def _in_form(message: Message) -> Message:
     """Return an earlier answer in the form that the model is told to answer in."""
-    if message["role"] != "assistant":
-        return message
-    return {"role": "assistant", "content": f"Final Answer: {message['content']}"}
+    return answer_message(message["content"]) if message["role"] == "assistant" else message

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import httpx
 import openai
 
 from snaketune.demo.conversation import Answer, Message, Settings, Step
@@ -134,6 +133,7 @@ def use_tools(
     tools: Sequence[str],
     canned: Path | None,
     max_turn: int,
+    study: str | None = None,
 ) -> Callable[[Answering], None]:
     """Return what writes an agent's answer: its steps as they happen, and what it ends with.
 
@@ -141,10 +141,11 @@ def use_tools(
         messages: The conversation; the last is the question.
         tools: Names of built-in tools.
         canned: A file of further tools, or None.
+        study: Its MLflow experiment gets the question as a trace.
     """
 
     def write(answering: Answering) -> None:
-        from snaketune.agent import Agent, Event
+        from snaketune.agent import Agent, Event, answer_message
 
         def hear(event: Event) -> None:
             if event.step:
@@ -152,8 +153,13 @@ def use_tools(
             else:
                 answering.add(event.text)
 
-        agent = Agent(client, model, tools, canned, max_turn, hear)
-        found = agent.ask(messages[-1]["content"], messages[:-1])
+        *earlier, question = messages
+        history = [
+            answer_message(each["content"]) if each["role"] == "assistant" else each
+            for each in earlier
+        ]
+        agent = Agent(client, model, tools, canned, max_turn, hear, trace=study)
+        found = agent.ask(question["content"], history)
         answering.finish(end="complete" if found.finished else "turns", text=found.text)
 
     return write
@@ -178,9 +184,9 @@ def explain(error: Exception, model: str, log: Path) -> str:
         error = error.__cause__
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, openai.APITimeoutError | httpx.TimeoutException):
+    if isinstance(error, openai.APITimeoutError):
         return f"{model} has not answered for minutes.\n  Fix: ask again, or something shorter."
-    if isinstance(error, openai.APIConnectionError | httpx.TransportError):
+    if isinstance(error, openai.APIConnectionError):
         return (
             f"the model server has ended.\n  Fix: read {log}, stop this program and start it again."
         )

@@ -20,6 +20,7 @@ class Setup:
         bases: Of those, which were not trained here.
         picked: One or two of them to begin with.
         prompts: What to ask first, by experiment.
+        studies: By experiment, that in MLflow which gets its questions to tools as traces.
         tools: The built-in tools that may be used.
         canned: A file of tools with canned answers.
         experiments: The folder with the experiments' reports.
@@ -31,6 +32,7 @@ class Setup:
     bases: Sequence[str]
     picked: Sequence[str]
     prompts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    studies: Mapping[str, str] = field(default_factory=dict)
     tools: Sequence[str] = TOOLS
     canned: Path | None = None
     experiments: Path = Path("experiments")

@@ -115,14 +115,15 @@ def _ask(setup: Setup, question: str) -> None:
             canned = setup.canned if sidebar.CANNED in tools else None
             names = [tool for tool in tools if tool != sidebar.CANNED]
             turns = st.session_state.max_turn
-            write = use_tools(setup.client, name, messages, names, canned, turns)
+            study = setup.studies.get(name.partition("/")[0])
+            write = use_tools(setup.client, name, messages, names, canned, turns, study)
         else:
             write = stream(setup.client, name, messages, settings)
         running.append(Answering(name, write, partial(explain, model=name, log=setup.log)))
-    st.session_state.running = running
     st.session_state.asked = Turn.model_construct(
         question=question, settings=None if tools else settings, tools=tools, answers=[]
     )
+    st.session_state.running = running  # last, as a click may end this before it
 
 
 def _show_running(setup: Setup) -> None:
@@ -149,17 +150,23 @@ def _show_running(setup: Setup) -> None:
 
 
 def _stop() -> None:
+    """Keep what there is of the answers, unless they ended while Stop was clicked."""
     for each in _running():
         each.stop()
-    _keep()
+    if _running():
+        _keep()
 
 
 def _keep() -> None:
-    """Move the answers, which have all ended, into the conversation."""
+    """Move the answers, which have all ended, into the conversation.
+
+    A click may end this at any use of Streamlit's state: after the last one they are moved.
+    """
     answers = [each.answer for each in _running()]
     turn = st.session_state.asked.model_copy(update={"answers": answers})
-    st.session_state.conversation.turns.append(turn)
+    turns = st.session_state.conversation.turns
     st.session_state.running = []
+    turns.append(turn)
 
 
 def waiting(answering: Answering, running: Sequence[Answering]) -> str:

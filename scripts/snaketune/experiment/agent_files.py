@@ -1,15 +1,24 @@
-"""What an agent is asked to see how well it does: a YAML file of questions, as typed models."""
+"""What an agent is asked, and tools with canned answers: two YAML files, as typed models."""
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from snaketune.errors import UserError
+from snaketune.errors import UserError, nearest
 from snaketune.experiment.document import DocumentError, Problem, read_document
 from snaketune.experiment.explain import explain
 from snaketune.experiment.schema import Strict
 
+File = TypeVar("File", bound=BaseModel)
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -30,33 +39,132 @@ class Questions(Strict):
     questions: list[Question] = Field(min_length=1)
 
 
+def _named(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][\w.]{0,79}", name, re.ASCII):
+        raise ValueError(f"expected a name of letters, digits, _ and dots, found '{name[:80]}'")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_named)]
+
+
+class Parameter(Strict):
+    """What a tool is told."""
+
+    name: Name
+    type: Literal["string", "integer", "number", "boolean"] = "string"
+    description: str = ""
+    required: bool = True
+
+
+class Canned(Strict):
+    """One answer, to exactly these arguments."""
+
+    input: dict[str, Any]
+    result: str
+
+
+class CannedTool(Strict):
+    """A tool that knows the answers it is given here, and no others."""
+
+    name: Name
+    description: str
+    parameters: list[Parameter] = Field([])
+    answers: list[Canned] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> "CannedTool":
+        known = {each.name for each in self.parameters}
+        required = {each.name for each in self.parameters if each.required}
+        for index, answer in enumerate(self.answers):
+            for name in answer.input.keys() - known:
+                hint = nearest(name, known)
+                raise ValueError(f"answers[{index}].input: '{name}' is no parameter.{hint}")
+            for name in required - answer.input.keys():
+                raise ValueError(f"answers[{index}].input: '{name}' is required and missing")
+        return self
+
+    def answer(self, **arguments: Any) -> str:
+        """Return the result for equal arguments; texts are equal without case and outer blanks.
+
+        Raises:
+            ValueError: There is none.
+        """
+        asked = _plain(arguments)
+        for each in self.answers:
+            if _plain(each.input) == asked:
+                return each.result
+        raise ValueError(f"{self.name} knows nothing about {arguments}")
+
+
+class CannedTools(Strict):
+    """The file: `tools:`, a list of them."""
+
+    tools: list[CannedTool] = Field(min_length=1)
+
+    @field_validator("tools")
+    @classmethod
+    def _once(cls, tools: list[CannedTool]) -> list[CannedTool]:
+        names = [each.name for each in tools]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"'{min(twice)}' is there twice")
+        return tools
+
+
 def read_questions(file: Path) -> list[Question]:
     """Return the questions of a file.
 
     Raises:
         UserError: With everything that is wrong in the file, by line and key.
     """
-    problems: list[Problem] = []
-    found = _read(file, problems)
-    if problems:
-        listed = "\n".join(f"  {problem}" for problem in problems)
-        raise UserError(f"the agent's questions cannot be put:\n{listed}")
-    return found
+    return _read(file, Questions, "questions", "the agent's questions cannot be put").questions
+
+
+def read_canned(file: Path) -> list[CannedTool]:
+    """Return the tools of a file.
+
+    Raises:
+        UserError: With everything that is wrong in the file, by line and key.
+    """
+    return _read(file, CannedTools, "tools", "the canned answers cannot be used").tools
 
 
 def question_problems(file: Path) -> list[Problem]:
     """Return everything that is wrong in a file of questions."""
-    problems: list[Problem] = []
-    _read(file, problems)
-    return problems
+    return _validated(file, Questions, "questions")[1]
 
 
-def _read(file: Path, problems: list[Problem]) -> list[Question]:
+def canned_problems(file: Path) -> list[Problem]:
+    """Return everything that is wrong in a file of tools with canned answers."""
+    return _validated(file, CannedTools, "tools")[1]
+
+
+def _read(file: Path, model: type[File], key: str, told: str) -> File:
+    found, problems = _validated(file, model, key)
+    if found is None:
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        raise UserError(f"{told}:\n{listed}")
+    return found
+
+
+def _validated(file: Path, model: type[File], key: str) -> tuple[File | None, list[Problem]]:
+    """Return a file's content, or what is wrong in it.
+
+    Args:
+        key: What the file is a list of, if it is one.
+    """
     try:
-        document = read_document(file, list_as="questions")
-        return Questions.model_validate(document.values).questions
+        document = read_document(file, list_as=key)
+        return model.model_validate(document.values), []
     except DocumentError as error:
-        problems.append(error.problem)
+        return None, [error.problem]
     except ValidationError as error:
-        problems += explain(error, Questions, document)
-    return []
+        return None, explain(error, model, document)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return value.strip().casefold() if isinstance(value, str) else value

@@ -83,7 +83,8 @@ def read_document(file: Path, list_as: str | None = None) -> Document:
     if not isinstance(root, CommentedMap):
         kinds = {CommentedSeq: "a list", type(None): "nothing"}
         found = kinds.get(type(root), f"the value {root!r}")
-        wanted = f"keys such as {'`kind:` and `questions:`' if list_as else '`model:` and `data:`'}"
+        keys = f"`{list_as}:`" if list_as else "`model:` and `data:`"
+        wanted = f"{'a list, or ' if list_as else ''}keys such as {keys}"
         raise _unreadable(file, 1, f"expected {wanted}, found {found}")
     return Document(file, _plain(root, file, (), places), places)
 

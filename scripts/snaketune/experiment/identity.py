@@ -27,7 +27,7 @@ CONVERT_VERSION = 1
 EXPORT_VERSION = 2
 """Raise it when export or merging makes other files of the same checkpoint."""
 
-EVALUATE_VERSION = 2
+EVALUATE_VERSION = 3
 """Raise it when evaluation makes another report of the same model."""
 
 AGENT_VERSION = 1

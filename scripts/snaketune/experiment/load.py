@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from snaketune.data.files import data_files
 from snaketune.errors import nearest
-from snaketune.experiment.agent_files import question_problems
+from snaketune.experiment.agent_files import canned_problems, question_problems
 from snaketune.experiment.document import (
     Document,
     DocumentError,
@@ -142,11 +142,19 @@ def mistakes_in_probes(experiments: Iterable[Experiment]) -> list[Problem]:
     return list(dict.fromkeys(itertools.chain.from_iterable(found)))
 
 
-def mistakes_in_questions(experiments: Iterable[Experiment]) -> list[Problem]:
-    """Return what is wrong in the files of some experiments' questions to an agent, told once."""
-    given = ((each.file.parent, each.config.agent.questions) for each in experiments)
-    asked = dict.fromkeys(root / name for root, name in given if name)
-    return [problem for file in asked if file.exists() for problem in question_problems(file)]
+def mistakes_in_agents(experiments: Iterable[Experiment]) -> list[Problem]:
+    """Return what is wrong in the files of some experiments' agents, each told once."""
+    asked = dict.fromkeys(
+        (each.file.parent / name, problems_of)
+        for each in experiments
+        for name, problems_of in (
+            (each.config.agent.questions, question_problems),
+            (each.config.agent.canned, canned_problems),
+        )
+        if name
+    )
+    found = (problems_of(file) for file, problems_of in asked if file.exists())
+    return list(itertools.chain.from_iterable(found))
 
 
 @dataclass

@@ -10,8 +10,8 @@ from snaketune.experiment.load import (
     NOT_STUDIES,
     Experiment,
     Studies,
+    mistakes_in_agents,
     mistakes_in_probes,
-    mistakes_in_questions,
 )
 
 TARGETS = {
@@ -93,8 +93,8 @@ def _agent_mistake(experiment: Experiment) -> str:
     """Return why an agent cannot be asked, "" if it can."""
     if not experiment.config.agent.questions:
         return f"{experiment.name} has no questions for an agent. Give it agent: {{questions: ...}}"
-    listed = "\n".join(f"  {problem}" for problem in mistakes_in_questions([experiment]))
-    return f"its questions must first be corrected:\n{listed}" if listed else ""
+    listed = "\n".join(f"  {problem}" for problem in mistakes_in_agents([experiment]))
+    return f"its agent's files must first be corrected:\n{listed}" if listed else ""
 
 
 def _explain_unknown_of_study(

@@ -40,10 +40,15 @@ def _models(folder: Path, bases: set[str]) -> Iterator[str]:
 
 
 def _about(folder: Path, bases: set[str]) -> dict[str, Any] | None:
-    """Return what an adapter or merged model tells of itself, if its base is there too."""
+    """Return what an adapter, or else a merged model, tells of itself, if its base is there too.
+
+    A damaged adapter is not passed over for the merged model: the server takes the adapter.
+    """
     for kind in ("adapter", "merged"):
-        if about := _read(folder / kind / "snaketune.json"):
-            return about if about.get("base_id") in bases else None
+        if (file := folder / kind / "snaketune.json").exists():
+            about = _read(file) or {}
+            whole = isinstance(about.get("template"), dict)
+            return about if whole and str(about.get("base_id")) in bases else None
     return None
 
 
