@@ -71,7 +71,7 @@ def _base(name: str, trained: list[Served]) -> Served:
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     speaks = "chat_template" in config or (folder / "chat_template.jinja").exists()
     taught = next((each.folder for each in trained if each.base == name), folder)
-    return Served(name, name, _context_length(folder), "", folder if speaks else taught)
+    return Served(name, name, context_length(folder), "", folder if speaks else taught)
 
 
 def _trained(name: str, root: Path) -> Served:
@@ -108,10 +108,15 @@ def _served(name: str, folder: Path, checkpoint: Path | None) -> Served:
             f"{folder / 'snaketune.json'} does not tell base_id and template.\n"
             f"  Fix: delete {folder} and build it again: snakemake {folder}"
         ) from error
-    return Served(name, base, _context_length(STORE / base), system, folder, checkpoint)
+    return Served(name, base, context_length(STORE / base), system, folder, checkpoint)
 
 
-def _context_length(base: Path) -> int:
+def context_length(base: Path) -> int:
+    """Return how many tokens a base model can attend to.
+
+    Raises:
+        UserError: It is not there, or its config.json does not tell.
+    """
     file = base / "config.json"
     if not file.exists():
         raise UserError(f"base model {base} is not there.\n  Fix: snakemake {base}")
