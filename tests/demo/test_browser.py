@@ -6,33 +6,24 @@ pip install -e '.[test,browser]' && pytest -m browser
 import json
 import os
 import re
-import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
+from chromium import open_chromium
 from fake_demo import TUNED, Program, write_models
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 PICTURES = Path("logs/browser")
 
 
 @pytest.fixture(scope="module")
 def chromium():
-    """A headless Chromium; without one the tests are skipped and say why."""
-    reason = "needs playwright: pip install -e '.[browser]'"
-    sync = pytest.importorskip("playwright.sync_api", reason=reason)
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
     PICTURES.mkdir(parents=True, exist_ok=True)
-    with sync.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    with open_chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

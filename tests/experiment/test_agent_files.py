@@ -9,6 +9,7 @@ from snaketune.experiment.agent_files import (
     read_canned,
     read_questions,
 )
+from weather import WEATHER
 
 
 def test_questions_with_a_tool_and_without(tmp_path):
@@ -42,19 +43,6 @@ def test_a_mistake_is_told_with_its_line(tmp_path, text, line, told):
     assert problem.place.line >= line
     with pytest.raises(UserError, match="cannot be put"):
         read_questions(file)
-
-
-WEATHER = """\
-tools:
-  - name: Weather
-    description: Tells today's weather in a city.
-    parameters:
-      - {name: city, type: string, description: the city's name}
-      - {name: days, type: integer, description: how far ahead, required: false}
-    answers:
-      - {input: {city: Oslo}, result: "4 degrees, rain"}
-      - {input: {city: Oslo, days: 1}, result: snow}
-"""
 
 
 @pytest.fixture

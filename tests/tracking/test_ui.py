@@ -3,11 +3,11 @@
 pip install -e '.[test,browser]' && pytest -m browser
 """
 
-import shutil
 from pathlib import Path
 
 import pytest
 
+from chromium import open_chromium
 from fake_study import VARIANTS, write_study
 from snaketune.tracking.client import connect
 from snaketune.tracking.run import send_run
@@ -16,23 +16,13 @@ from snaketune.tracking.view import path
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
-
 
 @pytest.fixture(scope="module")
 def page():
-    """A page of a headless Chromium; without one the tests are skipped and say why."""
-    reason = "needs playwright: pip install -e '.[browser]'"
-    sync = pytest.importorskip("playwright.sync_api", reason=reason)
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    with sync.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    with open_chromium() as browser:
         page = browser.new_page(viewport={"width": 1900, "height": 950})
         page.set_default_timeout(30_000)
         yield page
-        browser.close()
 
 
 @pytest.fixture(scope="module")
