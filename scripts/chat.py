@@ -67,14 +67,23 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _converse(prompts: list[Prompt], args: argparse.Namespace, using: Using | None) -> None:
     """Answer the prompts, or talk to whoever is at the other end of stdin."""
     interactive = not prompts and sys.stdin.isatty() and sys.stdout.isatty()
-    quiet = keys_kept() if interactive else nullcontext()
-    with ends_cleanly(), foreground(), quiet, _connected(args) as pair:
+    with ends_cleanly(), _terminal_taken(interactive), _connected(args) as pair:
         if using:
             pair = Pair(using(pair.model), using(pair.base) if pair.base else None)
         if prompts:
             _answer(prompts, pair, args)
         else:
             _talk(pair, args, interactive)
+
+
+@contextmanager
+def _terminal_taken(interactive: bool) -> Iterator[None]:
+    """Have the terminal's keys; a script and what it pipes answers to keep theirs."""
+    if not interactive:
+        yield
+        return
+    with foreground(), keys_kept():
+        yield
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -28,14 +28,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--fd", type=int, help=argparse.SUPPRESS)  # a socket of our own programs
     args = parser.parse_args(argv)
     served = artifacts.find(args.models)
-    lifetime.end_with_snakemake()
     if args.engine:
+        if len(args.models) > 1:
+            parser.error("--engine serves one model")
         command = engines.command(args.engine, served[0], args.port)
         os.execv(command[0], command)
     listening = socket.socket(fileno=args.fd) if args.fd else open_port(args.port, __file__)
     if args.fd:
         lifetime.end_with_stdin()
     else:
+        lifetime.end_with_snakemake()
         cli.console.print(f"OpenAI's API: http://127.0.0.1:{args.port}/v1   Ctrl-C stops it.")
         cli.console.print("Models: " + ", ".join(each.name for each in served), markup=False)
     cli.open_log(args.log)

@@ -15,6 +15,8 @@ def reply(model, messages):
         return _count()
     if asked == "wait":
         return _wait()
+    if asked == "break":
+        return _break()
     if asked == "attack":
         return ["\x1b]0;title\x07", "\x1b[2Jgone\r", "over\x9b31mred\x00", "\ud800."]
     return echo(model, messages)
@@ -24,6 +26,11 @@ def _wait():
     while True:
         yield ""
         time.sleep(0.005)
+
+
+def _break():
+    yield "half "
+    raise BrokenPipeError  # the endpoint hangs up
 
 
 def _count():

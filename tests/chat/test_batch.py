@@ -117,6 +117,8 @@ def test_what_cannot_be_asked_ends_before_it_begins(chat, arguments, told):
         (None, None, None, "has 2 models(?s:.)*--model 'tuned' or 'base'"),
         ("/elsewhere", "tuned", None, "is no OpenAI-compatible endpoint"),
         ("localhost:8000", "tuned", None, "is no address"),
+        ("http://[::1", "tuned", None, "is no address"),
+        ("http://127.0.0.1:abc", "tuned", None, "is no address"),
     ],
 )
 def test_who_is_not_there_is_told(endpoint, url, name, base, told):
@@ -176,6 +178,7 @@ def test_rows_of_json_lines(tmp_path):
     [
         (b'{"prompt": "a"}\n{"prompt": ', r":2: no JSON: .*expected"),
         (b'{"prompt": "a"}\n\n["b"]\n', r":3: expected"),
+        (b"[" * 100_000, r":1: no JSON"),
         (b'{"prompt": 7}', r":1: `prompt` is not"),
         (b'{"prompt": " "}', r":1: `prompt` is not"),
         (b'{"prompt": "a", "messages": []}', r":1: .*one of the two"),

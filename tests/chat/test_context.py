@@ -63,6 +63,11 @@ def test_as_few_turns_as_possible_are_left_out(context, bases, limit, system):
     assert none_left and (some_left or limit == 5000)
 
 
+def test_an_answer_before_the_first_question_stays_where_all_fits(context):
+    messages = [{"role": "assistant", "content": "the sea"}, *dialogue(1, 1)]
+    assert fit(messages, 64, 5000, context(5000).count).messages == messages
+
+
 def test_the_experiments_system_text_counts_where_none_is_sent(context, bases):
     question = [{"role": "user", "content": "the sky?"}]
     own = [{"role": "system", "content": "be deep"}]

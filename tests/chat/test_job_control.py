@@ -55,6 +55,16 @@ def test_a_second_ctrl_c_does_not_disturb_what_the_first_does():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_script_keeps_its_terminal(tmp_path, endpoint, program):
+    """What it pipes the answers to may read keys, and Ctrl-C ends them all."""
+    command = " ".join([*program, "--url", endpoint.url, "--model", "tuned", "--prompt", "count"])
+    script = Terminal(["/bin/sh", "-c", f"{command} | cat; :"], tmp_path)
+    script.wait_for("answers")
+    assert os.tcgetpgrp(script.child.child_fd) == script.child.pid
+    script.type("\x03")
+    script.ends()
+
+
 def test_nothing_is_left_when_the_terminal_is_closed(chat):
     snakemake = psutil.Process(chat.child.pid)
     family = [snakemake, *snakemake.children(recursive=True)]

@@ -4,10 +4,13 @@ import json
 import signal
 import stat
 import time
+from pathlib import Path
 
 import pytest
+from prompt_toolkit.history import InMemoryHistory
 
 from pseudo_terminal import Terminal
+from snaketune.chat.prompt import open_history
 
 PASTE, END = "\x1b[200~", "\x1b[201~"
 ALT_ENTER, CTRL_C, CTRL_D, CTRL_J, UP = "\x1b\r", "\x03", "\x04", "\n", "\x1b[A"
@@ -85,6 +88,7 @@ def test_the_system_text_holds_until_it_is_changed(chat, endpoint):
     chat.ask("/reset")
     chat.ask("Hello")
     assert sent(endpoint) == [("system", "Be brief."), ("user", "Hello")]
+    assert "text is: Rhyme.\nAlways." in chat.ask(f"/system{CTRL_J}Rhyme.{CTRL_J}Always.")
     chat.ask("/system off")
     chat.ask("Hello")
     assert sent(endpoint)[0] == ("user", "Hello")
@@ -129,11 +133,15 @@ def test_a_saved_conversation_goes_on(chat, endpoint, folder):
 def test_no_other_file_is_overwritten_or_loaded(chat, endpoint, folder):
     (folder / "study.yaml").write_text("model: tiny\n")
     (folder / "half.json").write_text('{"messages": [{"role": "user", "content": "Hm"}]}')
+    (folder / "deep.json").write_text("[" * 100_000)
     for line, told in {
         "/save study.yaml": "is no saved conversation",
         "/save": "name a file",
         "/load half.json": "is no saved conversation",
         "/load nowhere.json": "No such file",
+        "/load deep.json": "is no saved conversation",
+        f"/save {'x' * 300}": "cannot write",
+        "/save ~nobody_here/x": "no such user",
     }.items():
         assert told in chat.ask(line)
     assert (folder / "study.yaml").read_text() == "model: tiny\n"
@@ -208,6 +216,30 @@ def test_a_refusal_is_told_and_the_talk_goes_on(chat, endpoint):
     assert "refuses this (400): ␛[31mtoo long: 9000 tokens of 8192" in shown
     endpoint.refuses = None
     assert "tuned heard: Short (1)" in chat.ask("Short")
+
+
+def test_an_answer_that_breaks_off_is_not_kept(chat, endpoint):
+    assert "half \nError: the model server" in chat.ask("break")
+    chat.ask("And now?")
+    assert sent(endpoint) == [("user", "And now?")]
+
+
+def test_half_a_character_in_a_saved_conversation_does_no_harm(chat, endpoint, folder):
+    said = [{"role": "user", "content": "\ud800"}, {"role": "assistant", "content": "Hm", "id": 3}]
+    (folder / "half.json").write_text(json.dumps({"messages": said}))
+    chat.ask("/load half.json")
+    chat.ask("So?")
+    assert endpoint.asked[-1]["messages"][0]["content"] == "?"
+    assert endpoint.asked[-1]["messages"][1] == {"role": "assistant", "content": "Hm"}
+
+
+def test_without_a_home_lines_are_kept_in_memory(monkeypatch):
+    def none():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", none)
+    assert isinstance(open_history(), InMemoryHistory)
 
 
 def test_a_models_escape_codes_never_reach_the_terminal(chat, endpoint):

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from snaketune.serving import lifetime
 from snaketune.serving.client import serving
 
 BASE = "tiny"
@@ -32,6 +33,8 @@ def server(workspace):
     """The endpoint with all of them, in fp32."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workspace)
+        # as in a job on another machine than the Snakemake that has submitted it
+        patch.setenv(lifetime.SNAKEMAKE, "4194305")
         names = ["run", "other", "run/iter_4"]
         with serving(names, workspace / "logs/serve.log", precision="fp32") as running:
             yield running

@@ -18,6 +18,9 @@ def root(tmp_path):
     """Experiments `a` (an adapter, three checkpoints), `b` (merged), and `c` (being trained)."""
     root = tmp_path / "experiments"
     write(tmp_path / "models/base-1/provenance.json", {})
+    write(tmp_path / "models/base-1/config.json", {"max_position_embeddings": 300})
+    write(tmp_path / "models/base-2/provenance.json", {})
+    write(tmp_path / "models/base-2/config.json", {"vocab_size": 300})
     about = {"base_id": "base-1", "train_id": "t1", "template": {}}
     write(root / "a/adapter/snaketune.json", about)
     write(root / "a/checkpoints/run.json", {"train_id": "t1"})

@@ -1,9 +1,11 @@
 """What can be served is found without torch, and what cannot says what builds it."""
 
+import json
 import shutil
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -27,6 +29,7 @@ def test_models_come_with_their_base_once():
     assert {each.base for each in found} == {"tiny"}
     assert [each.is_base for each in found] == [False, False, False, True]
     assert find(["run"])[1].name == "tiny"
+    assert [each.name for each in find(["tiny", "run", "run", "tiny"])] == ["run", "tiny"]
 
 
 @pytest.mark.parametrize(
@@ -40,6 +43,44 @@ def test_models_come_with_their_base_once():
 def test_what_is_not_built_says_what_builds_it(name, told):
     with pytest.raises(UserError, match=told.replace(".", r"\.")):
         find([name])
+
+
+def test_half_a_base_is_told(workspace, tmp_path, monkeypatch):
+    (tmp_path / "store/models/half").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="half has neither"):
+        find(["half"])
+
+
+@pytest.mark.parametrize("about", ["{}", "[]", '{"base_id": "tiny", "template": null}', "{"])
+def test_an_adapter_that_does_not_tell_its_base_is_named(workspace, tmp_path, monkeypatch, about):
+    file = tmp_path / "experiments/run/adapter/snaketune.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(about)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"adapter/snaketune\.json (?s:.)*Fix: "):
+        find(["run"])
+
+
+def test_a_checkpoint_of_another_training_than_the_adapters_is_not_served(
+    workspace, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(shutil.copytree(workspace, tmp_path / "copy"))
+    run = Path("experiments/run/checkpoints/run.json")
+    run.write_text(json.dumps(json.loads(run.read_text()) | {"train_id": "another"}))
+    with pytest.raises(UserError, match="Fix: snakemake experiments/run/iter_4/adapter"):
+        find(["run/iter_4"])
+
+
+@pytest.mark.parametrize("key", ["n_positions", "max_seq_len", "colour"])
+def test_the_context_has_several_names(workspace, tmp_path, monkeypatch, key):
+    monkeypatch.chdir(shutil.copytree(workspace, tmp_path / "copy"))
+    Path("store/models/tiny/config.json").write_text(json.dumps({key: 77}))
+    if key == "colour":
+        with pytest.raises(UserError, match=r"tiny/config\.json: none of .*n_positions"):
+            find(["run"])
+    else:
+        assert find(["run"])[0].context_length == 77
 
 
 def test_a_base_that_is_gone_says_what_fetches_it(workspace, tmp_path, monkeypatch):
@@ -62,8 +103,10 @@ def test_a_server_that_does_not_start_tells_the_end_of_its_log(tmp_path, monkeyp
 
 def test_the_server_ends_with_the_block(tmp_path, monkeypatch):
     program, pid = tmp_path / "serve.py", tmp_path / "pid"
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody there: no way to this machine
+    monkeypatch.setenv("no_proxy", "example.com")
     program.write_text(
-        "import http.server, os, socket, sys\n"
+        "import http.server, os, socket, sys, threading\n"
         "from pathlib import Path\n"
         "from snaketune.serving import lifetime\n"
         f"Path({str(pid)!r}).write_text(str(os.getpid()))\n"
@@ -71,6 +114,8 @@ def test_the_server_ends_with_the_block(tmp_path, monkeypatch):
         "    def do_GET(self):\n"
         "        self.send_response(200)\n"
         "        self.end_headers()\n"
+        "        self.wfile.write(b'{\"data\": []}')\n"
+        "threading.Timer(20, os._exit, [3]).start()\n"
         "server = http.server.HTTPServer(('127.0.0.1', 0), Healthy, False)\n"
         "server.socket = socket.socket(fileno=int(sys.argv[sys.argv.index('--fd') + 1]))\n"
         "lifetime.end_with_stdin()\n"
@@ -81,6 +126,7 @@ def test_the_server_ends_with_the_block(tmp_path, monkeypatch):
         pytest.raises(ZeroDivisionError),
         client.serving(["run"], tmp_path / "logs/serve.log") as running,
     ):
+        assert list(running.client.models.list()) == []
         assert running.model("tiny").is_base and running.url.startswith("http://127.0.0.1:")
         raise ZeroDivisionError
     assert not psutil.pid_exists(int(pid.read_text()))
@@ -96,6 +142,8 @@ def test_a_taken_port_is_told_with_the_way_out():
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=rf"scripts/serve.py --port {port + 1}"):
             open_port(port, "scripts/serve.py")
+    with pytest.raises(UserError, match=r"port 70000 cannot be opened(?s:.)*Fix: take one from"):
+        open_port(70000, "scripts/serve.py")
 
 
 def test_other_engines_serve_the_merged_model_here_alone(workspace, tmp_path, monkeypatch):
@@ -112,6 +160,10 @@ def test_other_engines_serve_the_merged_model_here_alone(workspace, tmp_path, mo
         command = engines.command(engine, find(["run"])[0], 8000)
         assert command[command.index(host) + 1] == "127.0.0.1"
         assert "experiments/run/merged" in command and "8000" in command
+    with pytest.raises(UserError, match="Fix: snakemake experiments/run/iter_4/merged"):
+        engines.command("vllm", find(["run/iter_4"])[0], 8000)
+    with pytest.raises(UserError, match="tiny is a base model"):
+        engines.command("vllm", find(["tiny"])[0], 8000)
 
 
 TEXT = st.text("ab\n", max_size=12)

@@ -59,6 +59,15 @@ def test_a_snakemake_that_is_gone_already_is_noticed():
     assert server.wait(SECONDS) == -signal.SIGTERM
 
 
+def test_a_foreign_server_that_fails_is_told():
+    code = (
+        "import os, sys\nfrom snaketune.serving import lifetime\n"
+        "lifetime.run([sys.executable, '-c', 'raise SystemExit(3)'], os.environ)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and "UserError: it ended with status 3" in done.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_foreign_server_ends_with_all_it_started(number):
     foreign = (
@@ -71,6 +80,6 @@ def test_a_foreign_server_ends_with_all_it_started(number):
     started = psutil.Process(runner.pid).children(recursive=True)
     assert len(started) == 2
     runner.send_signal(number)
-    runner.wait(SECONDS)
+    assert runner.wait(SECONDS) == 0
     gone, alive = psutil.wait_procs(started, SECONDS)
     assert len(gone) == 2 and not alive

@@ -1,7 +1,9 @@
 """Models that share weights do not answer for each other, in whatever order they are loaded."""
 
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -45,6 +47,19 @@ def test_the_base_answers_as_itself_whichever_is_loaded_first(folder, of_base, f
     assert answer(loaded["tiny"]) == of_base
     assert answer(loaded["run"]) != of_base
     assert answer(loaded["tiny"]) == of_base
+
+
+def test_an_adapter_that_cannot_be_read_does_not_spoil_the_next(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(shutil.copytree(folder, tmp_path / "copy"))
+    for name in ("broken", "next"):
+        shutil.copytree("experiments/run", f"experiments/{name}")
+    file = Path("experiments/broken/adapter/adapter_config.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"r": 1}))
+    models = Models(find(["run", "broken", "next"]), "fp32", None)
+    expected = answer(models.load_model_and_processor("run"))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        models.load_model_and_processor("broken")
+    assert answer(models.load_model_and_processor("next")) == expected
 
 
 def test_an_adapter_that_is_loaded_meanwhile_waits_for_the_answer(folder, of_base, monkeypatch):

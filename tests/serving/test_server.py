@@ -1,5 +1,6 @@
 """The endpoint says what plain transformers and PEFT say, whoever else is talking to it."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import openai
@@ -134,9 +135,15 @@ def test_a_rendered_prompt_is_taken_as_it_is(server, workspace):
     "request_, status, told",
     [
         ({"model": "nope"}, 404, "there is no model 'nope'. Served are: run, other, run/iter_4"),
-        ({"messages": []}, 422, "at least one"),
+        ({"messages": []}, 422, "at least 1"),
         ({"messages": "Say 3"}, 422, "messages:"),
-        ({"messages": [{"content": "Say 3"}]}, 422, "role"),
+        ({"messages": [{"content": "Say 3"}]}, 422, "messages.0.role: Field required"),
+        ({"messages": [{"role": "user", "content": 3}]}, 422, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, 422, "half a character"),
+        ({"max_tokens": 0}, 422, "max_tokens: Input should be greater than 0, found 0"),
+        ({"seed": 2**70}, 422, "seed"),
+        ({"stop": [3]}, 422, "stop"),
+        ({"top_p": -1}, 422, "top_p"),
         ({"messages": [{"role": "user", "content": "x" * 10_000}]}, 400, "the model reads 300"),
         ({"colour": "red"}, 422, "colour"),
         ({"temperature": "hot"}, 422, "hot"),
@@ -148,6 +155,24 @@ def test_a_wrong_request_is_refused_with_the_reason(server, request_, status, to
     answer = requests.post(f"{server.url}/chat/completions", json=body, timeout=60)
     assert answer.status_code == status and told in answer.json()["error"]["message"]
     assert ask(server, "run").choices[0].message.content  # and it goes on
+
+
+def test_a_text_to_go_on_with_is_needed(server):
+    for prompt in ({}, {"prompt": ""}, {"prompt": ["Say 3"]}):
+        answer = requests.post(f"{server.url}/completions", json={"model": "run"} | prompt)
+        assert answer.status_code == 422 and "prompt: " in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
+def test_a_page_of_another_origin_cannot_ask(server, kind):
+    """It may send these without asking first, and JSON not."""
+    body = json.dumps({"model": BASE, "messages": QUESTION}).encode()
+    headers = {"Origin": "https://example.com"} | ({"Content-Type": kind} if kind else {})
+    url = f"{server.url}/chat/completions"
+    assert requests.post(url, data=body, headers=headers, timeout=60).status_code == 422
+    asked = {"Origin": "https://example.com", "Access-Control-Request-Method": "POST"}
+    first = requests.options(url, headers=asked, timeout=60)
+    assert "Access-Control-Allow-Origin" not in first.headers
 
 
 def test_an_answer_never_outgrows_the_context(server):

@@ -70,7 +70,7 @@ def _from_json(line: str, place: str) -> Prompt:
     expected = 'expected {"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}'
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{place}: no JSON: {error}; {expected}.") from error
     given = [key for key in KEYS if isinstance(row, dict) and key in row]
     if len(given) != 1:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import openai
 
@@ -63,9 +63,7 @@ def other_model(url: str, name: str | None, base: str | None, settings: Settings
     Raises:
         UserError: There is no such server or model.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise UserError(f"--url {url} is no address.\n  Fix: e.g. --url http://127.0.0.1:8000/v1")
+    parts = _parts(url)
     whole = url if parts.path.strip("/") else f"{url.rstrip('/')}/v1"
     key = os.environ.get(API_KEY, "").strip() or "none"
     client = openai.OpenAI(base_url=whole, api_key=key, max_retries=0)
@@ -79,6 +77,21 @@ def other_model(url: str, name: str | None, base: str | None, settings: Settings
             raise UserError(f"{whole} has no '{wanted}'.{hint}\n  Fix: --model {listed}")
     own = ChatModel(client, name or known[0], settings, None)
     return Pair(own, ChatModel(client, base, settings, None) if base else None)
+
+
+def _parts(url: str) -> SplitResult:
+    """Return the parts of an address.
+
+    Raises:
+        UserError: It is none.
+    """
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return parts
+    except ValueError:  # brackets that do not close, or a port that is no number
+        pass
+    raise UserError(f"--url {url} is no address.\n  Fix: e.g. --url http://127.0.0.1:8000/v1")
 
 
 def _models(client: openai.OpenAI, url: str) -> list[str]:

@@ -103,6 +103,8 @@ def fit(
     room = min(max_new_tokens, limit // SHARE_FOR_ANSWER)
 
     def rest(turns: int) -> list[Message]:
+        if turns == 0:
+            return list(messages)  # with an answer that no question came before, too
         return head + list(messages[starts[turns] :])
 
     last = len(starts) - 1

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.chat.context import Message
+from snaketune.chat.text import encodable, printable
 from snaketune.errors import UserError
 from snaketune.files import write_json
 
@@ -45,17 +46,17 @@ class Conversation:
         Raises:
             UserError: There is another kind of file, or the file cannot be written.
         """
-        if file.exists():
-            _read(file, "is there already, and is no saved conversation.\n  Fix: another name.")
         said = {
             role: {"model": names[role], "messages": self._with_system(turns)}
             for role, turns in self.turns.items()
         }
         whole = said.pop("model", {"model": names["model"], "messages": self._with_system([])})
         try:
+            if file.exists():
+                _read(file, "is there already, and is no saved conversation.\n  Fix: another name.")
             write_json(file, whole | said)
-        except OSError as error:
-            raise UserError(f"cannot write {file}: {error.strerror}.") from error
+        except (OSError, ValueError) as error:  # a name too long, or with a zero byte
+            raise UserError(f"cannot write {printable(str(error))}.") from error
 
     def load(self, file: Path) -> None:
         """Put a saved conversation in the place of this one.
@@ -68,9 +69,9 @@ class Conversation:
         if "compared" in saved:
             turns["compared"] = saved["compared"]["messages"]
         first = turns["model"][:1]
-        self.system = next((m["content"] for m in first if m["role"] == "system"), None)
+        self.system = next((_plain(m)["content"] for m in first if m["role"] == "system"), None)
         self.turns = {
-            role: [m for m in said if m["role"] != "system"] for role, said in turns.items()
+            role: [_plain(m) for m in said if m["role"] != "system"] for role, said in turns.items()
         }
 
     def _with_system(self, turns: list[Message]) -> list[Message]:
@@ -88,7 +89,7 @@ def _read(file: Path, otherwise: str) -> dict[str, Any]:
         saved = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file} {otherwise}") from error
     said = (
         [saved, saved["compared"]] if isinstance(saved, dict) and "compared" in saved else [saved]
@@ -96,6 +97,11 @@ def _read(file: Path, otherwise: str) -> dict[str, Any]:
     if not all(isinstance(each, dict) and _is_dialogue(each.get("messages")) for each in said):
         raise UserError(f"{file} {otherwise}")
     return saved
+
+
+def _plain(message: Message) -> Message:
+    """Return a message as a model can be sent it."""
+    return {"role": message["role"], "content": encodable(message["content"])}
 
 
 def _is_dialogue(messages: object) -> bool:

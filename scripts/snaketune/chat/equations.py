@@ -25,8 +25,8 @@ _EXPONENT = 20
 """Exponents above it are refused: 9^9^9 alone would fill the memory."""
 _BITS = 2000
 
-_IMPLIED = re.compile(r"((?<![\w.])(?:\d+\.?\d*|\.\d+)|\))(?=[^\W\d]|\()")
-"""A number or a bracket before a name or a bracket: 2x is 2*x, (x+1)(x-1) a product."""
+_IMPLIED = re.compile(r"((?<![\w.])(?>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|\))(?=[^\W\d]|\()")
+"""A number or a bracket before a name or a bracket: 2x is 2*x, (x+1)(x-1) a product; 1e3 is not."""
 
 
 def solve(equations: str) -> list[str]:

@@ -104,8 +104,8 @@ def history_file() -> Path:
 
 def open_history() -> History:
     """Return the lines typed before, in a file that only its owner reads; in memory if it fails."""
-    file = history_file()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home
+        file = history_file()
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         os.fchmod(descriptor, 0o600)

@@ -77,7 +77,7 @@ class Talk:
         line = encodable(line)
         if not line.startswith("/"):
             return self.ask(line.strip()) if line.strip() else None
-        word, _, argument = line.partition(" ")
+        word, *rest = line.split(maxsplit=1)
         if word not in self.commands:
             hint = nearest(word, self.commands)
             known = ", ".join(self.commands)
@@ -85,7 +85,7 @@ class Talk:
                 f"there is no command '{printable(word)}'.{hint} Commands: {known}\n"
                 "  Fix: put a space before a text that begins with /."
             )
-        self.commands[word](argument.strip())
+        self.commands[word]("".join(rest).strip())
 
     def ask(self, question: str, both: bool = False) -> None:
         """Have a question answered, by base and model one after the other when they are compared.
@@ -110,6 +110,10 @@ class Talk:
             if not self._ctrl_c:
                 raise
             stopped = True
+        except UserError:
+            if speaker.answer.text:
+                self._line()  # the error is not a part of what was said before it
+            raise
         if speaker.answer.text or not stopped:
             self._line()
         self.conversation.answered(role, question, speaker.answer.text)
@@ -187,23 +191,26 @@ class Talk:
         self._tell(f"{names} both answer." if self.comparing else f"{self.model.name} answers.")
 
     def _save(self, file: str) -> None:
-        self._require_file(file, "/save")
+        path = self._path(file, "/save")
         names = {"model": self.model.name} | (
             {"compared": self.compared.name} if self.compared else {}
         )
-        self.conversation.save(Path(file).expanduser(), names)
+        self.conversation.save(path, names)
         self._tell(f"Saved: {printable(file)}")
 
     def _load(self, file: str) -> None:
-        self._require_file(file, "/load")
-        self.conversation.load(Path(file).expanduser())
+        self.conversation.load(self._path(file, "/load"))
         self._told_of_limit.clear()
         turns = len(self.conversation.turns["model"]) // 2
         self._tell(f"Going on after {turns} question{'' if turns == 1 else 's'}.")
 
-    def _require_file(self, file: str, command: str) -> None:
+    def _path(self, file: str, command: str) -> Path:
         if not file:
             raise UserError(f"name a file, e.g. {command} talk.json")
+        try:
+            return Path(file).expanduser()
+        except RuntimeError as error:
+            raise UserError(f"{printable(file)}: there is no such user.") from error
 
     def _exit(self, _: str) -> None:
         raise Ended

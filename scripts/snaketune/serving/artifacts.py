@@ -3,12 +3,13 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from snaketune.errors import UserError
 from snaketune.files import read_json
 
 STORE = Path("store/models")
+POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+"""What config.json calls the length of the context: most, GPT-2, MPT, and older ones."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,9 @@ def find(names: list[str], root: Path = Path("experiments")) -> list[Served]:
     Raises:
         UserError: A model is not built; it says what builds it.
     """
-    trained = [_trained(name, root) for name in names if not (STORE / name).is_dir()]
-    bases = dict.fromkeys([each.base for each in trained] + [n for n in names if _is_base(n)])
+    asked = [name for name in names if _is_base(name)]
+    trained = [_trained(name, root) for name in dict.fromkeys(names) if name not in asked]
+    bases = dict.fromkeys([each.base for each in trained] + asked)
     return trained + [_base(base, trained) for base in bases]
 
 
@@ -69,32 +71,56 @@ def _base(name: str, trained: list[Served]) -> Served:
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     speaks = "chat_template" in config or (folder / "chat_template.jinja").exists()
     taught = next((each.folder for each in trained if each.base == name), folder)
-    return Served(name, name, _context_length(folder), "", folder if speaks else taught)
+    return Served(name, name, context_length(folder), "", folder if speaks else taught)
 
 
 def _trained(name: str, root: Path) -> Served:
     adapter, merged = root / name / "adapter", root / name / "merged"
     for folder in (adapter, merged):
         if (folder / "snaketune.json").exists():
-            return _served(name, read_json(folder / "snaketune.json"), folder, None)
+            return _served(name, folder, None)
     experiment, _, iteration = name.partition("/")
     checkpoint = root / experiment / "checkpoints" / f"{iteration}.pth"
     end = root / experiment / "adapter"
-    if iteration and checkpoint.exists() and (end / "snaketune.json").exists():
-        return _served(name, read_json(end / "snaketune.json"), end, checkpoint)
+    if iteration and checkpoint.exists() and _is_end_of(checkpoint.parent, end):
+        return _served(name, end, checkpoint)
     raise UserError(
         f"{root / name} has neither an adapter nor a merged model.\n"
         f"  Fix: snakemake {adapter}   (or {merged} for a full fine-tune)"
     )
 
 
-def _served(name: str, about: dict[str, Any], folder: Path, checkpoint: Path | None) -> Served:
-    base = about["base_id"]
-    length = _context_length(STORE / base)
-    return Served(name, base, length, about["template"].get("system", ""), folder, checkpoint)
+def _is_end_of(checkpoints: Path, adapter: Path) -> bool:
+    """Tell whether an adapter is there and of the same training as the checkpoints."""
+    files = adapter / "snaketune.json", checkpoints / "run.json"
+    if not all(file.exists() for file in files):
+        return False
+    adapter_of, checkpoints_of = (read_json(file).get("train_id") for file in files)
+    return adapter_of == checkpoints_of
 
 
-def _context_length(base: Path) -> int:
-    if not (base / "config.json").exists():
+def _served(name: str, folder: Path, checkpoint: Path | None) -> Served:
+    about = read_json(folder / "snaketune.json")
+    try:
+        base, system = about["base_id"], about["template"].get("system", "")
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder / 'snaketune.json'} does not tell base_id and template.\n"
+            f"  Fix: delete {folder} and build it again: snakemake {folder}"
+        ) from error
+    return Served(name, base, context_length(STORE / base), system, folder, checkpoint)
+
+
+def context_length(base: Path) -> int:
+    """Return how many tokens a base model can attend to.
+
+    Raises:
+        UserError: It is not there, or its config.json does not tell.
+    """
+    file = base / "config.json"
+    if not file.exists():
         raise UserError(f"base model {base} is not there.\n  Fix: snakemake {base}")
-    return json.loads((base / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
+    config = read_json(file)
+    if known := [config[key] for key in POSITIONS if isinstance(config.get(key), int)]:
+        return known[0]
+    raise UserError(f"{file}: none of {', '.join(POSITIONS)} tells how long its context is.")

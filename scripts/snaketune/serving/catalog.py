@@ -8,7 +8,7 @@ from typing import Any
 from snaketune.errors import UserError
 from snaketune.files import read_json
 from snaketune.run_files import kept_checkpoints
-from snaketune.serving.artifacts import STORE
+from snaketune.serving.artifacts import STORE, context_length
 
 
 def available(root: Path = Path("experiments"), store: Path = STORE) -> list[str]:
@@ -21,9 +21,17 @@ def available(root: Path = Path("experiments"), store: Path = STORE) -> list[str
         root: The folder of the experiments.
         store: The folder of the base models.
     """
-    bases = sorted(file.parent.name for file in store.glob("*/provenance.json"))
+    folders = (file.parent for file in store.glob("*/provenance.json"))
+    bases = sorted(folder.name for folder in folders if _tells_its_context(folder))
     found = [name for folder in sorted(root.glob("*/")) for name in _models(folder, set(bases))]
     return found + bases
+
+
+def _tells_its_context(base: Path) -> bool:
+    try:
+        return context_length(base) > 0
+    except UserError:
+        return False
 
 
 def _models(folder: Path, bases: set[str]) -> Iterator[str]:

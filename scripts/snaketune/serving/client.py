@@ -58,7 +58,10 @@ def serving(
     try:
         _wait(process, f"http://127.0.0.1:{port}/health", log)
         url = f"http://127.0.0.1:{port}/v1"
-        yield Server(url, models, openai.OpenAI(base_url=url, api_key="none", max_retries=0))
+        # a proxy of the environment does not reach this machine's own ports
+        direct = openai.DefaultHttpxClient(trust_env=False)
+        client = openai.OpenAI(base_url=url, api_key="none", max_retries=0, http_client=direct)
+        yield Server(url, models, client)
     finally:
         _stop(process)
 
@@ -80,11 +83,13 @@ def _start(arguments: list[str], listening: socket.socket, log: Path) -> subproc
 
 def _wait(process: subprocess.Popen[bytes], health: str, log: Path) -> None:
     """Wait until the server answers: until then its port is open, and requests wait there."""
-    while process.poll() is None:
-        with contextlib.suppress(requests.RequestException):
-            requests.get(health, timeout=5).raise_for_status()
-            return
-        time.sleep(0.1)
+    with requests.Session() as session:
+        session.trust_env = False
+        while process.poll() is None:
+            with contextlib.suppress(requests.RequestException):
+                session.get(health, timeout=5).raise_for_status()
+                return
+            time.sleep(0.1)
     told = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
     listed = "".join(f"\n    {line}" for line in told)
     raise UserError(f"the model server did not start. The end of {log}:{listed}")

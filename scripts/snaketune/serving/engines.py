@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from pathlib import Path
 
 from snaketune.errors import UserError
 from snaketune.serving.artifacts import Served
@@ -10,7 +11,7 @@ ENGINES = ("vllm", "lmdeploy")
 
 
 def command(engine: str, model: Served, port: int) -> list[str]:
-    """Return what starts another server with a merged model, on 127.0.0.1 alone.
+    """Return what starts another server with an experiment's merged model, on 127.0.0.1 alone.
 
     Template, system message and end tokens lie in the merged model's folder, where both look.
 
@@ -18,11 +19,17 @@ def command(engine: str, model: Served, port: int) -> list[str]:
         engine: One of ENGINES.
 
     Raises:
-        UserError: It is not installed, or the model is not merged.
+        UserError: It is not installed, or the model is a base or not merged.
     """
     if importlib.util.find_spec(engine) is None:
         raise UserError(f"{engine} is not installed.\n  Fix: pip install {engine}")
-    merged, name = model.folder.parent / "merged", model.name
+    if model.is_base:
+        raise UserError(
+            f"--engine {engine} serves an experiment, and {model.name} is a base model.\n"
+            "  Fix: name an experiment"
+        )
+    name = model.name
+    merged = Path("experiments") / name / "merged"
     if not (merged / "snaketune.json").exists():
         raise UserError(f"{engine} serves a merged model.\n  Fix: snakemake {merged}")
     folder = str(merged)

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 
 import psutil
 
+from snaketune.errors import UserError
+
 SNAKEMAKE = "SNAKETUNE_SNAKEMAKE_PID"
 """The environment variable in which the Snakefile leaves the outermost Snakemake's process id."""
 
@@ -42,18 +44,25 @@ def end_with_stdin() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run someone else's server until it ends, and return its exit status.
+def run(command: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Run someone else's server until it ends.
 
     It ends, with all that it started, when this process gets SIGINT, SIGTERM or SIGHUP.
+
+    Raises:
+        UserError: It ended by itself, and says that it failed.
     """
+    stopped = False
     process = subprocess.Popen(command, env=environment, start_new_session=True)
 
     def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     end_with_snakemake()
-    return process.wait()
+    if process.wait() and not stopped:
+        raise UserError(f"it ended with status {process.returncode}; what it printed tells why.")

@@ -149,7 +149,7 @@ class Models(ModelManager):
             base = self._weights[served.base] = self._read(STORE / served.base)
         if served.is_base:
             return base, None
-        adapter = f"adapter_{len(self.ready)}"  # PEFT takes no dot or slash
+        adapter = f"adapter_{list(self.served).index(served.name)}"  # PEFT takes no dot or slash
         with tempfile.TemporaryDirectory() as scratch:
             folder = served.folder
             if served.checkpoint:

@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 from jinja2 import TemplateError
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, NonNegativeFloat, PositiveInt, ValidationError
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from transformers.cli.serving.chat_completion import ChatCompletionHandler
 from transformers.cli.serving.completion import CompletionHandler
@@ -30,6 +30,7 @@ from transformers.cli.serving.utils import (
     _StreamError,
 )
 
+from snaketune.errors import UserError
 from snaketune.serving.models import Models
 
 log = logging.getLogger(__name__)
@@ -79,18 +80,38 @@ async def _refused_by_template(request: Request, error: Exception) -> JSONRespon
 
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:
-    return await _refused(request, HTTPException(500, f"{type(error).__name__}: {error}"))
+    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    return await _refused(request, HTTPException(500, f"{kind}{error}"))
 
 
 class _Message(BaseModel):
     role: str
+    content: str | list[dict[str, Any]] | None = None
 
 
-_MESSAGES = TypeAdapter(list[_Message])
+class _Body(BaseModel):
+    """The values that would else fail in mid-generation; transformers refuses unknown keys."""
+
+    max_tokens: PositiveInt | None = None
+    max_completion_tokens: PositiveInt | None = None
+    temperature: NonNegativeFloat | None = None
+    top_p: float | None = Field(None, ge=0, le=1)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: str | list[str] | None = None
+
+
+class _ChatBody(_Body):
+    messages: list[_Message] = Field(min_length=1)
+
+
+class _TextBody(_Body):
+    prompt: str = Field(min_length=1)
 
 
 class _Prepared(BaseHandler):
     """Loads the model outside the event loop, and completes how an answer is generated."""
+
+    body: type[_Body]
 
     async def handle_request(self, body: dict[str, Any], request_id: str) -> Any:
         """Answer a request.
@@ -98,7 +119,7 @@ class _Prepared(BaseHandler):
         Raises:
             HTTPException: The request is wrong, or its prompt longer than the model's context.
         """
-        _require_messages(body)
+        _require(self.body, body)
         name = str(body.get("model"))
         await asyncio.to_thread(self.model_manager.load_model_and_processor, name)
         return await super().handle_request(body, request_id)  # type: ignore[misc]
@@ -124,20 +145,26 @@ class _Prepared(BaseHandler):
 class _Chat(_Prepared, ChatCompletionHandler):
     """/v1/chat/completions."""
 
+    body = _ChatBody
+
 
 class _Text(_Prepared, CompletionHandler):
     """/v1/completions, for prompts that are rendered already."""
 
+    body = _TextBody
 
-def _require_messages(body: dict[str, Any]) -> None:
-    if "prompt" in body:
-        return
+
+def _require(expected: type[_Body], body: dict[str, Any]) -> None:
     try:
-        given = _MESSAGES.validate_python(body.get("messages"))
+        json.dumps(body, ensure_ascii=False).encode()
+        expected.model_validate(body)
+    except UnicodeEncodeError as error:
+        raise HTTPException(422, "half a character (a surrogate) is in the request") from error
     except ValidationError as error:
-        raise HTTPException(422, f"messages: {error.errors(include_url=False)}") from error
-    if not given:
-        raise HTTPException(422, "messages: there must be at least one")
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        found = ascii(first["input"])[:80]
+        raise HTTPException(422, f"{key}: {first['msg']}, found {found}") from error
 
 
 class _OneThread(GenerationState):
