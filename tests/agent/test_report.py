@@ -92,6 +92,20 @@ def test_the_sentence_tells_the_rates_and_whether_they_differ():
     assert sentence({"figures": {}}) == "No question needs a tool."
 
 
+def test_what_the_training_spoiled_is_told_at_once():
+    def ends(value, low, high):
+        return {"value": value, "low": low, "high": high, "n": 9}
+
+    row = {"wanted": 1, "base": ends(1.0, 0.8, 1.0), "tuned": ends(0.25, 0.1, 0.5)}
+    found = report(8)
+    found["figures"]["no_call"] = row | {"differs": True}
+    found["figures"]["seconds"] = row | {"wanted": None, "differs": True}
+    told = sentence(found).replace("\u00a0", " ")
+    assert told.endswith("chance. Worse beyond chance: no_call, 100 % to 25 %.")
+    found["figures"]["no_call"]["differs"] = False
+    assert "Worse" not in sentence(found)
+
+
 def test_a_question_is_marked_by_what_it_is_judged_by():
     rows = report()["questions"]
     assert judged(rows[0], "tuned") == [

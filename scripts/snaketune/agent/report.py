@@ -25,7 +25,7 @@ def html(report: dict[str, Any]) -> str:
 
 
 def sentence(report: dict[str, Any]) -> str:
-    """Return the result in a sentence: the calls that a program can read, before and after."""
+    """Return the result in words: calls that a program can read, and what the training spoiled."""
     row = report["figures"].get("strict")
     if row is None:
         return "No question needs a tool."
@@ -37,7 +37,18 @@ def sentence(report: dict[str, Any]) -> str:
     beyond = "beyond" if row["differs"] else "within"
     told = f"Tools are called with strict JSON for {after} of the questions that need one; "
     told += f"by the base model for {before}. The difference is {beyond} chance."
+    if worse := [_change(name, row) for name, row in report["figures"].items() if _is_worse(row)]:
+        told += f" Worse beyond chance: {', '.join(worse)}."
     return told.replace(" %", "\u00a0%")
+
+
+def _is_worse(row: dict[str, Any]) -> bool:
+    return bool(row["wanted"] and row["differs"] and row["tuned"]["value"] < row["base"]["value"])
+
+
+def _change(name: str, row: dict[str, Any]) -> str:
+    values = (percent(row[model]["value"]) for model in ("base", "tuned"))
+    return f"{name}, {' to '.join(values)}"
 
 
 def shown(name: str, found: dict[str, float]) -> tuple[str, str]:
