@@ -17,6 +17,7 @@ from snaketune.agent.react import STOP, parse, response_message
 from snaketune.agent.tools import Tool
 from snaketune.agent.tracing import Spans
 from snaketune.errors import UserError
+from snaketune.serving.refusal import refusal
 
 _LONGEST = 6000
 """Characters of a result that the model is shown: three articles of arXiv, 1,500 tokens."""
@@ -53,7 +54,7 @@ class Endpoint(BaseAPIModel):
             try:
                 said = self._streamed(request)
             except (openai.OpenAIError, ValueError) as error:
-                raise UserError(f"{self.model_type} did not answer: {_reason(error)}") from error
+                raise UserError(f"{self.model_type} did not answer: {refusal(error)}") from error
             span.outputs = said.partition(STOP)[0]
         return span.outputs
 
@@ -65,14 +66,6 @@ class Endpoint(BaseAPIModel):
                     said += piece
                     self.on_event(Event("text", text=piece))
         return said
-
-
-def _reason(error: Exception) -> str:
-    """Return what a server says in its refusal, wherever it puts it, or the error's own words."""
-    body = getattr(error, "body", None)
-    while isinstance(body, dict):
-        body = next((body[key] for key in ("message", "detail", "error") if key in body), None)
-    return str(body or error)
 
 
 class Protocol(ReActProtocol):

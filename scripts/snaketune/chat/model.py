@@ -1,6 +1,5 @@
 """One model behind an endpoint: a conversation in, the pieces of its answer out."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import openai
 from snaketune.chat.context import Context, Fitted, Message, fit
 from snaketune.chat.text import encodable, printable
 from snaketune.errors import UserError
+from snaketune.serving.refusal import refusal
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class ChatModel:
                 "  Fix: start it again; its log tells why it ended."
             )
         if isinstance(error, openai.APIStatusError):
-            return f"the server refuses this ({error.status_code}): {_said(error.body)}"
+            return f"the server refuses this ({error.status_code}): {refusal(error)}"
         return f"the server at {where} failed: {error}"
 
 
@@ -150,10 +150,3 @@ def _take(event: Any, answer: Answer) -> Iterator[str]:
         if text := encodable(choice.delta.content or ""):  # it is sent back with the next question
             answer.text += text
             yield text
-
-
-def _said(body: object) -> str:
-    """Return what a server said in its refusal; servers differ in where they put it."""
-    while isinstance(body, dict):
-        body = next((body[key] for key in ("message", "detail", "error") if key in body), str(body))
-    return body if isinstance(body, str) else json.dumps(body)

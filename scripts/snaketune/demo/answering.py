@@ -11,6 +11,7 @@ import openai
 
 from snaketune.demo.conversation import Answer, Message, Settings, Step
 from snaketune.errors import UserError
+from snaketune.serving.refusal import refusal
 
 UNSEEN_SECONDS = 15.0
 """An answer ends when nobody has looked at it for so long: its page was closed."""
@@ -193,16 +194,11 @@ def explain(error: Exception, model: str, log: Path) -> str:
     if isinstance(error, openai.NotFoundError):
         experiment = model.partition("/")[0]
         return (
-            f"there is no model {model} at the server ({_detail(error)}).\n"
+            f"there is no model {model} at the server ({refusal(error)}).\n"
             f"  Fix: snakemake experiments/{experiment}/adapter, then start this program again."
         )
     if isinstance(error, openai.APIStatusError) and error.status_code in (409, 429, 503):
-        return f"{model} is busy ({_detail(error)}).\n  Fix: ask again when that is done."
+        return f"{model} is busy ({refusal(error)}).\n  Fix: ask again when that is done."
     if isinstance(error, openai.APIError):
-        return f"{model} refused: {_detail(error)}"
+        return f"{model} refused: {refusal(error)}"
     return f"{type(error).__name__}: {error}"
-
-
-def _detail(error: openai.APIError) -> str:
-    body = error.body if isinstance(error.body, dict) else {}
-    return str(body.get("detail") or body.get("message") or error.message)
