@@ -1,6 +1,7 @@
 # Functions that the rules share. Nothing here may import torch: a dry run stays near one second.
 
 import functools
+import importlib.util
 import os
 import re
 import subprocess
@@ -200,5 +201,20 @@ def refuse_unclear_questions():
         sys.exit(f"Error: {error}")
 
 
+def refuse_without_packages():
+    """Stop before the first job where the packages of the extra `agent` are missing."""
+    if workflow.deployment_settings.deployment_method:
+        return  # conda brings them
+    asked = [
+        each for each in sys.argv[1:] if re.fullmatch(r"demo|(\./)*experiments/.+/agent/.+", each)
+    ]
+    if asked and not (importlib.util.find_spec("lagent") and importlib.util.find_spec("streamlit")):
+        sys.exit(
+            f"Error: {asked[0]} needs packages that are not installed here.\n"
+            "  Fix: .venv/bin/pip install -e '.[agent]'"
+        )
+
+
 refuse_unknown_targets()
 refuse_unclear_questions()
+refuse_without_packages()

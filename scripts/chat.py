@@ -221,6 +221,7 @@ def _answer(prompts: list[Prompt], pair: Pair, args: argparse.Namespace) -> None
     results = answer_all(prompts, speakers, args.system, _complain)
     for result in results if out.isatty() else _watched(results, len(prompts)):
         failed += any("error" in each for each in (result, result.get("base", {})))
+        failed += result.get("finished") is False  # an agent's turns ran out
         print(as_json(result) if args.json else _as_text(result), file=out, flush=True)
     if failed:
         raise UserError(f"{failed} of {len(prompts)} prompts have no answer.")

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from snaketune import cli
+from snaketune.chat.terminal import foreground
 from snaketune.demo.setup import TOOLS, Setup
 from snaketune.errors import UserError
 from snaketune.experiment import load_studies
@@ -41,10 +42,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = list(dict.fromkeys([*args.models, *available()]))
     if not names:
         raise UserError("no model is built.\n  Fix: snakemake experiments/X/adapter")
-    open_port(args.port, __file__).close()  # a taken one is told before models are loaded
+    open_port(args.port).close()  # a taken one is told before models are loaded
     lifetime.end_with_snakemake()
     experiments = load_studies(Path("experiments")).experiments
-    with serving(names, LOG) as server:
+    with foreground(), serving(names, LOG) as server:
         from snaketune.demo import app
 
         setup = Setup(

@@ -7,6 +7,7 @@ The spec is source, revision and sha256, as in catalog/models.yaml.
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for the model")
     args = parser.parse_args(argv)
     cli.open_log(args.log)
+    started, made = time.time(), args.output / "provenance.json"
     with locked(args.output):
+        if made.exists() and made.stat().st_mtime > started:
+            return  # by the process that was waited for
         fetch_base(json.loads(args.spec), args.output)
 
 

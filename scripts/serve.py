@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from snaketune import cli
+from snaketune.chat.terminal import foreground
 from snaketune.serving import artifacts, engines, lifetime
 from snaketune.serving.port import open_port
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             parser.error("--engine serves one model")
         command = engines.command(args.engine, served[0], args.port)
         os.execv(command[0], command)
-    listening = socket.socket(fileno=args.fd) if args.fd else open_port(args.port, __file__)
+    listening = socket.socket(fileno=args.fd) if args.fd else open_port(args.port)
     if args.fd:
         lifetime.end_with_stdin()
     else:
@@ -44,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from snaketune.serving.models import Models
     from snaketune.serving.server import serve
 
-    serve(Models(served, args.precision, args.bits), listening)
+    with foreground():
+        serve(Models(served, args.precision, args.bits), listening)
+    os._exit(0)  # an answer may still be in the making, in a thread that Python cannot end
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from snaketune import cli
+from snaketune.chat.terminal import foreground
 from snaketune.serving import lifetime
 from snaketune.serving.port import open_port
 from snaketune.tracking.client import DEFAULT_STORE, shown_uri, tracking_uri
@@ -20,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if tracking_uri().startswith(("http:", "https:")):
         return cli.console.print(f"MLflow runs elsewhere already: {shown_uri()}", markup=False)
-    open_port(args.port, __file__).close()
+    open_port(args.port).close()
     DEFAULT_STORE.mkdir(parents=True, exist_ok=True)
     cli.console.print(
         f"MLflow: http://127.0.0.1:{args.port}/#/experiments?workflowType=machine_learning\n"
@@ -31,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     # the store goes by the environment: a password in its address is nobody's to see in `ps`
     environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": tracking_uri()}
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1"]
-    lifetime.run([*command, "--port", str(args.port)], environment)
+    with foreground():
+        lifetime.run([*command, "--port", str(args.port)], environment)
 
 
 if __name__ == "__main__":

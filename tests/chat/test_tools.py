@@ -93,6 +93,19 @@ def environment(repository, folder):
     return os.environ | where | secret
 
 
+def test_a_script_is_told_when_the_turns_ran_out(repository, endpoint, tmp_path):
+    arguments = ["--tools", "arithmetic", "--max-turn", "1", "--json", "--prompt", "?"]
+    done = subprocess.run(
+        program(repository, endpoint, *arguments),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment(repository, tmp_path),
+    )
+    assert done.returncode == 1 and "1 of 1 prompts have no answer" in done.stderr
+    assert json.loads(done.stdout)["finish_reason"] == "max_turn"
+
+
 def test_a_script_gets_the_steps(repository, endpoint, tmp_path):
     arguments = ["--tools", "arithmetic", "--base", "base", "--compare", "--json", "--prompt", "?"]
     done = subprocess.run(
@@ -130,7 +143,7 @@ def test_a_terminal_shows_each_step(repository, endpoint, tmp_path):
     shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", child.logfile_read.getvalue())
     call = COMPUTE.replace("\n", "\r\n")
     turn = FINISH.replace("\n", "\r\n")
-    assert f"{call}\r\n391\r\n{turn}\r\nIt is 391.\r\n" in shown.replace("\r\r", "\r")
+    assert f"{call}\r\nResult: 391\r\n{turn}\r\nIt is 391.\r\n" in shown.replace("\r\r", "\r")
     assert child.exitstatus == 0
 
 

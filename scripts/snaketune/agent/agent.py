@@ -113,6 +113,6 @@ def _require_packages() -> None:
     missing = [name for name in ("lagent", "pydantic_monty") if not importlib.util.find_spec(name)]
     if missing:
         raise UserError(
-            f"an agent needs {' and '.join(missing)}, which is not installed.\n"
-            "Fix: .venv/bin/pip install -e '.[agent]'"
+            f"an agent needs {' and '.join(missing)}, not installed here.\n"
+            "  Fix: .venv/bin/pip install -e '.[agent]'"
         )

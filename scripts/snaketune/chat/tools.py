@@ -99,9 +99,9 @@ def show_event(event: Event) -> None:
     step = event.step
     if step is None:
         return cli.console.print(Text(printable(event.text), "dim"), end="")
-    told = Text(f"\n{printable(step.result)}", "cyan")
+    told = Text(f"\nResult: {printable(step.result)}", "cyan")
     if step.error is not None:
-        told = Text(f"\n{printable(step.error)}", "yellow")
+        told = Text(f"\nError: {printable(step.error)}", "yellow")
     cli.console.print(told)
 
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from snaketune.errors import UserError
+from snaketune.errors import UserError, nearest
 from snaketune.files import read_json
 
 STORE = Path("store/models")
@@ -84,8 +84,9 @@ def _trained(name: str, root: Path) -> Served:
     end = root / experiment / "adapter"
     if iteration and checkpoint.exists() and _is_end_of(checkpoint.parent, end):
         return _served(name, end, checkpoint)
+    built = [each.parent.name for kind in ("adapter", "merged") for each in root.glob(f"*/{kind}")]
     raise UserError(
-        f"{root / name} has neither an adapter nor a merged model.\n"
+        f"{root / name} has neither an adapter nor a merged model.{nearest(experiment, built)}\n"
         f"  Fix: snakemake {adapter}   (or {merged} for a full fine-tune)"
     )
 

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import socket
 from collections.abc import Sequence
 from typing import Any
@@ -50,7 +49,6 @@ def serve(models: Models, listening: socket.socket) -> None:
     )
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])
-    os._exit(0)  # an answer may still be in the making, in a thread that Python cannot end
 
 
 def application(models: Models) -> FastAPI:
