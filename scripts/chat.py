@@ -170,10 +170,11 @@ def _tools(args: argparse.Namespace) -> Tools | None:
 
 def _study(args: argparse.Namespace) -> str | None:
     """Return the study of the experiment that is talked to, whose traces MLflow gets."""
-    if args.url or not args.experiment:
+    names = named_models({"experiment": args.experiment, "model": args.model})
+    if args.url or not names:
         return None
-    name = args.experiment.partition("/")[0]
-    experiment = load_studies(Path("experiments")).experiments.get(name)
+    studies = load_studies(Path("experiments"))
+    experiment = studies.experiments.get(names[0].partition("/")[0])
     return experiment.study if experiment else None
 
 
