@@ -86,7 +86,7 @@ def test_a_taken_port_is_told_before_anything_starts(folder, monkeypatch):
     monkeypatch.chdir(folder)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=f"scripts/demo.py --port {port + 1}"):
+        with pytest.raises(UserError, match=f"--port {port + 1}"):
             demo.main([TUNED, "--port", str(port)])
 
 
