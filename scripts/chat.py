@@ -221,8 +221,8 @@ def _answer(prompts: list[Prompt], pair: Pair, args: argparse.Namespace) -> None
     out, failed = sys.stdout, 0  # a progress bar takes sys.stdout for itself
     results = answer_all(prompts, speakers, args.system, _complain)
     for result in results if out.isatty() else _watched(results, len(prompts)):
-        failed += any("error" in each for each in (result, result.get("base", {})))
-        failed += result.get("finished") is False  # an agent's turns ran out
+        ran_out = result.get("finished") is False  # an agent's turns
+        failed += ran_out or any("error" in each for each in (result, result.get("base", {})))
         print(as_json(result) if args.json else _as_text(result), file=out, flush=True)
     if failed:
         raise UserError(f"{failed} of {len(prompts)} prompts have no answer.")

@@ -93,29 +93,27 @@ def environment(repository, folder):
     return os.environ | where | secret
 
 
-def test_a_script_is_told_when_the_turns_ran_out(repository, endpoint, tmp_path):
-    arguments = ["--tools", "arithmetic", "--max-turn", "1", "--json", "--prompt", "?"]
-    done = subprocess.run(
-        program(repository, endpoint, *arguments),
+def ask(repository, endpoint, folder, *arguments):
+    return subprocess.run(
+        program(
+            repository, endpoint, "--tools", "arithmetic", "--json", "--prompt", "?", *arguments
+        ),
         capture_output=True,
         text=True,
-        cwd=tmp_path,
-        env=environment(repository, tmp_path),
+        cwd=folder,
+        env=environment(repository, folder),
+        check=False,
     )
+
+
+def test_a_script_is_told_when_the_turns_ran_out(repository, endpoint, tmp_path):
+    done = ask(repository, endpoint, tmp_path, "--max-turn", "1")
     assert done.returncode == 1 and "1 of 1 prompts have no answer" in done.stderr
     assert json.loads(done.stdout)["finish_reason"] == "max_turn"
 
 
 def test_a_script_gets_the_steps(repository, endpoint, tmp_path):
-    arguments = ["--tools", "arithmetic", "--base", "base", "--compare", "--json", "--prompt", "?"]
-    done = subprocess.run(
-        program(repository, endpoint, *arguments),
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=environment(repository, tmp_path),
-        check=False,
-    )
+    done = ask(repository, endpoint, tmp_path, "--base", "base", "--compare")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["answer"], told["finished"]) == ("It is 391.", True)
