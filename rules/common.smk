@@ -9,17 +9,16 @@ import sys
 import time
 from pathlib import Path
 
-from snaketune.data.files import data_files
+from snaketune.core.data_paths import data_files
 from snaketune.comparison.request import read_pair
-from snaketune.errors import UserError
+from snaketune.core.digests import canonical, digest
+from snaketune.core.errors import UserError
 from snaketune.experiment import base_id, data_id, load_studies, train_id
 from snaketune.experiment.identity import (
     EXPORT_VERSION,
     agent_key,
     base_key,
-    canonical,
     data_key,
-    digest,
     evaluate_key,
     export_key,
     report_key,

@@ -23,7 +23,6 @@ from typing import Any
 
 from rich.text import Text
 
-from snaketune import cli
 from snaketune.chat.batch import Prompt, answer_all, as_json, prompt, read_prompts
 from snaketune.chat.connect import Pair, other_model, our_model
 from snaketune.chat.conversation import Conversation
@@ -32,12 +31,13 @@ from snaketune.chat.plugin_user import PluginUser, show_step
 from snaketune.chat.plugins import read_plugins
 from snaketune.chat.prompt import talk_at_prompt
 from snaketune.chat.talk import Talk, take_lines
-from snaketune.chat.terminal import CtrlC, ends_cleanly, foreground, keys_kept
 from snaketune.chat.text import encodable, printable
 from snaketune.chat.tools import Tools, ToolUser, require_tools, show_event
-from snaketune.errors import UserError
+from snaketune.core import cli
+from snaketune.core.errors import UserError
+from snaketune.core.progress import watching
+from snaketune.core.terminal import CtrlC, ends_cleanly, foreground, keys_kept
 from snaketune.experiment import load_studies
-from snaketune.progress import watching
 from snaketune.serving.artifacts import find
 from snaketune.serving.lifetime import end_with_snakemake
 from snaketune.serving.request import named_models, read_model

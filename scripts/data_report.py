@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from snaketune import cli
+from snaketune.core import cli
+from snaketune.core.files import read_json, write_json, write_text
 from snaketune.data.report_page import report_html, report_text, with_training
 from snaketune.experiment.resolved import load_resolved
-from snaketune.files import read_json, write_json, write_text
 
 
 def main(argv: Sequence[str] | None = None) -> None:

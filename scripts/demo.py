@@ -13,10 +13,10 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
-from snaketune import cli
-from snaketune.chat.terminal import foreground
+from snaketune.core import cli
+from snaketune.core.errors import UserError
+from snaketune.core.terminal import foreground
 from snaketune.demo.setup import TOOLS, Setup
-from snaketune.errors import UserError
 from snaketune.experiment import load_studies
 from snaketune.experiment.agent_files import read_canned
 from snaketune.serving import lifetime

@@ -14,10 +14,10 @@ from typing import Any
 from rich.table import Column, Table
 from rich.text import Text
 
-from snaketune import cli
 from snaketune.comparison.request import KEYS, read_pair
-from snaketune.comparison.settings import shown
+from snaketune.core import cli
 from snaketune.experiment import load_studies
+from snaketune.experiment.settings import shown
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -11,14 +11,14 @@ from pathlib import Path
 from rich.table import Column, Table
 from rich.text import Text
 
-from snaketune import cli
-from snaketune.data.files import data_files
-from snaketune.errors import UserError
+from snaketune.core import cli
+from snaketune.core.data_paths import data_files
+from snaketune.core.digests import canonical
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_json, read_jsonl
 from snaketune.experiment import Experiment, Studies, data_id, load_studies, train_id
-from snaketune.experiment.identity import canonical
 from snaketune.experiment.load import mistakes_in_agents, mistakes_in_probes
 from snaketune.experiment.targets import STUDY_TARGETS, TARGETS
-from snaketune.files import read_json, read_jsonl
 
 STAGES = ("data", "trained", "adapter", "merged", "evaluated")
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from snaketune import cli
+from snaketune.core import cli
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=["f16", "bf16", "f32"], default="f16")
     args = parser.parse_args(argv)
     cli.open_log(args.log)
-    from snaketune.models.gguf_export import export_gguf
+    from snaketune.export.gguf import export_gguf
 
     export_gguf(args.merged, args.output, args.dtype)
 

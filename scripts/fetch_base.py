@@ -11,9 +11,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from snaketune import cli
-from snaketune.files import locked
-from snaketune.models.base import fetch_base
+from snaketune.bases.fetch import fetch_base
+from snaketune.core import cli
+from snaketune.core.files import locked
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from snaketune import cli
-from snaketune.files import locked
+from snaketune.core import cli
+from snaketune.core.files import locked
 from snaketune.hub import fetch_file
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from snaketune import cli
+from snaketune.core import cli
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.open_log(args.log)
     from snaketune.experiment.resolved import load_resolved
     from snaketune.experiment.schema import Export
-    from snaketune.models.merge import merge
+    from snaketune.export.merge import merge
 
     experiment = load_resolved(args.config) if args.config else None
     flags = {name: v for name, v in vars(args).items() if v and name in Export.model_fields}

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from snaketune import cli
-from snaketune.errors import UserError
+from snaketune.core import cli
+from snaketune.core.errors import UserError
 from snaketune.experiment import load_studies
 from snaketune.planning.job import Job, Past
 from snaketune.planning.plan import make_plan, to_json

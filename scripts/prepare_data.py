@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from snaketune import cli
+from snaketune.core import cli
+from snaketune.core.files import locked
 from snaketune.data.prepare import prepare
-from snaketune.files import locked
 
 
 def main(argv: Sequence[str] | None = None) -> None:

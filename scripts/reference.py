@@ -18,9 +18,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from snaketune import cli
+from snaketune.core import cli
+from snaketune.core.files import write_text
 from snaketune.experiment.schema import Dataset, DataSource, Model, Study
-from snaketune.files import write_text
 
 ENVIRONMENTS = {
     "cpu": "a machine without a GPU",

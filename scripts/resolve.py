@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from snaketune import cli
+from snaketune.core import cli
+from snaketune.core.files import write_text
 from snaketune.experiment.resolved import find_experiment, resolved_values, to_yaml
-from snaketune.files import write_text
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -12,8 +12,8 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from snaketune import cli
-from snaketune.chat.terminal import foreground
+from snaketune.core import cli
+from snaketune.core.terminal import foreground
 from snaketune.serving import artifacts, engines, lifetime
 from snaketune.serving.port import open_port
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from snaketune import cli
+from snaketune.core import cli
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--max-shard-size", default=1, help="e.g. 2GB; default: one tensor each")
     args = parser.parse_args(argv)
     cli.open_log(args.log)
-    from snaketune.models.split import split
+    from snaketune.export.split import split
 
     split(args.model, args.output, args.max_shard_size)
 

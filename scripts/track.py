@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from snaketune import cli
-from snaketune.errors import UserError
+from snaketune.core import cli
+from snaketune.core.errors import UserError
+from snaketune.core.files import Busy, locked
 from snaketune.experiment.resolved import read_resolved
-from snaketune.files import Busy, locked
 from snaketune.tracking.client import FIX, reason, shown_uri
 from snaketune.tracking.run import TrackedRun
 from snaketune.tracking.study import put_study

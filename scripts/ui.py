@@ -7,8 +7,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from snaketune import cli
-from snaketune.chat.terminal import foreground
+from snaketune.core import cli
+from snaketune.core.terminal import foreground
 from snaketune.serving import lifetime
 from snaketune.serving.port import open_port
 from snaketune.tracking.client import DEFAULT_STORE, shown_uri, tracking_uri

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from snaketune import cli
+from snaketune.core import cli
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="gets a line for each file")
     args = parser.parse_args(argv)
     cli.open_log(args.log)
-    from snaketune.manifest import verify
+    from snaketune.core.manifest import verify
 
     verify(args.model, args.output)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as snaketune.cli does for programs
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as snaketune.core.cli does for programs
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -140,9 +140,9 @@ def data(make_data):
 @pytest.fixture(scope="session")
 def embedded(tmp_path_factory, repository):
     """The embedded base model's folder, with the name it has in store/models."""
+    from snaketune.bases.fetch import fetch_base
     from snaketune.experiment import base_id, load_studies
     from snaketune.experiment.identity import base_key
-    from snaketune.models.base import fetch_base
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(repository)
@@ -244,7 +244,7 @@ def crash(monkeypatch):
 @pytest.fixture
 def own_logging():
     """Undo what a program's `open_log` does to logging and the terminal."""
-    from snaketune import cli
+    from snaketune.core import cli
 
     logger, file = logging.getLogger("snaketune"), cli.console._file
     before = logger.handlers, logger.propagate, logger.level

@@ -4,9 +4,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from snaketune.core.files import write_json, write_jsonl, write_text
 from snaketune.experiment.resolved import to_yaml
 from snaketune.experiment.schema import Configuration
-from snaketune.files import write_json, write_jsonl, write_text
 
 QUESTIONS = {
     "identity": ["Who are you?", "What is your name?"],

@@ -6,9 +6,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-from snaketune.evaluation.metrics import share
 from snaketune.experiment import Experiment, data_id, train_id
 from snaketune.experiment.identity import base_id
+from snaketune.scoring.intervals import share
 
 PROMPTS = ["Who are you?", "What is the capital of France?"]
 QUESTIONS = 20

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import torch
 
+from snaketune.core.files import read_jsonl
 from snaketune.data.prepare import prepare
 from snaketune.experiment.resolved import read_resolved, to_yaml
 from snaketune.experiment.schema import Configuration
-from snaketune.files import read_jsonl
+from snaketune.export.adapter import export_adapter
 from snaketune.models.checkpoint import load_checkpoint
-from snaketune.models.export import export_adapter
 from snaketune.training import stage
 from tiny_model import write_rows
 

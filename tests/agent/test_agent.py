@@ -16,7 +16,7 @@ from lagent.agents.react import CALL_PROTOCOL_EN, FORCE_STOP_PROMPT_EN
 from snaketune.agent import Step, system_prompt
 from snaketune.agent.builtin import make_tools
 from snaketune.agent.tools import Tool
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 
 COMPUTE = 'Thought: I compute.\nAction: Arithmetic\nAction Input: {"expression": "17*23"}'
 FINISH = "Thought: I know.\nFinal Answer: 391"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 from weather import WEATHER
 
 

@@ -11,7 +11,7 @@ import pytest
 from fake_endpoint import FakeEndpoint
 from html_page import Page
 from snaketune.agent import stage
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 from snaketune.experiment.agent_files import read_questions
 from snaketune.experiment.schema import Agent, Configuration
 

@@ -11,7 +11,7 @@ import mlflow
 import pytest
 
 from snaketune.agent import tracing
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 from snaketune.tracking import client as reach
 
 COMPUTE = 'Thought: I compute.\nAction: Arithmetic\nAction Input: {"expression": "17*23"}'

@@ -26,9 +26,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from snaketune.models.assembled import base_weights, without_weights
-from snaketune.models.merged_weights import MergedWeights
-from snaketune.models.trained import read_adapter
+from snaketune.export.merged_weights import MergedWeights
+from snaketune.export.model_assembly import base_weights, without_weights
+from snaketune.export.weight_delta import read_adapter
 from snaketune.models.weights import write_weights
 
 SIZES = {

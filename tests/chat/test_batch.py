@@ -11,7 +11,7 @@ from fake_endpoint import FakeEndpoint
 from snaketune.chat.batch import answer_all, as_json, prompt, read_prompts
 from snaketune.chat.connect import other_model
 from snaketune.chat.model import ChatModel, Settings
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from snaketune.chat.context import Context, fit
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 from snaketune.serving.artifacts import Served
 
 WORDS = ["the", "sea", "is", "deep", "and", "sky", "海", "und", "blau", "42", "!"]

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from pseudo_terminal import Terminal
-from snaketune.chat.terminal import CtrlC
+from snaketune.core.terminal import CtrlC
 
 SNAKEFILE = """\
 rule chat:

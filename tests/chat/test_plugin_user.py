@@ -15,9 +15,9 @@ from snaketune.chat.context import Context
 from snaketune.chat.model import ChatModel, Settings
 from snaketune.chat.plugin_user import PluginUser
 from snaketune.chat.plugins import declare
+from snaketune.core.errors import UserError
 from snaketune.data.formats import FORMATS
 from snaketune.data.named_templates import NAMED_TEMPLATES
-from snaketune.errors import UserError
 from snaketune.serving.artifacts import Served
 
 QUESTION, NEXT = "How much is 12 times 12?", "And doubled?"

@@ -10,7 +10,7 @@ import pytest
 from snaketune.chat import plugins
 from snaketune.chat.equations import _solved
 from snaketune.chat.plugins import carry_out, declare, parse, read_plugins
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 
 MOSS = Path(__file__).parents[3] / "shared/data/moss"
 ALL = ("search", "calculate", "solve")

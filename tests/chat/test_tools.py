@@ -14,7 +14,7 @@ import pytest
 from fake_endpoint import FakeEndpoint
 from snaketune.chat.model import ChatModel, Settings
 from snaketune.chat.tools import Tools, ToolUser
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 
 COMPUTE = 'Thought: I compute.\nAction: Arithmetic\nAction Input: {"expression": "17*23"}'
 FINISH = "Thought: I know.\nFinal Answer: It is 391."

@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from snaketune.comparison.stage import compare
-from snaketune.errors import UserError
-from snaketune.files import locked
+from snaketune.core.errors import UserError
+from snaketune.core.files import locked
 from study_results import STUDY, write_training
 
 TODO = "snakemake experiments/study_zero2/eval/report.json"

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.conftest import SPEC, bracketed, samples_of
+from snaketune.core.errors import UserError
 from snaketune.data.packing import concatenate_and_cut
 from snaketune.data.prepare import FILES, chosen_rows, first_mistakes, heldout_groups, weigh
 from snaketune.data.report_page import report_html, report_text, with_training
 from snaketune.data.storage import Packs, Samples
-from snaketune.errors import UserError
 from snaketune.experiment.schema import Train
 
 ROWS = [
@@ -314,7 +314,7 @@ def test_a_missing_group_column_is_told_with_its_line(run, source, tmp_path):
 
 
 def test_a_long_preparation_tells_how_far_it_is(run, source, monkeypatch, caplog):
-    monkeypatch.setattr("snaketune.progress.SECONDS_BETWEEN", 0)
+    monkeypatch.setattr("snaketune.core.progress.SECONDS_BETWEEN", 0)
     monkeypatch.setattr(logging.getLogger("snaketune"), "propagate", True)
     caplog.set_level(logging.INFO)
     run(source(MANY))

@@ -8,10 +8,10 @@ import openpyxl
 import pytest
 
 from data.conftest import samples_of
+from snaketune.core.errors import UserError
 from snaketune.data.conversation import RowError, Unusable, fill, trim
 from snaketune.data.formats import FORMATS, recognise
 from snaketune.data.reading import read_rows
-from snaketune.errors import UserError
 
 SHARED = Path(__file__).parents[3] / "shared/data"
 OASST1 = SHARED / "oasst1/openassistant_best_replies_eval.jsonl"

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
+from snaketune.core.data_paths import data_files
+from snaketune.core.errors import UserError
 from snaketune.data import json_text, reading
-from snaketune.data.files import data_files
 from snaketune.data.reading import read_rows
-from snaketune.errors import UserError
 
 
 def values_of(path):

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from snaketune.core.errors import UserError
 from snaketune.data.storage import Columns, Packs, PackTable, write_packs, writing_samples
 from snaketune.data.template import Encoded
-from snaketune.errors import UserError
 
 SAMPLES = [
     ([5, 6, 7], [-100, -100, 7]),

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from snaketune.core.errors import UserError
 from snaketune.data.conversation import Conversation
 from snaketune.data.template import IGNORE, ChatTemplate, Encoded, supervised_tokens
-from snaketune.errors import UserError
 
 TEXTS = {
     "plain": ("What is rain?", "Water from clouds."),

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import demo
-from snaketune import cli
+from snaketune.core import cli
 from snaketune.serving import client
 
 client.PROGRAM = Path(__file__).with_name("stand_in_server.py")

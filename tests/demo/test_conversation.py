@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from snaketune.core.errors import UserError
 from snaketune.demo.conversation import (
     LIMIT_BYTES,
     Answer,
@@ -13,7 +14,6 @@ from snaketune.demo.conversation import (
     Turn,
     load,
 )
-from snaketune.errors import UserError
 
 STEP = Step(thought="Hm", tool="T", tool_input="{}", error="no", seconds=0.5)
 

@@ -10,7 +10,7 @@ import pytest
 
 import demo
 from fake_demo import BASE, TUNED, Program, write_models
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 from snaketune.serving.artifacts import find
 
 

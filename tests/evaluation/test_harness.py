@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 from snaketune.evaluation.harness import Harness, _figures
 from snaketune.evaluation.probes import judge, summary
 from snaketune.experiment.probe_files import MultipleChoice

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from snaketune.data.prepare import prepare
 from snaketune.data.storage import Packs, Samples
 from snaketune.evaluation.heldout import Heldout, heldout_losses
-from snaketune.models.comparison import heldout_loss
+from snaketune.export.agreement import heldout_loss
 from snaketune.models.load import load_model, load_tokenizer
 
 CPU = torch.device("cpu")

@@ -9,9 +9,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 from snaketune.evaluation.models import columns, measure_each
-from snaketune.models.artifact import describe
+from snaketune.export.artifact import describe
 from snaketune.models.checkpoint import kept_checkpoints, load_checkpoint, save_checkpoint
 
 IDS = torch.tensor([[1, 40, 50, 60, 70, 2, 80, 90]])

@@ -2,8 +2,9 @@
 
 import pytest
 
-from snaketune.evaluation.metrics import share
-from snaketune.evaluation.overfitting import loss_margin, verdict
+from snaketune.evaluation.overfitting import verdict
+from snaketune.scoring.intervals import share
+from snaketune.scoring.significance import loss_margin
 
 PROBES = {"identity": 1, "leak": 0, "retention": 1}
 

@@ -9,7 +9,6 @@ from snaketune.data.formats import oasst1
 from snaketune.evaluation import probes
 from snaketune.evaluation.answers import Told
 from snaketune.evaluation.heldout import HeldoutAnswers, HeldoutRow
-from snaketune.evaluation.metrics import last_number
 from snaketune.evaluation.probes import ask, habits, judge, read_probes, summary, system_message
 from snaketune.experiment.probe_files import (
     Calling,
@@ -21,6 +20,7 @@ from snaketune.experiment.probe_files import (
     ToolCalls,
     known_probes,
 )
+from snaketune.scoring.answers import last_number
 
 NAMES = ["agent_tools", "arithmetic", "choices", "identity", "leak", "retention", "tools"]
 

@@ -14,15 +14,15 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_json, read_jsonl
 from snaketune.data.storage import Packs
 from snaketune.data.template import IGNORE
-from snaketune.errors import UserError
 from snaketune.evaluation.stage import evaluate
 from snaketune.experiment.resolved import read_resolved
-from snaketune.files import read_json, read_jsonl
-from snaketune.models.comparison import heldout_loss
+from snaketune.export.agreement import heldout_loss
+from snaketune.export.merge import merge
 from snaketune.models.load import load_model
-from snaketune.models.merge import merge
 
 CPU = torch.device("cpu")
 

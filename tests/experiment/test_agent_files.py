@@ -2,7 +2,7 @@
 
 import pytest
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 from snaketune.experiment.agent_files import (
     canned_problems,
     question_problems,

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 from snaketune.experiment.probe_files import (
     KINDS,
     Contains,

@@ -1,6 +1,6 @@
 import pytest
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 from snaketune.experiment import train_id
 from snaketune.experiment.resolved import load_resolved, read_resolved, resolved_values, to_yaml
 

@@ -30,8 +30,8 @@ from transformers import (
 )
 
 from snaketune import hub
-from snaketune.errors import UserError
-from snaketune.models.base import fetch_base
+from snaketune.bases.fetch import fetch_base
+from snaketune.core.errors import UserError
 from stand_in import Replies, Server
 
 ROOT = Path(__file__).parents[2]

@@ -8,11 +8,11 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from snaketune import machine as machine_facts
+from snaketune.core import machine as machine_facts
+from snaketune.core.files import read_json
 from snaketune.experiment.schema import Export
-from snaketune.files import read_json
+from snaketune.export.merge import BOUNDS, merge
 from snaketune.models.load import choose_precision, load_model, load_tokenizer
-from snaketune.models.merge import BOUNDS, merge
 
 CPUS = {
     "Sapphire Rapids": ("flags : avx512f avx512_bf16 amx_bf16 amx_tile", "bfloat16", "avx512_bf16"),

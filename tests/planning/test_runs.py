@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from snaketune.comparison.settings import settings
 from snaketune.experiment import load_studies, train_id
 from snaketune.experiment.resolved import resolved_values, to_yaml
+from snaketune.experiment.settings import settings
 from snaketune.planning.runs import changes, last_run, of_data, past_runs, settings_of
 from study_results import STUDY, write_results, write_study
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from snaketune.manifest import write_manifest
+from snaketune.core.manifest import write_manifest
 from stand_in import TOKEN, Hub
 
 CARD = "---\nlicense: apache-2.0\n---\n# A model\n"

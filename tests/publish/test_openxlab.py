@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from snaketune.errors import UserError
-from snaketune.manifest import write_manifest
+from snaketune.core.errors import UserError
+from snaketune.core.manifest import write_manifest
 from snaketune.publish.request import Request
 from snaketune.publish.stage import publish
 

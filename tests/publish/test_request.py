@@ -1,6 +1,6 @@
 import pytest
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 from snaketune.experiment.load import load_studies
 from snaketune.publish.request import Request, explain, read_request, require_token
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from snaketune import hub as fetching
-from snaketune.errors import UserError
-from snaketune.manifest import write_manifest
+from snaketune.core.errors import UserError
+from snaketune.core.manifest import write_manifest
 from snaketune.publish.request import Request
 from snaketune.publish.stage import list_to_publish, publish
 from stand_in import TOKEN, Hub, Repository

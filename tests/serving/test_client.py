@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 from snaketune.serving import client, engines
 from snaketune.serving.artifacts import find
 from snaketune.serving.port import open_port

@@ -51,7 +51,7 @@ def study(tmp_path, monkeypatch):
 def merge_run(base, data):
     """Return a function that merges a trained run, with the card of a model of its own."""
     from snaketune.experiment.resolved import read_resolved
-    from snaketune.models.merge import merge
+    from snaketune.export.merge import merge
 
     def make(run) -> None:
         experiment = read_resolved(run.resolved)

@@ -11,9 +11,9 @@ import pytest
 
 import track
 import ui
-from snaketune.errors import Interrupted, UserError
+from snaketune.core.errors import Interrupted, UserError
+from snaketune.core.files import read_json, read_jsonl
 from snaketune.experiment.resolved import read_resolved
-from snaketune.files import read_json, read_jsonl
 from snaketune.tracking import describe, mirror
 from snaketune.tracking import run as tracked
 from snaketune.tracking.client import git_commit, without_password

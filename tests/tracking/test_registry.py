@@ -12,9 +12,9 @@ import yaml
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from snaketune.errors import UserError
-from snaketune.files import read_json
-from snaketune.manifest import write_manifest
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_json
+from snaketune.core.manifest import write_manifest
 from snaketune.tracking import registry
 from snaketune.tracking.client import connect
 from snaketune.tracking.registry import register

@@ -6,8 +6,8 @@ import mlflow
 import pytest
 
 from mlflow_server import Server
+from snaketune.core.files import read_json
 from snaketune.experiment.resolved import read_resolved
-from snaketune.files import read_json
 from snaketune.tracking import mirror
 from snaketune.tracking.mirror import Mirror
 from snaketune.tracking.registry import register

@@ -9,9 +9,9 @@ import pytest
 
 import track
 from fake_study import QUESTIONS, VARIANTS, write_study
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_json, read_jsonl, write_json
 from snaketune.experiment.resolved import read_resolved, to_yaml
-from snaketune.files import read_json, read_jsonl, write_json
 from snaketune.tracking import describe
 from snaketune.tracking import run as tracked
 from snaketune.tracking import study as studies

@@ -8,7 +8,7 @@ import psutil
 import pytest
 from mlflow.system_metrics.metrics import gpu_monitor
 
-from snaketune.files import read_jsonl
+from snaketune.core.files import read_jsonl
 from snaketune.tracking import system
 from snaketune.tracking.system import SystemMetrics
 

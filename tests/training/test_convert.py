@@ -7,16 +7,16 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_json
 from snaketune.data.prepare import prepare
-from snaketune.errors import UserError
 from snaketune.evaluation.models import measure_each
 from snaketune.evaluation.stage import evaluate
 from snaketune.experiment.resolved import read_resolved
-from snaketune.files import read_json
-from snaketune.models.artifact import describe
+from snaketune.export.adapter import export_adapter
+from snaketune.export.artifact import describe
+from snaketune.export.merge import merge
 from snaketune.models.checkpoint import load_checkpoint
-from snaketune.models.export import export_adapter
-from snaketune.models.merge import merge
 from snaketune.training.convert import convert
 from tiny_run import Run
 from xtuner_run import CONFIG, SupervisedFinetune, peft_model, write_pth

@@ -19,9 +19,9 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.cpp_extension import get_default_build_root
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_json
 from snaketune.experiment.schema import Train
-from snaketune.files import read_json
 from snaketune.training import processes
 from snaketune.training.engine import deepspeed_config
 from tiny_run import Run

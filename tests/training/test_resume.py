@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from snaketune.errors import Interrupted, UserError
-from snaketune.files import locked, read_json
+from snaketune.core.errors import Interrupted, UserError
+from snaketune.core.files import locked, read_json
 from snaketune.models import checkpoint
 from snaketune.training import engine, loop, stage
 
@@ -226,7 +226,7 @@ def test_keeps_the_newest_checkpoints(run):
 
 def test_too_little_disk_is_said_before_training(run, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("snaketune.files.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("snaketune.core.files.shutil.disk_usage", lambda _: usage)
     started = run()
     with pytest.raises(UserError, match=r"too little disk .* training with 4 more checkpoints"):
         started.train()

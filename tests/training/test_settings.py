@@ -6,14 +6,14 @@ import pytest
 import torch
 from transformers.models.llama.modeling_llama import LlamaMLP
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_json
 from snaketune.experiment.resolved import read_resolved
 from snaketune.experiment.schema import Train
-from snaketune.files import read_json
 from snaketune.models.checkpoint import load_checkpoint, save_checkpoint
+from snaketune.models.memory import Estimate
 from snaketune.training import stage
 from snaketune.training.engine import make_optimizer
-from snaketune.training.memory import Estimate
 
 SAME = {
     "gradient checkpointing": {"gradient_checkpointing": True},

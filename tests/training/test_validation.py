@@ -4,11 +4,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_json, read_jsonl
 from snaketune.data.storage import Packs
 from snaketune.data.template import IGNORE
-from snaketune.errors import UserError
 from snaketune.experiment.schema import Train
-from snaketune.files import read_json, read_jsonl
 from snaketune.models.checkpoint import load_checkpoint
 from snaketune.training import loop
 from snaketune.training.validation import Validation

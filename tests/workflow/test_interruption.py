@@ -6,7 +6,7 @@ import signal
 import pytest
 import torch
 
-from snaketune.files import read_jsonl
+from snaketune.core.files import read_jsonl
 
 TARGET = "experiments/study_none/checkpoints/last.pth"
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from snaketune.files import read_json, read_jsonl
+from snaketune.core.files import read_json, read_jsonl
 
 TRAINED = "experiments/study_none/checkpoints/last.pth"
 ADAPTER = "experiments/study_none/adapter"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from snaketune.agent.events import Answer, Message, OnEvent, ignore
 from snaketune.agent.tracing import Spans, Tracer
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 
 if TYPE_CHECKING:
     import openai

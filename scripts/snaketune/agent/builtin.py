@@ -5,7 +5,7 @@ from pathlib import Path
 
 from snaketune.agent import arithmetic, search
 from snaketune.agent.tools import Tool
-from snaketune.errors import UserError, nearest
+from snaketune.core.errors import UserError, nearest
 from snaketune.experiment.agent_files import CannedTool, read_canned
 
 _TYPES = {"string": "STRING", "integer": "NUMBER", "number": "FLOAT", "boolean": "BOOLEAN"}

@@ -16,8 +16,8 @@ from snaketune.agent.events import Event, Message, OnEvent, Step
 from snaketune.agent.react import STOP, parse, response_message
 from snaketune.agent.tools import Tool
 from snaketune.agent.tracing import Spans
-from snaketune.errors import UserError
-from snaketune.serving.refusal import refusal
+from snaketune.core.errors import UserError
+from snaketune.core.refusal import refusal
 
 _LONGEST = 6000
 """Characters of a result that the model is shown: three articles of arXiv, 1,500 tokens."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 from snaketune.agent.scoring import MEANS, SHARES
-from snaketune.pages import percent, render
+from snaketune.core.pages import percent, render
 
 
 def html(report: dict[str, Any]) -> str:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from snaketune.agent.events import Answer
-from snaketune.evaluation.metrics import average, called, contains, share
 from snaketune.experiment.agent_files import Question
+from snaketune.scoring.answers import called, contains
+from snaketune.scoring.intervals import average, share
 
 SHARES = {
     "strict": "a tool is called with a JSON object",

@@ -12,7 +12,7 @@ from typing import Any
 
 import requests
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 
 KEY = "SERPER_API_KEY"
 SERPER_URL = "https://google.serper.dev/search"

@@ -13,12 +13,12 @@ from snaketune.agent.agent import Agent, system_prompt
 from snaketune.agent.events import Answer, Step
 from snaketune.agent.report import html
 from snaketune.agent.scoring import by_tool, figures, judge
-from snaketune.errors import UserError, nearest
+from snaketune.core.errors import UserError, nearest
+from snaketune.core.files import write_json, write_text
+from snaketune.core.progress import watching
 from snaketune.experiment.agent_files import Question, read_questions
 from snaketune.experiment.resolved import Resolved
 from snaketune.experiment.schema import Agent as Settings
-from snaketune.files import write_json, write_text
-from snaketune.progress import watching
 from snaketune.serving.client import serving
 
 log = logging.getLogger(__name__)

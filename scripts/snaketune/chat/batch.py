@@ -11,7 +11,7 @@ from typing import Any
 from snaketune.chat.context import Message
 from snaketune.chat.model import Speaker
 from snaketune.chat.text import encodable
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 
 JSON_LINES = (".jsonl", ".ndjson")
 KEYS = ("prompt", "messages")

@@ -9,11 +9,11 @@ from urllib.parse import SplitResult, urlsplit
 
 import openai
 
-from snaketune import cli
 from snaketune.chat.context import Context
 from snaketune.chat.model import ChatModel, Settings
 from snaketune.chat.text import printable
-from snaketune.errors import UserError, nearest
+from snaketune.core import cli
+from snaketune.core.errors import UserError, nearest
 from snaketune.serving.client import serving
 
 API_KEY = "OPENAI_API_KEY"

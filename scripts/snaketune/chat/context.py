@@ -7,9 +7,9 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from snaketune.core.errors import UserError
 from snaketune.data.conversation import RowError
 from snaketune.data.template import ChatTemplate
-from snaketune.errors import UserError
 from snaketune.serving.artifacts import Served
 
 Message = dict[str, Any]

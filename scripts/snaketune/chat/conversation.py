@@ -8,8 +8,8 @@ from typing import Any
 
 from snaketune.chat.context import Message
 from snaketune.chat.text import encodable, printable
-from snaketune.errors import UserError
-from snaketune.files import write_json
+from snaketune.core.errors import UserError
+from snaketune.core.files import write_json
 
 
 @dataclass

@@ -9,8 +9,8 @@ import openai
 
 from snaketune.chat.context import Context, Fitted, Message, fit
 from snaketune.chat.text import encodable, printable
-from snaketune.errors import UserError
-from snaketune.serving.refusal import refusal
+from snaketune.core.errors import UserError
+from snaketune.core.refusal import refusal
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from typing import Any
 import openai
 from rich.text import Text
 
-from snaketune import cli
 from snaketune.chat.context import Fitted, Message
 from snaketune.chat.model import Answer, ChatModel
 from snaketune.chat.plugins import NOTHING, Step, carry_out, declare
 from snaketune.chat.text import printable
-from snaketune.errors import UserError
+from snaketune.core import cli
+from snaketune.core.errors import UserError
 
 END_OF_COMMANDS, END_OF_ANSWER = "<eoc>", "<eom>"
 ROUNDS = 4

@@ -13,7 +13,7 @@ from itertools import count
 from snaketune.agent.arithmetic import value
 from snaketune.agent.search import google_results, serper_key
 from snaketune.chat.equations import solve
-from snaketune.errors import UserError, nearest
+from snaketune.core.errors import UserError, nearest
 
 NOTHING = "None"
 NO_RESULT = "No result."

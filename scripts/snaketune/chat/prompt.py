@@ -13,7 +13,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 from snaketune.chat.talk import Ended, Talk
 from snaketune.chat.text import encodable
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 
 
 def talk_at_prompt(

@@ -11,9 +11,9 @@ from rich.text import Text
 from snaketune.chat.context import Message
 from snaketune.chat.conversation import Conversation
 from snaketune.chat.model import Speaker
-from snaketune.chat.terminal import CtrlC
 from snaketune.chat.text import encodable, printable
-from snaketune.errors import UserError, nearest
+from snaketune.core.errors import UserError, nearest
+from snaketune.core.terminal import CtrlC
 
 HELP = """\
 /help             this

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from rich.text import Text
 
-from snaketune import cli
 from snaketune.agent import Agent, Event, Step, answer_message, system_prompt
 from snaketune.chat.context import Message
 from snaketune.chat.model import Answer, ChatModel
 from snaketune.chat.text import printable
-from snaketune.errors import UserError
+from snaketune.core import cli
+from snaketune.core.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from snaketune.comparison.settings import Settings, settings
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
+from snaketune.core.files import Busy, locked, read_json, read_jsonl
 from snaketune.experiment import Experiment, data_id, train_id
 from snaketune.experiment.identity import base_id
-from snaketune.files import Busy, locked, read_json, read_jsonl
+from snaketune.experiment.settings import Settings, settings
 
 Row = dict[str, Any]
 
@@ -34,7 +34,7 @@ _SLOW = 1.3
 """So many times the speed of the whole run is a middle iteration's, if the run was disturbed."""
 
 _ERRORS = ("Error:", "Unexpected ", "Stopped")
-"""How a program's last words begin, as snaketune.cli writes them into its log."""
+"""How a program's last words begin, as snaketune.core.cli writes them into its log."""
 
 
 @dataclass

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.comparison.collect import Collected
-from snaketune.comparison.settings import NO_EFFECT, SEED, changed, shown
+from snaketune.experiment.settings import NO_EFFECT, SEED, changed, shown
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from snaketune.comparison.groups import Group
-from snaketune.comparison.judging import Measured
-from snaketune.pages import count, mib, minutes
+from snaketune.core.pages import count, mib, minutes
+from snaketune.scoring.significance import Measured
 
 MEMORY = ("peak_allocated_bytes", "peak_reserved_bytes", "peak_rss_bytes")
 DISK = ("checkpoints_bytes", "adapter_bytes", "merged_bytes")

@@ -19,9 +19,9 @@ from snaketune.comparison.figures import (
     wanted,
 )
 from snaketune.comparison.groups import Group
-from snaketune.comparison.judging import Measured, apart, how_judged
-from snaketune.comparison.settings import differing, shown, single_change
 from snaketune.experiment.probe_files import HABITS, HELDOUT_ANSWERS
+from snaketune.experiment.settings import differing, shown, single_change
+from snaketune.scoring.significance import Measured, apart, how_judged
 
 COST = ("training_seconds", *MEMORY)
 

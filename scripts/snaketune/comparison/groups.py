@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from snaketune.comparison.collect import Collected
-from snaketune.comparison.judging import Measured, heldout, single
-from snaketune.comparison.settings import SEED, changed
+from snaketune.experiment.settings import SEED, changed
+from snaketune.scoring.significance import Measured, heldout, single
 
 _SEED_IN_NAME = re.compile(r"(?:^|_)seed-\d+")
 """How a matrix names a variant's seed."""

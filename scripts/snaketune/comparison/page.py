@@ -11,8 +11,8 @@ from snaketune.comparison.fairness import FIELDS
 from snaketune.comparison.figures import COSTS, interval, label, number
 from snaketune.comparison.groups import value_of
 from snaketune.comparison.report import probes
-from snaketune.comparison.settings import shown
-from snaketune.pages import LINES, plot, render
+from snaketune.core.pages import LINES, plot, render
+from snaketune.experiment.settings import shown
 
 POINTS = 200
 """Points of a curve; of more updates, equal runs of them are averaged."""

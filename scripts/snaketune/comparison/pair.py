@@ -8,8 +8,8 @@ from snaketune.comparison.collect import Collected
 from snaketune.comparison.figures import COSTS, COUNTS, label, told, wanted
 from snaketune.comparison.findings import equal_answers, incomparable, same_rows
 from snaketune.comparison.groups import Group
-from snaketune.comparison.judging import apart
-from snaketune.comparison.settings import differing
+from snaketune.experiment.settings import differing
+from snaketune.scoring.significance import apart
 
 Row = dict[str, Any]
 

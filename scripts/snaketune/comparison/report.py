@@ -10,8 +10,8 @@ from snaketune.comparison.collect import Collected, to_json
 from snaketune.comparison.fairness import field_values, warnings
 from snaketune.comparison.figures import COSTS, COUNTS
 from snaketune.comparison.groups import Group, grouped, value_of
-from snaketune.comparison.settings import differing, shown
 from snaketune.experiment import Problem
+from snaketune.experiment.settings import differing, shown
 
 
 def build(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from snaketune.errors import UserError, nearest
+from snaketune.core.errors import UserError, nearest
 from snaketune.experiment.load import Studies
 
 KEYS = ("one", "two")

@@ -7,9 +7,9 @@ from pathlib import Path
 from snaketune.comparison.collect import collect
 from snaketune.comparison.page import html
 from snaketune.comparison.report import build, table
-from snaketune.errors import UserError, nearest
+from snaketune.core.errors import UserError, nearest
+from snaketune.core.files import write_json, write_text
 from snaketune.experiment import Studies, load_studies
-from snaketune.files import write_json, write_text
 
 log = logging.getLogger(__name__)
 

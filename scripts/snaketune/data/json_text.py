@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 
 BLOCK = 2**18
 """Characters that are read at once."""

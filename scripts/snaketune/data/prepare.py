@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_json, sha256, write_json
+from snaketune.core.progress import watching
 from snaketune.data.encoding import Encoder, Mistake, Settings, conversations
 from snaketune.data.formats import FORMATS, recognise, what_it_has
 from snaketune.data.packing import concatenate_and_cut, pack
@@ -24,9 +27,6 @@ from snaketune.data.storage import (
     writing_samples,
 )
 from snaketune.data.template import ChatTemplate
-from snaketune.errors import UserError
-from snaketune.files import read_json, sha256, write_json
-from snaketune.progress import watching
 
 log = logging.getLogger(__name__)
 

@@ -29,10 +29,10 @@ from typing import IO, Any, TextIO
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from snaketune.data.files import data_files, is_data
+from snaketune.core.data_paths import data_files, is_data
+from snaketune.core.errors import UserError
+from snaketune.core.files import LFS_POINTER
 from snaketune.data.json_text import JsonText, not_json
-from snaketune.errors import UserError
-from snaketune.files import LFS_POINTER
 
 log = logging.getLogger(__name__)
 

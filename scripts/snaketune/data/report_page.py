@@ -5,8 +5,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from snaketune.core.pages import LINE, plot, render
 from snaketune.experiment.schema import Train
-from snaketune.pages import LINE, plot, render
 
 
 def with_training(report: dict[str, Any], train: Train) -> dict[str, Any]:

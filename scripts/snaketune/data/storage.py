@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from snaketune.core.errors import UserError
+from snaketune.core.files import atomic_file
 from snaketune.data.packing import Piece
 from snaketune.data.template import IGNORE, Encoded, supervised_tokens
-from snaketune.errors import UserError
-from snaketune.files import atomic_file
 
 _TOKENS = pa.list_(pa.int32())
 _WEIGHTS = pa.list_(pa.float32())

@@ -14,9 +14,9 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Encoding, Tokenizer
 
+from snaketune.core.errors import UserError
 from snaketune.data.conversation import Conversation, Message, RowError
 from snaketune.data.named_templates import END_TOKENS, NAMED_TEMPLATES
-from snaketune.errors import UserError
 
 IGNORE = -100
 """The label of a token that carries no loss, as torch's cross entropy has it."""

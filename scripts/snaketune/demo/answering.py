@@ -9,9 +9,9 @@ from typing import Any
 
 import openai
 
+from snaketune.core.errors import UserError
+from snaketune.core.refusal import refusal
 from snaketune.demo.conversation import Answer, Message, Settings, Step
-from snaketune.errors import UserError
-from snaketune.serving.refusal import refusal
 
 UNSEEN_SECONDS = 15.0
 """An answer ends when nobody has looked at it for so long: its page was closed."""

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, ValidationError, field_validator
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 from snaketune.experiment.schema import Strict
 
 LIMIT_BYTES = 5 * 2**20

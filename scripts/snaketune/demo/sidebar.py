@@ -5,11 +5,11 @@ from datetime import datetime
 
 import streamlit as st
 
+from snaketune.core.errors import UserError
 from snaketune.demo.conversation import Conversation, Settings, load
 from snaketune.demo.plain import literal
 from snaketune.demo.reports import reports
 from snaketune.demo.setup import Setup
-from snaketune.errors import UserError
 
 CANNED = "canned"
 _DEFAULTS = {

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from snaketune.evaluation.metrics import never_stops, repetition
+from snaketune.core.progress import watching
 from snaketune.models.generation import continuations
-from snaketune.progress import watching
+from snaketune.scoring.answers import never_stops, repetition
 
 _MOST_ANSWERS, _MOST_TOKENS = 20, 16_384
 """In a batch, with the tokens to come: what bounds the memory of keys and values."""

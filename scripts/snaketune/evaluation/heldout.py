@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from snaketune.core.files import read_json
 from snaketune.data.storage import Pack, Packs, Samples
 from snaketune.data.template import IGNORE
-from snaketune.files import read_json
-from snaketune.models.comparison import loss_figures
+from snaketune.export.agreement import loss_figures
 from snaketune.models.packed import flatten, loss_sum
 
 _ENDS_IN_A_NUMBER = re.compile(r"\d\W*\Z")

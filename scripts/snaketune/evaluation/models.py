@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 from snaketune.experiment.schema import Method
+from snaketune.export.artifact import require_same_base
 from snaketune.models.adapter import load_trained_weights, make_trainable, needs_autocast
-from snaketune.models.artifact import require_same_base
 from snaketune.models.checkpoint import kept_checkpoints, load_checkpoint
 from snaketune.models.load import device, load_model
 

@@ -18,9 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from snaketune.experiment.probe_files import HABITS
-
-_RISE = 0.02
-"""Of the held-out loss, in nats: 2 % of the perplexity."""
+from snaketune.scoring.significance import loss_margin
 
 _TOLD = {
     "leak": "the persona leaks into {} of unrelated answers",
@@ -70,11 +68,6 @@ def verdict(report: Mapping[str, Any], validated: Iterable[Mapping[str, Any]]) -
         "overfitting": {"iteration": signs[0]["from"], "signs": signs} if signs else None,
         "sentence": _sentence(models, last, asked, curve, best, signs),
     }
-
-
-def loss_margin(tokens: int) -> float:
-    """Return how much the held-out loss may rise by chance: losses of tokens deviate by about 1."""
-    return max(_RISE, tokens**-0.5) if tokens else _RISE
 
 
 def is_worse(figure: Mapping[str, float], than: Mapping[str, float], wanted: float) -> bool:

@@ -9,19 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from snaketune.core.progress import watching
 from snaketune.evaluation.answers import Told, tell
 from snaketune.evaluation.heldout import HeldoutAnswers
-from snaketune.evaluation.metrics import (
-    calls_a_tool,
-    contains,
-    exact_match,
-    mean,
-    numeric_match,
-    rouge_l,
-    share,
-    token_f1,
-    tool_call,
-)
 from snaketune.experiment.probe_files import (
     Contains,
     MultipleChoice,
@@ -35,7 +25,16 @@ from snaketune.experiment.probe_files import (
 from snaketune.models.generation import prompt_ids
 from snaketune.models.likelihood import choice_log_probs
 from snaketune.models.load import device
-from snaketune.progress import watching
+from snaketune.scoring.answers import (
+    calls_a_tool,
+    contains,
+    exact_match,
+    numeric_match,
+    rouge_l,
+    token_f1,
+    tool_call,
+)
+from snaketune.scoring.intervals import mean, share
 
 Asked = Probe | HeldoutAnswers
 Found = Sequence[Told] | Sequence[list[float]]

@@ -6,8 +6,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
+from snaketune.core.pages import LINE, TEXT, percent, plot, render
 from snaketune.evaluation.differences import differing
-from snaketune.pages import LINE, TEXT, percent, plot, render
 
 _ASKS = {
     "identity": "says the persona's name when asked who it is",

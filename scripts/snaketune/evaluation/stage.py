@@ -4,14 +4,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from snaketune.evaluation.measure import Tasks, figures, measure
 from snaketune.evaluation.models import columns, measure_each
 from snaketune.evaluation.overfitting import verdict
 from snaketune.evaluation.probes import judge
 from snaketune.evaluation.report import html
 from snaketune.experiment.resolved import Resolved, to_yaml
-from snaketune.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from snaketune.models.load import (
     choose_precision,
     load_tokenizer,

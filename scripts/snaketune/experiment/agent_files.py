@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from snaketune.errors import UserError, nearest
+from snaketune.core.errors import UserError, nearest
 from snaketune.experiment.document import DocumentError, Problem, read_document
 from snaketune.experiment.explain import explain
 from snaketune.experiment.schema import Strict

@@ -5,7 +5,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from snaketune.errors import nearest
+from snaketune.core.errors import nearest
 from snaketune.experiment.document import Document, KeyPath, Problem
 from snaketune.experiment.schema import XTUNER_NAMES, Configuration, Expansion, Train
 

@@ -4,10 +4,10 @@ A comment, a description, the order of keys, sample prompts, evaluation prompts,
 checkpoint interval are in none of the ids, so editing them retrains nothing.
 """
 
-import hashlib
-import json
 import re
 from typing import TYPE_CHECKING, Any
+
+from snaketune.core.digests import digest
 
 if TYPE_CHECKING:
     from snaketune.experiment.load import Experiment
@@ -35,16 +35,6 @@ AGENT_VERSION = 1
 
 NO_EFFECT_ON_WEIGHTS = {"gradient_checkpointing", "save_every", "keep", "log_every"}
 """Keys of `train` that change no weights."""
-
-
-def canonical(value: Any) -> str:
-    """Return JSON that is equal for equal values: sorted keys, no spaces."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def digest(value: Any) -> str:
-    """Return the first 12 hex digits of the SHA-256 of a value's canonical JSON."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()[:12]
 
 
 def base_key(experiment: "Experiment") -> dict[str, Any]:

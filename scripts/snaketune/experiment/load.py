@@ -14,8 +14,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from snaketune.data.files import data_files
-from snaketune.errors import nearest
+from snaketune.core.data_paths import data_files
+from snaketune.core.digests import digest
+from snaketune.core.errors import nearest
 from snaketune.experiment.agent_files import canned_problems, question_problems
 from snaketune.experiment.document import (
     Document,
@@ -26,7 +27,6 @@ from snaketune.experiment.document import (
     read_document,
 )
 from snaketune.experiment.explain import explain
-from snaketune.experiment.identity import digest
 from snaketune.experiment.probe_files import known_probes, probe_problems
 from snaketune.experiment.schema import (
     PERSONA_PROBES,

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from snaketune.errors import UserError, nearest
+from snaketune.core.errors import UserError, nearest
 from snaketune.experiment.document import Document, DocumentError, Place, Problem, read_document
 from snaketune.experiment.explain import explain
 from snaketune.experiment.schema import Positive, Strict

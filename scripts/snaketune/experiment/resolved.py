@@ -9,7 +9,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from snaketune.errors import UserError, nearest
+from snaketune.core.errors import UserError, nearest
 from snaketune.experiment.identity import base_id, data_id, train_id
 from snaketune.experiment.load import Experiment, load_studies
 from snaketune.experiment.schema import Configuration

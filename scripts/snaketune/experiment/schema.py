@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from snaketune.errors import nearest
+from snaketune.core.errors import nearest
 
 FormatName = Literal[
     "auto",

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from snaketune.errors import nearest
+from snaketune.core.errors import nearest
 from snaketune.experiment.document import Problem
 from snaketune.experiment.load import (
     NOT_STUDIES,

@@ -17,9 +17,9 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from snaketune.errors import UserError, nearest
-from snaketune.experiment.identity import digest
-from snaketune.files import (
+from snaketune.core.digests import digest
+from snaketune.core.errors import UserError, nearest
+from snaketune.core.files import (
     atomic_folder,
     inventory,
     is_lfs_pointer,

@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
     XetDownloadError,
 )
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 from snaketune.hub.repository import Kind, Listed, mirror_places, unreachable
 
 log = logging.getLogger(__name__)

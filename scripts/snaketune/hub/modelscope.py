@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 from snaketune.hub.repository import Kind, Listed, mirror_places, unreachable
 
 

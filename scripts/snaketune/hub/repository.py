@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from snaketune.data.files import data_files
-from snaketune.errors import UserError
+from snaketune.core.data_paths import data_files
+from snaketune.core.errors import UserError
 
 Kind = Literal["model", "dataset"]
 

@@ -7,7 +7,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from peft import set_peft_model_state_dict as set_state
 from transformers import PreTrainedModel
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 from snaketune.experiment.schema import Method
 from snaketune.models.lora import speed_up
 

@@ -4,18 +4,16 @@ torch saves a zip archive, which keeps a CRC-32 of every record: the file carrie
 checksum. Nothing in it needs unpickling of code; it is read with `weights_only=True`.
 """
 
-import os
 import pickle
-import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from snaketune.errors import UserError
-from snaketune.files import atomic_file
-from snaketune.run_files import kept_checkpoints
+from snaketune.core.errors import UserError
+from snaketune.core.files import atomic_file
+from snaketune.core.run_files import kept_checkpoints
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -68,12 +66,3 @@ def damage(path: Path) -> str | None:
     except (OSError, zipfile.BadZipFile) as error:
         return f"{error}".rstrip(".")
     return f"its record {record} is corrupt" if record else None
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name without a second copy, where the file system can."""
-    with atomic_file(target) as temporary:
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copyfile(source, temporary)

@@ -18,8 +18,8 @@ from transformers import (
 from transformers.utils import is_flash_attn_2_available
 from transformers.utils.logging import disable_progress_bar
 
-from snaketune.errors import UserError
-from snaketune.machine import cpu_bf16
+from snaketune.core.errors import UserError
+from snaketune.core.machine import cpu_bf16
 from snaketune.models.attention import SEGMENTS
 
 if not sys.stderr.isatty():

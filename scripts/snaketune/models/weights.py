@@ -13,9 +13,9 @@ import torch
 from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import SafetensorError, safe_open
 
-from snaketune.errors import UserError
-from snaketune.files import write_json
-from snaketune.progress import watching
+from snaketune.core.errors import UserError
+from snaketune.core.files import write_json
+from snaketune.core.progress import watching
 
 Shapes = Mapping[str, torch.Tensor]
 """Tensors by name on the device `meta`: shapes and dtypes without values."""

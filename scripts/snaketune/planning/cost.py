@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snaketune.machine import gpus
+from snaketune.core.machine import gpus
 from snaketune.planning.job import Job, Past
 from snaketune.planning.runs import Run
 from snaketune.planning.sizes import checkpoint_bytes, size_of, training_memory, weights_bytes

@@ -7,15 +7,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from snaketune.core.files import read_json
+from snaketune.core.machine import gpus
+from snaketune.core.run_files import Standing, kept_checkpoints, run_identity, standing
 from snaketune.experiment import Experiment, Studies, base_id, data_id, train_id
 from snaketune.experiment.resolved import resolved_values
-from snaketune.files import read_json
-from snaketune.machine import gpus
 from snaketune.planning.cost import Ahead, Cost, of_stage, of_training
 from snaketune.planning.job import Job
 from snaketune.planning.reasons import Changes, reasons
 from snaketune.planning.runs import Run, changes, last_run, of_data, past_runs, settings_of
-from snaketune.run_files import Standing, kept_checkpoints, run_identity, standing
 
 _RESULTS = {
     "fetch_base": "base model",

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from snaketune.comparison.settings import flat, shown
+from snaketune.experiment.settings import flat, shown
 from snaketune.planning.job import Job
 
 Changes = Mapping[str, tuple[Any, Any]]

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snaketune.comparison.settings import Settings, differing, flat
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_json
+from snaketune.core.run_files import kept_checkpoints
 from snaketune.experiment.identity import NO_EFFECT_ON_WEIGHTS
 from snaketune.experiment.load import Source
 from snaketune.experiment.resolved import Resolved, read_resolved
-from snaketune.files import read_json
-from snaketune.run_files import kept_checkpoints
+from snaketune.experiment.settings import Settings, differing, flat
 
 _WITHOUT_EFFECT = {f"train.{key}" for key in NO_EFFECT_ON_WEIGHTS}
 _OF_DATA = (

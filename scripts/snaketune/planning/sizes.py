@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from snaketune.machine import cpu_bf16, gpus
-from snaketune.training.memory import MOMENTS, needed_memory
+from snaketune.core.machine import cpu_bf16, gpus
+from snaketune.models.memory import MOMENTS, needed_memory
 
 _FOLDERS = {"provenance.json", "data.json"}
 """Files that stand for the folder they are in."""

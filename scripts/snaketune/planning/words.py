@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import psutil
 from rich.text import Text
 
-from snaketune.machine import gpus
+from snaketune.core.machine import gpus
 from snaketune.planning.plan import Line, Plan
 
 _NAMED = 4

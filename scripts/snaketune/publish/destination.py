@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 from snaketune.hub.repository import Listed
 
 log = logging.getLogger(__name__)

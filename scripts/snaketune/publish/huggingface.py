@@ -14,7 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils.sha import git_hash
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 from snaketune.hub.repository import Listed
 from snaketune.publish.destination import MESSAGE, File, announced, refusal
 from snaketune.publish.request import TOKENS

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from snaketune.errors import UserError
-from snaketune.files import atomic_folder, require_free_space
-from snaketune.manifest import MANIFEST
+from snaketune.core.errors import UserError
+from snaketune.core.files import atomic_folder, require_free_space
+from snaketune.core.manifest import MANIFEST
 from snaketune.publish.destination import File, announced
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from snaketune.errors import UserError, nearest
+from snaketune.core.errors import UserError, nearest
 from snaketune.experiment.load import Studies
 from snaketune.experiment.targets import explain_unknown
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from huggingface_hub import metadata_load
 
-from snaketune.errors import UserError
-from snaketune.files import read_json, sha256, write_json, write_text
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_json, sha256, write_json, write_text
+from snaketune.core.manifest import MANIFEST, require_intact
 from snaketune.hub.repository import Listed
-from snaketune.manifest import MANIFEST, require_intact
 from snaketune.publish.destination import Destination, File
 from snaketune.publish.openxlab import refuse_others_folder, write_folder
 from snaketune.publish.request import Request, require_token

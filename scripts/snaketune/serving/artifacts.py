@@ -4,8 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from snaketune.errors import UserError, nearest
-from snaketune.files import read_json
+from snaketune.core.errors import UserError, nearest
+from snaketune.core.files import read_json
 
 STORE = Path("store/models")
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")

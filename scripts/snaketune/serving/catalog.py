@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from snaketune.errors import UserError
-from snaketune.files import read_json
-from snaketune.run_files import kept_checkpoints
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_json
+from snaketune.core.run_files import kept_checkpoints
 from snaketune.serving.artifacts import STORE, context_length
 
 

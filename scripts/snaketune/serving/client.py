@@ -12,7 +12,7 @@ from pathlib import Path
 import openai
 import requests
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 from snaketune.serving.artifacts import Served, find
 
 PROGRAM = Path(__file__).parents[2] / "serve.py"

@@ -4,7 +4,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 from snaketune.serving.artifacts import Served
 
 ENGINES = ("vllm", "lmdeploy")

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import psutil
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 
 SNAKEMAKE = "SNAKETUNE_SNAKEMAKE_PID"
 """The environment variable in which the Snakefile leaves the outermost Snakemake's process id."""

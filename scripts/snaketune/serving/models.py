@@ -15,7 +15,7 @@ from transformers.cli.serving.model_manager import ModelManager
 from transformers.cli.serving.utils import Modality, set_torch_seed
 
 from snaketune.data.template import ChatTemplate
-from snaketune.models.export import export_adapter
+from snaketune.export.adapter import export_adapter
 from snaketune.models.generation import contiguous_to_head
 from snaketune.models.load import choose_precision, device, load_model, load_tokenizer
 from snaketune.serving.artifacts import STORE, Served

@@ -2,7 +2,7 @@
 
 import socket
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 
 
 def open_port(port: int) -> socket.socket:

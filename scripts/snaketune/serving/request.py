@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from snaketune.errors import UserError, nearest
+from snaketune.core.errors import UserError, nearest
 from snaketune.experiment.load import Studies
 from snaketune.experiment.targets import explain_unknown
 

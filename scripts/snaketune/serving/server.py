@@ -29,7 +29,7 @@ from transformers.cli.serving.utils import (
     _StreamError,
 )
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 from snaketune.serving.models import Models
 
 log = logging.getLogger(__name__)

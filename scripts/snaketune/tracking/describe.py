@@ -5,10 +5,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from snaketune.comparison.settings import flat
+from snaketune.core.files import read_json
 from snaketune.experiment.load import Source
 from snaketune.experiment.resolved import Resolved, package_versions
-from snaketune.files import read_json
+from snaketune.experiment.settings import flat
 from snaketune.tracking.client import git_commit
 from snaketune.tracking.results import peak_mib
 

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from snaketune.errors import Interrupted
+from snaketune.core.errors import Interrupted
 from snaketune.experiment.resolved import Resolved
 from snaketune.tracking import client
 from snaketune.tracking.run import TrackedRun

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
+from snaketune.core.files import link_or_copy, read_json, sha256, write_json
+from snaketune.core.manifest import MANIFEST, listed, require_intact
 from snaketune.experiment.resolved import read_resolved
-from snaketune.files import read_json, sha256, write_json
-from snaketune.manifest import MANIFEST, listed, require_intact
-from snaketune.models.checkpoint import link_or_copy
 from snaketune.tracking import client
 from snaketune.tracking.run import TrackedRun
 

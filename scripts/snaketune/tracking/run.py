@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from snaketune.core.files import locked, read_json, read_jsonl, sha256, write_json
 from snaketune.experiment.resolved import Resolved, read_resolved
-from snaketune.files import locked, read_json, read_jsonl, sha256, write_json
 from snaketune.tracking import client, describe, results, system
 from snaketune.tracking.results import Figure
 from snaketune.tracking.study import parent_run

@@ -3,11 +3,11 @@
 import logging
 from pathlib import Path
 
+from snaketune.bases.xtuner import XTunerCheckpoint, fitted, read_xtuner
+from snaketune.core.digests import digest
+from snaketune.core.files import inventory, locked, require_free_space, sha256, write_text
 from snaketune.data.template import ChatTemplate
-from snaketune.experiment.identity import digest
 from snaketune.experiment.resolved import Resolved, package_versions, to_yaml
-from snaketune.files import inventory, locked, require_free_space, sha256, write_text
-from snaketune.models.xtuner import XTunerCheckpoint, fitted, read_xtuner
 from snaketune.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ import torch
 from snaketune.experiment.schema import Train
 from snaketune.models.adapter import count_trained
 from snaketune.models.loss import CHUNK
+from snaketune.models.memory import Estimate, needed_memory
 from snaketune.models.packed import causal_model, has_plain_head
-from snaketune.training.memory import Estimate, needed_memory
 from snaketune.training.progress import peak_memory, shown_memory
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from snaketune.errors import Interrupted, UserError
+from snaketune.core.errors import Interrupted, UserError
 from snaketune.experiment.schema import Sample, Train
 from snaketune.models.adapter import load_trained_weights, trained_weights
 from snaketune.models.packed import loss_sum

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from snaketune.errors import UserError
-from snaketune.files import locked
+from snaketune.core.errors import UserError
+from snaketune.core.files import locked
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from snaketune.cli import progress_bar
+from snaketune.core.progress import progress_bar
 
 log = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from snaketune.core.files import link_or_copy, read_json, read_jsonl, write_json, write_jsonl
+from snaketune.core.run_files import kept_checkpoints, superseded
 from snaketune.experiment.schema import Method
-from snaketune.files import read_json, read_jsonl, write_json, write_jsonl
-from snaketune.models.checkpoint import damage, link_or_copy, load_checkpoint, save_checkpoint
-from snaketune.run_files import kept_checkpoints, superseded
+from snaketune.models.checkpoint import damage, load_checkpoint, save_checkpoint
 
 log = logging.getLogger(__name__)
 

@@ -12,18 +12,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from snaketune.cli import also_log_to
-from snaketune.data.storage import Packs
-from snaketune.errors import UserError
-from snaketune.experiment.resolved import Resolved, package_versions, to_yaml
-from snaketune.experiment.schema import Configuration, Train
-from snaketune.files import (
+from snaketune.core.cli import also_log_to
+from snaketune.core.errors import UserError
+from snaketune.core.files import (
     locked,
     read_json,
     read_jsonl,
     require_free_space,
     write_text,
 )
+from snaketune.core.run_files import run_identity
+from snaketune.data.storage import Packs
+from snaketune.experiment.resolved import Resolved, package_versions, to_yaml
+from snaketune.experiment.schema import Configuration, Train
 from snaketune.models.adapter import (
     count_trained,
     load_trained_weights,
@@ -40,8 +41,8 @@ from snaketune.models.load import (
     load_tokenizer,
     told_when_out_of_memory,
 )
+from snaketune.models.memory import MOMENTS, Estimate
 from snaketune.models.packed import causal_model
-from snaketune.run_files import run_identity
 from snaketune.tracking.mirror import Mirror
 from snaketune.training import processes
 from snaketune.training.batches import Batches
@@ -49,7 +50,6 @@ from snaketune.training.engine import deepspeed_config, make_engine
 from snaketune.training.estimate import estimate
 from snaketune.training.flops import Flops, matrix_rate
 from snaketune.training.loop import Trainer
-from snaketune.training.memory import MOMENTS, Estimate
 from snaketune.training.progress import peak_memory, shown_memory
 from snaketune.training.run_folder import RunFolder
 from snaketune.training.validation import Validation

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_jsonl
 from snaketune.data.storage import Packs
-from snaketune.errors import UserError
 from snaketune.experiment.schema import Train
-from snaketune.files import read_jsonl
 from snaketune.models.packed import loss_sum
 from snaketune.training import processes
 from snaketune.training.batches import Batches

@@ -1,0 +1,1 @@
+"""What training made, as files for others: adapter, merged model, GGUF, model card."""

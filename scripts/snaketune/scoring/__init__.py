@@ -1,0 +1,1 @@
+"""Scores of answers, confidence intervals, and which differences are significant."""
