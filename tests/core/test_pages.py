@@ -29,7 +29,7 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_line_can_be_seen_on_its_card(repository, scheme):
-    sheet = (repository / "scripts/snaketune/page.html.jinja").read_text()
+    sheet = (repository / "scripts/snaketune/core/page.html.jinja").read_text()
     light, dark = re.findall(r":root \{(.*?)\}", sheet, re.S)
     found = dict(re.findall(r"--([\w-]+): (#\w+)", light if scheme == "light" else dark))
     card = luminance(found["card"])

@@ -1,1 +1,1 @@
-"""Base models: fetched and converted to Hugging Face format; checkpoints of other tools are read."""
+"""Base models: fetched and converted to Hugging Face format; checkpoints of other tools read."""
