@@ -77,7 +77,7 @@ def test_yaml_of_the_pages_is_valid(page, experiments):
         elif re.match(keys, block):
             shown.append(block.strip())
     for index, text in enumerate(shown):
-        text = text.replace("other_variant", "first").replace("COMMIT", "0" * 40)
+        text = text.replace("other_variant", "first").replace("COMMIT", "c" * 40)
         own = YAML(typ="safe").load(text)
         others = "".join(f"{key}: {value}\n" for key, value in OTHER_KEYS.items() if key not in own)
         (experiments / f"shown{index}.yaml").write_text(f"{others}{text}\n")
