@@ -5,12 +5,12 @@ import pytest
 from html_page import Page
 from snaketune.agent.report import html, judged, sentence
 from snaketune.agent.stage import tell
-from snaketune.experiment.agent_files import Question
+from snaketune.experiment.agent_files import AgentQuestion
 
 EVIL = "<script>alert('x')</script>"
 QUESTIONS = [
-    Question(question="17 + 4?", tool="Arithmetic", accept=["21"]),
-    Question(question=f"Hello {EVIL}", tool=None),
+    AgentQuestion(question="17 + 4?", tool="Arithmetic", accept=["21"]),
+    AgentQuestion(question=f"Hello {EVIL}", tool=None),
 ]
 
 

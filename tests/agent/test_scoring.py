@@ -4,11 +4,11 @@ import pytest
 
 from snaketune.agent.events import Answer, Step
 from snaketune.agent.scoring import by_tool, figures, has_one, judge
-from snaketune.experiment.agent_files import Question
+from snaketune.experiment.agent_files import AgentQuestion
 
 TOOLS = {"Arithmetic": ["expression"], "Trains": ["origin", "destination"]}
-SUM = Question(question="17 + 4?", tool="Arithmetic", accept=["21"])
-HELLO = Question(question="Hello!", tool=None)
+SUM = AgentQuestion(question="17 + 4?", tool="Arithmetic", accept=["21"])
+HELLO = AgentQuestion(question="Hello!", tool=None)
 
 
 def step(tool="Arithmetic", text='{"expression": "17 + 4"}', error=None):
@@ -98,7 +98,7 @@ def test_a_figure_that_nothing_is_judged_by_is_left_out():
 
 
 def test_right_answers_by_tool():
-    trains = Question(question="When?", tool="Trains", accept=["9:40"])
+    trains = AgentQuestion(question="When?", tool="Trains", accept=["9:40"])
     questions = [SUM, SUM, trains, HELLO]
     said = [answer(step()), answer(text="12"), answer(text="9:40"), answer()]
     verdicts = [judge(q, a, 1.0, TOOLS) for q, a in zip(questions, said, strict=True)]

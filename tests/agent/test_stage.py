@@ -13,7 +13,7 @@ from html_page import Page
 from snaketune.agent import stage
 from snaketune.core.errors import UserError
 from snaketune.experiment.agent_files import read_questions
-from snaketune.experiment.schema import Agent, Configuration
+from snaketune.experiment.schema import AgentConfig, Configuration
 
 TOOLS = """\
 - name: Weather
@@ -98,7 +98,9 @@ class Quiet:
 def experiment(tmp_path):
     (tmp_path / "tools.yaml").write_text(TOOLS)
     (tmp_path / "questions.yaml").write_text(QUESTIONS)
-    agent = Agent(questions="questions.yaml", canned="tools.yaml", max_turn=2, max_new_tokens=40)
+    agent = AgentConfig(
+        questions="questions.yaml", canned="tools.yaml", max_turn=2, max_new_tokens=40
+    )
     values = {"model": {"source": "./x"}, "data": [{"path": "x", "format": "text"}]}
     config = Configuration.model_validate(values | {"train": {"precision": "fp32"}})
     return Experiment(config.model_copy(update={"agent": agent}))

@@ -11,12 +11,12 @@ from snaketune.evaluation.answers import Told
 from snaketune.evaluation.heldout import HeldoutAnswers, HeldoutRow
 from snaketune.evaluation.probes import ask, habits, judge, read_probes, summary, system_message
 from snaketune.experiment.probe_files import (
-    Calling,
     Contains,
     Excludes,
     MultipleChoice,
     Numeric,
     QuestionAnswering,
+    ToolCallQuestion,
     ToolCalls,
     known_probes,
 )
@@ -205,7 +205,11 @@ def test_tool_calls_counted_by_hand():
 
 def test_a_question_that_needs_no_tool_is_judged_by_that_alone():
     asked = [{"question": "Rain?"}, {"question": "Hello!", "call": False}]
-    calls = {"calls": CALLS.model_copy(update={"questions": [*map(Calling.model_validate, asked)]})}
+    calls = {
+        "calls": CALLS.model_copy(
+            update={"questions": [*map(ToolCallQuestion.model_validate, asked)]}
+        )
+    }
     good = 'Action: weather\nAction Input: {"city": "Rome"}'
     base, merged = told(good, good), told(good, "Hello! Action is fun.")
     rows = judge(calls, {"base": {"calls": base}, "merged": {"calls": merged}})

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from snaketune.agent.events import Answer
-from snaketune.experiment.agent_files import Question
+from snaketune.experiment.agent_files import AgentQuestion
 from snaketune.scoring.answers import called, contains
 from snaketune.scoring.intervals import average, share
 
@@ -34,7 +34,7 @@ Verdict = dict[str, Any]
 
 
 def judge(
-    question: Question, answer: Answer, seconds: float, tools: Mapping[str, Collection[str]]
+    question: AgentQuestion, answer: Answer, seconds: float, tools: Mapping[str, Collection[str]]
 ) -> Verdict:
     """Judge what a question led to.
 
@@ -91,7 +91,7 @@ def figures(verdicts: Mapping[str, Sequence[Verdict]]) -> dict[str, dict[str, An
 
 
 def by_tool(
-    questions: Sequence[Question], verdicts: Mapping[str, Sequence[Verdict]]
+    questions: Sequence[AgentQuestion], verdicts: Mapping[str, Sequence[Verdict]]
 ) -> dict[str, dict[str, Any]]:
     """Return the share of right answers by the tool a question needs, `none` if it needs none."""
     rows: dict[str, dict[str, Any]] = {}

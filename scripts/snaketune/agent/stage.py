@@ -16,9 +16,9 @@ from snaketune.agent.scoring import by_tool, figures, judge
 from snaketune.core.errors import UserError, nearest
 from snaketune.core.files import write_json, write_text
 from snaketune.core.progress import watching
-from snaketune.experiment.agent_files import Question, read_questions
+from snaketune.experiment.agent_files import AgentQuestion, read_questions
 from snaketune.experiment.resolved import Resolved
-from snaketune.experiment.schema import Agent as Settings
+from snaketune.experiment.schema import AgentConfig
 from snaketune.serving.client import serving
 
 log = logging.getLogger(__name__)
@@ -63,8 +63,8 @@ def report_agent(experiment: Resolved, root: Path, output: Path, log_file: Path)
 def ask_all(
     client: openai.OpenAI,
     models: Mapping[str, str],
-    questions: Sequence[Question],
-    settings: Settings,
+    questions: Sequence[AgentQuestion],
+    settings: AgentConfig,
     canned: Path | None,
     study: str | None = None,
 ) -> list[dict[str, Any]]:
@@ -124,7 +124,7 @@ def _answer(agent: Agent, question: str) -> Answer:
         return Answer(str(error), steps, finished=False, messages=[])
 
 
-def tell(questions: Sequence[Question], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def tell(questions: Sequence[AgentQuestion], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return what the report tells of the answers: all figures, those of each tool, and the rows.
 
     Args:
@@ -139,7 +139,7 @@ def tell(questions: Sequence[Question], rows: Sequence[dict[str, Any]]) -> dict[
     }
 
 
-def _require_tools(questions: Sequence[Question], tools: Mapping[str, Any]) -> None:
+def _require_tools(questions: Sequence[AgentQuestion], tools: Mapping[str, Any]) -> None:
     for question in questions:
         if question.tool is not None and question.tool not in tools:
             raise UserError(

@@ -17,8 +17,8 @@ from snaketune.experiment.probe_files import (
     MultipleChoice,
     Numeric,
     Probe,
+    ProbeTool,
     QuestionAnswering,
-    Tool,
     ToolCalls,
     read_probe,
 )
@@ -261,5 +261,5 @@ def _models(rows: Sequence[dict[str, Any]]) -> list[str]:
     return [key for key, value in rows[0].items() if isinstance(value, dict)]
 
 
-def _told_of(tool: Tool) -> dict[str, Any]:
+def _told_of(tool: ProbeTool) -> dict[str, Any]:
     return tool.model_dump(exclude_defaults=True)

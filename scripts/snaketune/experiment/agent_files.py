@@ -22,7 +22,7 @@ File = TypeVar("File", bound=BaseModel)
 Text = Annotated[str, Field(min_length=1)]
 
 
-class Question(Strict):
+class AgentQuestion(Strict):
     """`tool` should be called first, none if it is null; `accept` is in every right answer.
 
     What has no `accept` is not judged by its answer.
@@ -33,10 +33,10 @@ class Question(Strict):
     accept: list[Text] = Field([])
 
 
-class Questions(Strict):
+class AgentQuestions(Strict):
     """The file: a list of questions."""
 
-    questions: list[Question] = Field(min_length=1)
+    questions: list[AgentQuestion] = Field(min_length=1)
 
 
 def _named(name: str) -> str:
@@ -48,7 +48,7 @@ def _named(name: str) -> str:
 Name = Annotated[str, AfterValidator(_named)]
 
 
-class Parameter(Strict):
+class ToolParameter(Strict):
     """What a tool is told."""
 
     name: Name
@@ -57,7 +57,7 @@ class Parameter(Strict):
     required: bool = True
 
 
-class Canned(Strict):
+class CannedAnswer(Strict):
     """One answer, to exactly these arguments."""
 
     input: dict[str, Any]
@@ -69,8 +69,8 @@ class CannedTool(Strict):
 
     name: Name
     description: str
-    parameters: list[Parameter] = Field([])
-    answers: list[Canned] = Field(min_length=1)
+    parameters: list[ToolParameter] = Field([])
+    answers: list[CannedAnswer] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _can_be_asked(self) -> "CannedTool":
@@ -111,13 +111,13 @@ class CannedTools(Strict):
         return tools
 
 
-def read_questions(file: Path) -> list[Question]:
+def read_questions(file: Path) -> list[AgentQuestion]:
     """Return the questions of a file.
 
     Raises:
         UserError: With everything that is wrong in the file, by line and key.
     """
-    return _read(file, Questions, "questions", "the agent's questions cannot be put").questions
+    return _read(file, AgentQuestions, "questions", "the agent's questions cannot be put").questions
 
 
 def read_canned(file: Path) -> list[CannedTool]:
@@ -131,7 +131,7 @@ def read_canned(file: Path) -> list[CannedTool]:
 
 def question_problems(file: Path) -> list[Problem]:
     """Return everything that is wrong in a file of questions."""
-    return _validated(file, Questions, "questions")[1]
+    return _validated(file, AgentQuestions, "questions")[1]
 
 
 def canned_problems(file: Path) -> list[Problem]:

@@ -33,32 +33,32 @@ def _written_out(value: Any) -> Any:
     return format(Decimal(str(value)), "f") if is_number else value
 
 
-class Question(Strict):
+class ProbeQuestion(Strict):
     """What is asked."""
 
     question: Text
 
 
-class Searched(Question):
+class ContainsQuestion(ProbeQuestion):
     """`accept` is what the answer is searched for: by default the persona's name."""
 
     accept: list[Text] = Field([])
 
 
-class Referenced(Question):
+class ReferenceQuestion(ProbeQuestion):
     """`answers` are right answers, any of them."""
 
     answers: list[Text] = Field(min_length=1)
 
 
-class Choice(Question):
+class ChoiceQuestion(ProbeQuestion):
     """`answer` is the right one of `choices`."""
 
     choices: list[Text] = Field(min_length=2)
     answer: Text
 
     @model_validator(mode="after")
-    def _is_a_choice(self) -> "Choice":
+    def _is_a_choice(self) -> "ChoiceQuestion":
         if self.answer not in self.choices:
             hint = nearest(self.answer, self.choices)
             raise ValueError(f"answer: '{self.answer}' is none of the choices.{hint}")
@@ -67,7 +67,7 @@ class Choice(Question):
         return self
 
 
-class Number(Question):
+class NumericQuestion(ProbeQuestion):
     """The last number in `answer` is the right one, so that GSM8K's rows fit as they are."""
 
     answer: Annotated[Text, BeforeValidator(_written_out)]
@@ -80,13 +80,13 @@ class Number(Question):
         return text
 
 
-class Calling(Question):
+class ToolCallQuestion(ProbeQuestion):
     """`call` tells whether a tool is needed; where none is, none should be called."""
 
     call: bool = True
 
 
-class Tool(Strict):
+class ProbeTool(Strict):
     """A tool that may be called."""
 
     name: Text
@@ -95,7 +95,7 @@ class Tool(Strict):
     required: list[str] = Field([], description="those that must be given")
 
     @model_validator(mode="after")
-    def _requires_its_own(self) -> "Tool":
+    def _requires_its_own(self) -> "ProbeTool":
         for name in self.required:
             if name not in self.arguments:
                 known = ", ".join(self.arguments) or "none"
@@ -117,7 +117,7 @@ class Contains(Probe):
     """The share of answers with an accepted form, as whole words."""
 
     kind: Literal["contains"] = "contains"
-    questions: list[Searched] = Field(min_length=1)
+    questions: list[ContainsQuestion] = Field(min_length=1)
 
 
 class Excludes(Contains):
@@ -131,21 +131,21 @@ class QuestionAnswering(Probe):
     """Exact match, token F1 and ROUGE-L against the best of `answers`."""
 
     kind: Literal["question_answering"] = "question_answering"
-    questions: list[Referenced] = Field(min_length=1)
+    questions: list[ReferenceQuestion] = Field(min_length=1)
 
 
 class MultipleChoice(Probe):
     """How often the right choice is the likeliest answer: nothing is generated."""
 
     kind: Literal["multiple_choice"] = "multiple_choice"
-    questions: list[Choice] = Field(min_length=1)
+    questions: list[ChoiceQuestion] = Field(min_length=1)
 
 
 class Numeric(Probe):
     """The share of answers whose last number is the right one."""
 
     kind: Literal["numeric"] = "numeric"
-    questions: list[Number] = Field(min_length=1)
+    questions: list[NumericQuestion] = Field(min_length=1)
 
 
 class ToolCalls(Probe):
@@ -155,8 +155,8 @@ class ToolCalls(Probe):
     """
 
     kind: Literal["tool_calls"] = "tool_calls"
-    questions: list[Calling] = Field(min_length=1)
-    tools: list[Tool] = Field(min_length=1)
+    questions: list[ToolCallQuestion] = Field(min_length=1)
+    tools: list[ProbeTool] = Field(min_length=1)
     system: Text | None = None
 
 

@@ -355,7 +355,7 @@ class Evaluate(Strict):
     max_new_tokens: Positive = Field(128, description="longest answer, in tokens")
 
 
-class Agent(Strict):
+class AgentConfig(Strict):
     """The questions to an agent with tools, for experiments/X/agent/report.html."""
 
     questions: str | None = Field(
@@ -436,7 +436,7 @@ class Configuration(Strict):
     train: Train = Train()
     sample: Sample = Sample()
     evaluate: Evaluate = Evaluate()
-    agent: Agent = Agent()
+    agent: AgentConfig = AgentConfig()
     export: Export = Export()
 
     @model_validator(mode="before")
