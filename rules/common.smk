@@ -24,7 +24,7 @@ from snaketune.experiment.identity import (
     report_key,
     train_key,
 )
-from snaketune.experiment.load import is_task_file
+from snaketune.experiment.experiment import is_task_file
 from snaketune.experiment.probe_files import rows_file, task_files
 from snaketune.experiment.targets import explain_unknown
 from snaketune.planning.request import read_targets

@@ -17,7 +17,7 @@ from snaketune.core.digests import canonical
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_jsonl
 from snaketune.experiment import Experiment, Studies, data_id, load_studies, train_id
-from snaketune.experiment.load import mistakes_in_agents, mistakes_in_probes
+from snaketune.experiment.studies import agent_mistakes, probe_mistakes
 from snaketune.experiment.targets import STUDY_TARGETS, TARGETS
 
 STAGES = ("data", "trained", "adapter", "merged", "evaluated")
@@ -46,12 +46,12 @@ def check(studies: Studies) -> None:
         UserError: With every mistake in every file.
     """
     problems: list[object] = [*studies.problems]
-    problems += [each for each in studies.absent if not each.to_get]
-    problems += mistakes_in_probes(studies.experiments.values())
-    problems += mistakes_in_agents(studies.experiments.values())
+    problems += [each for each in studies.missing if not each.to_download]
+    problems += probe_mistakes(studies.experiments.values())
+    problems += agent_mistakes(studies.experiments.values())
     problems += mistakes_in_rows(studies)
-    for each in studies.absent:
-        if each.to_get:
+    for each in studies.missing:
+        if each.to_download:
             cli.console.print(f"{each}", markup=False)
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems)
@@ -83,8 +83,8 @@ def show(studies: Studies) -> None:
     for each, experiment in studies.experiments.items():
         table.add_row(each, *states(experiment), Text(experiment.config.description))
     cli.console.print(table, width=max(cli.console.width, longest + _BESIDE_NAME))
-    for problem in studies.problems + studies.absent:
-        style = "yellow" if problem.to_get else "red"
+    for problem in studies.problems + studies.missing:
+        style = "yellow" if problem.to_download else "red"
         cli.console.print(f"{problem}", style=style, markup=False)
     first = next(iter(studies.experiments), "NAME")
     cli.console.print(f"\nBuild a target, e.g.  snakemake experiments/{first}/merged")

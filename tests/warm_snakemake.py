@@ -17,7 +17,7 @@ import snakemake.report.html_reporter
 import snakemake.storage
 
 import snaketune.comparison.request
-import snaketune.experiment.load
+import snaketune.experiment
 import snaketune.planning.request
 import snaketune.publish.request
 import snaketune.tracking.client  # noqa: F401

@@ -7,7 +7,7 @@ import pytest
 from snaketune.data.encoding import Settings, encode_rows
 from snaketune.data.reading import read_rows
 from snaketune.data.template import IGNORE, ChatTemplate
-from snaketune.experiment.load import Catalog
+from snaketune.experiment.catalog import Catalog
 
 AGENT_FLAN = [
     {

@@ -194,20 +194,20 @@ def test_a_data_file_that_snakemake_would_take_for_a_pattern_is_refused(load, tm
     text = f"model: tiny\ndata:\n  - {{dataset: rows}}\n  - {{path: '{path}', format: auto}}"
     [problem] = load(text).problems
     assert (problem.place.line, problem.key) == (4, "data[1]")
-    assert "r{x}.jsonl: Snakemake takes {x} for a wildcard" in problem.message
+    assert "r{x}.jsonl: Snakemake reads {x} as a wildcard" in problem.message
 
 
 def test_a_folder_with_a_state_json_of_another_kind_is_loaded(load, tmp_path):
     (tmp_path / "state.json").write_text('{"x": 1}')
     (tmp_path / "tiny").mkdir()
-    assert load("model: tiny\ndata: [{path: ., format: auto}]").absent == []
+    assert load("model: tiny\ndata: [{path: ., format: auto}]").missing == []
 
 
 def test_a_folder_without_data_files_is_told(load, tmp_path):
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "README.md").write_text("nothing yet")
-    [problem] = load("model: tiny\ndata: [{path: tiny, format: auto}]").absent
-    assert "tiny holds no data files" in problem.message
+    [problem] = load("model: tiny\ndata: [{path: tiny, format: auto}]").missing
+    assert "tiny has no data files" in problem.message
 
 
 STARTS = "model: {source: .}\nmethod: {name: lora, r: 8}\ndata: [{path: x.jsonl, format: alpaca}]\n"
@@ -230,7 +230,7 @@ def test_an_experiment_goes_on_from_another_and_follows_its_changes(load):
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        ("{start_from: study_c}", "there is no experiment 'study_c' to start from. Did you mean"),
+        ("{start_from: study_c}", "no experiment 'study_c' to start from. Did you mean"),
         ("{start_from: study_b}", "a cycle: study_b starts from study_b"),
         ("{start_from: study_a, r: 4}", "'study_a' has another method"),
     ],
@@ -246,13 +246,13 @@ def test_a_converted_experiment_names_a_file_and_needs_no_data(load, tmp_path):
     studies = load({"tiny/config.json": "{}", "iter_5.pth": b"x", "a.yaml": CONVERTED})
     assert config_of(studies).data == []
     assert studies.experiments["a"].convert_from == f"{tmp_path}/iter_5.pth"
-    assert studies.absent == []
+    assert studies.missing == []
 
 
 def test_a_checkpoint_that_is_not_there_is_told_with_the_nearest(load):
     text = CONVERTED.replace("iter_5", "iter_50")
     studies = load({"tiny/config.json": "{}", "iter_5.pth": b"x", "a.yaml": text})
-    [problem] = studies.absent
+    [problem] = studies.missing
     assert "iter_50.pth does not exist" in problem.message
     assert "Did you mean 'iter_5.pth'?" in problem.message
     assert (problem.key, problem.place.line) == ("convert_from", 2)
@@ -265,7 +265,7 @@ def test_a_checkpoint_that_is_not_there_is_told_with_the_nearest(load):
         ("[]", "expected a JSON object, found list"),
         ("{}", "expected `zero_optimization` with `stage` 1, 2 or 3"),
         ('{"zero_optimization": {"stage": 0}}', "with `stage` 1, 2 or 3"),
-        ('{"zero_optimization": {"stage": 2}, "bf16": {}}', "leave out bf16: train: decides them"),
+        ('{"zero_optimization": {"stage": 2}, "bf16": {}}', "remove bf16: `train:` decides them"),
     ],
 )
 def test_a_file_for_deepspeed_that_cannot_be_used_is_told(load, content, words):
@@ -304,13 +304,13 @@ def test_a_probe_without_a_file_is_a_mistake_and_so_is_a_reserved_name(load):
 def test_tasks_of_the_harness_are_names_or_files_of_the_folder(load, tmp_path):
     text = MINIMAL + "evaluate: {lm_eval: [arc_easy, tasks/mine.yaml]}"
     [told] = [
-        each for each in load({"a.yaml": text}).experiments["a"].absent if each.key[:4] == "eval"
+        each for each in load({"a.yaml": text}).experiments["a"].missing if each.key[:4] == "eval"
     ]
     assert (told.key, told.place.line) == ("evaluate.lm_eval[1]", 3)
     assert "tasks/mine.yaml does not exist" in told.message
     experiment = load({"tasks/mine.yaml": "", "a.yaml": text}).experiments["a"]
     assert experiment.lm_eval == ["arc_easy", f"{tmp_path}/tasks/mine.yaml"]
-    assert "evaluate" not in {each.key.split(".")[0] for each in experiment.absent}
+    assert "evaluate" not in {each.key.split(".")[0] for each in experiment.missing}
 
 
 def test_without_probes_any_number_of_names_will_do(load):

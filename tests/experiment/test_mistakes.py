@@ -115,7 +115,7 @@ MISTAKES = {
         "model: tiny\nconvert_from: '{a}.pth'",
         2,
         "convert_from",
-        "Snakemake takes {a} for a wildcard",
+        "Snakemake reads {a} as a wildcard",
     ),
     "unknown model": (
         "data: [{dataset: rows}]\nmodel: tinny",
@@ -217,7 +217,7 @@ MISTAKES = {
         MINIMAL + "matrix: {train: [3], train.lr: [1]}",
         3,
         "matrix",
-        "'train' holds 'train.lr'. Remove one of them",
+        "'train' overlaps 'train.lr'. Remove one of them",
     ),
     "matrix value that makes no name": (
         MINIMAL + "matrix:\n  method.target_modules: [[q_proj]]",
@@ -379,13 +379,13 @@ def test_two_studies_that_give_one_name_are_both_named_and_neither_runs(load, tm
     assert list(studies.experiments) == ["a_d"]
     for name, problem in zip(("a", "a_b"), studies.problems, strict=True):
         assert problem.place.file == tmp_path / f"{name}.yaml"
-        assert f"{tmp_path}/a.yaml and {tmp_path}/a_b.yaml both give" in problem.message
+        assert f"{tmp_path}/a.yaml and {tmp_path}/a_b.yaml. " in problem.message
         assert "'a_b_c'" in problem.message
 
 
 def test_a_matrix_that_gives_one_name_twice_is_told(load):
     [problem] = load(MINIMAL + "matrix: {train.lr: [1e-4, 0.0001]}").problems
-    assert "gives twice an experiment 'a_lr-0.0001'" in problem.message
+    assert "duplicate experiment name 'a_lr-0.0001'" in problem.message
 
 
 @pytest.mark.parametrize("name", ["data", "catalog", "defaults", "my study", "-x", "é"])

@@ -2,13 +2,21 @@
 
 import pytest
 
+from snaketune.experiment import load_studies
 from snaketune.experiment.settings import differing, settings, shown, single_change
-from study_results import STUDY
+from study_results import STUDY, write_study
 
 
-def lines(study, text: str) -> dict:
-    study.write(STUDY.partition("variants:")[0] + text)
-    return differing({name: settings(each) for name, each in study.experiments().items()})
+@pytest.fixture
+def variants(tmp_path):
+    """Return a function that writes a study's variants and returns the settings of each."""
+
+    def variants(text: str | None = None) -> dict:
+        write_study(tmp_path, STUDY.partition("variants:")[0] + text if text else STUDY)
+        studies = load_studies(tmp_path / "experiments")
+        return {each.variant: settings(each) for each in studies.experiments.values()}
+
+    return variants
 
 
 @pytest.mark.parametrize(
@@ -32,25 +40,25 @@ def lines(study, text: str) -> dict:
         ("{pack: false}", "pack", (True, False)),
     ],
 )
-def test_one_changed_field_is_one_line(study, change, key, values):
-    found = lines(study, f"variants: {{a: {{}}, b: {change}}}")
+def test_one_changed_field_is_one_line(variants, change, key, values):
+    found = differing(variants(f"variants: {{a: {{}}, b: {change}}}"))
     assert found == {key: dict(zip("ab", values, strict=True))}
 
 
 @pytest.mark.parametrize("change", ["{description: other words}", "{train: {lr: 3e-4}}", "{}"])
-def test_what_is_no_change_is_no_line(study, change):
-    assert lines(study, f"variants: {{a: {{}}, b: {change}}}") == {}
+def test_what_is_no_change_is_no_line(variants, change):
+    assert differing(variants(f"variants: {{a: {{}}, b: {change}}}")) == {}
 
 
-def test_sources_that_short_words_cannot_tell_are_told_in_full(study):
+def test_sources_that_short_words_cannot_tell_are_told_in_full(variants):
     other = "{data: [{dataset: persona, vars: {name: Ada}, weight: 20, system: Be brief}]}"
-    found = lines(study, f"variants: {{a: {{}}, b: {other}}}")["data"]
+    found = differing(variants(f"variants: {{a: {{}}, b: {other}}}"))["data"]
     assert found["a"] != found["b"]
     assert "Be brief" in found["b"][0]
 
 
-def test_the_variants_of_the_shipped_kind_differ_in_two_settings(study):
-    found = differing({name: settings(each) for name, each in study.experiments().items()})
+def test_the_variants_of_the_shipped_kind_differ_in_two_settings(variants):
+    found = differing(variants())
     assert set(found) == {"data", "train.deepspeed"}
     assert found["train.deepspeed"]["mixed_zero2"] == "zero2"
 
@@ -67,9 +75,8 @@ def test_the_variants_of_the_shipped_kind_differ_in_two_settings(study):
         ("{}", None),
     ],
 )
-def test_a_single_change_is_one_that_can_change_the_weights(study, change, key):
-    study.write(STUDY.partition("variants:")[0] + f"variants: {{a: {{}}, b: {change}}}")
-    a, b = (settings(each) for each in study.experiments().values())
+def test_a_single_change_is_one_that_can_change_the_weights(variants, change, key):
+    a, b = variants(f"variants: {{a: {{}}, b: {change}}}").values()
     assert single_change(a, b) == single_change(b, a) == key
 
 

@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from snaketune.experiment import load_studies
-from snaketune.experiment.load import Catalog
+from snaketune.experiment.catalog import Catalog
 
 
 @pytest.fixture
@@ -31,9 +31,9 @@ def test_a_file_to_get_is_told_with_its_page_and_is_no_mistake(load):
     entry = "mine: {path: data/x.csv, format: pair, homepage: 'https://x.org'}"
     [problem] = load(
         {"catalog/datasets.yaml": entry, "a.yaml": "model: {source: .}\ndata: [{dataset: mine}]"}
-    ).absent
-    assert problem.to_get
-    assert "Get it from https://x.org and put it there" in problem.message
+    ).missing
+    assert problem.to_download
+    assert "Download it from https://x.org and put it there" in problem.message
 
 
 @pytest.mark.parametrize("name", ["lora", "qlora"])

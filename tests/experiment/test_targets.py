@@ -1,6 +1,6 @@
 import pytest
 
-from snaketune.experiment.load import mistakes_in_agents
+from snaketune.experiment.studies import agent_mistakes
 from snaketune.experiment.targets import STUDY_TARGETS, TARGETS, explain_unknown
 
 MINIMAL = "model: tiny\ndata: [{dataset: rows}]\n"
@@ -46,7 +46,7 @@ def test_mistakes_in_an_agents_canned_tools_are_told_before_anything_is_trained(
     told = explain_unknown("experiments/c/agent/report.html", studies)
     assert "t.yaml:1: tools[0].question: unknown key" in told
     assert "q.yaml" not in told
-    twice = mistakes_in_agents([*studies.experiments.values()] * 2)
+    twice = agent_mistakes([*studies.experiments.values()] * 2)
     assert len(set(map(str, twice))) == len(twice) >= 2
 
 
@@ -106,7 +106,7 @@ def test_what_cannot_be_built_is_explained(studies, target, words):
 
 def test_an_experiment_whose_files_are_absent_is_known_all_the_same(studies):
     assert "c" in studies.experiments
-    assert [problem.place.line for problem in studies.absent] == [2]
+    assert [problem.place.line for problem in studies.missing] == [2]
 
 
 def test_a_converted_experiment_without_data_has_no_report_of_it(load):

@@ -1,7 +1,7 @@
 import pytest
 
 from snaketune.core.errors import UserError
-from snaketune.experiment.load import load_studies
+from snaketune.experiment.studies import load_studies
 from snaketune.publish.request import Request, explain, read_request, require_token
 
 STUDY = """\

@@ -261,9 +261,9 @@ def _judge_state(found: Collected, wrong: list[str]) -> None:
         found.state, found.told = "unreadable", "\n".join(wrong)
     elif found.training and found.heldout:
         found.state, found.todo = "complete", ""
-    elif found.experiment.absent:
+    elif found.experiment.missing:
         found.state = "cannot be built"
-        found.told = "\n".join(map(str, found.experiment.absent))
+        found.told = "\n".join(map(str, found.experiment.missing))
         found.todo = f"get the file, then: snakemake {target}"
     else:
         found.state, found.told = _unfinished(found)

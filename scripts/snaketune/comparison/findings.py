@@ -19,7 +19,7 @@ from snaketune.comparison.figures import (
     wanted,
 )
 from snaketune.comparison.groups import Group
-from snaketune.experiment.probe_files import HABITS, HELDOUT_ANSWERS
+from snaketune.experiment.probe_files import DEGENERATION_METRICS, HELDOUT_ANSWERS
 from snaketune.experiment.settings import differing, shown, single_change
 from snaketune.scoring.significance import Measured, apart, how_judged
 
@@ -161,7 +161,7 @@ def incomparable(figure: str, variants: Sequence[Collected]) -> str:
     name = figure.removeprefix("probe:").partition(".")[0]
     if name in ("heldout_loss", HELDOUT_ANSWERS):
         return "" if same_rows(variants) else "of different held-out rows"
-    if name not in HABITS:
+    if name not in DEGENERATION_METRICS:
         return ""
     counts = {found.probes[name]["merged"]["n"] for found in variants if name in found.probes}
     probes = {probe.partition(".")[0] for found in variants for probe in found.probes}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from snaketune.core.errors import UserError, nearest
-from snaketune.experiment.load import Studies
+from snaketune.experiment import Studies
 
 KEYS = ("one", "two")
 """Snakemake 9 refuses names of one letter, such as a and b."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from snaketune.core.errors import UserError, nearest
-from snaketune.experiment.load import is_task_file
+from snaketune.experiment.experiment import is_task_file
 
 _BATCH = 8
 

@@ -17,7 +17,7 @@ from itertools import groupby
 from statistics import fmean
 from typing import Any
 
-from snaketune.experiment.probe_files import HABITS
+from snaketune.experiment.probe_files import DEGENERATION_METRICS
 from snaketune.scoring.significance import loss_margin
 
 _TOLD = {
@@ -53,7 +53,7 @@ def verdict(report: Mapping[str, Any], validated: Iterable[Mapping[str, Any]]) -
     probes = {name: row for name, row in report["probes"].items() if row["wanted"] is not None}
     models = {"base": 0, **kept} | ({} if last in kept.values() else {"merged": last})
     models = dict(sorted(models.items(), key=lambda model: model[1]))
-    asked = {name: row for name, row in probes.items() if name not in HABITS}
+    asked = {name: row for name, row in probes.items() if name not in DEGENERATION_METRICS}
     best = _best(kept, asked, losses)
     curve = _loss_curve(models, losses, validated)
     found = (_sign(name, row, models) for name, row in probes.items())

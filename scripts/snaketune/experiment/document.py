@@ -27,13 +27,13 @@ class Place:
 class Problem:
     """One mistake in an experiment file or a catalog.
 
-    `to_get` marks what is no mistake: a file that everyone must first get from elsewhere.
+    `to_download` marks what is no mistake: a file that everyone must first get from elsewhere.
     """
 
     place: Place
     message: str
     key: str = ""
-    to_get: bool = False
+    to_download: bool = False
 
     def __str__(self) -> str:
         return f"{self.place}: {f'{self.key}: ' if self.key else ''}{self.message}"

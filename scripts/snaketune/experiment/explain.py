@@ -1,6 +1,7 @@
 """Turn pydantic's errors into problems with file, line, key, what was found and how to fix it."""
 
-from typing import Any, get_args
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -27,6 +28,24 @@ _FORMS = {
 _ELSEWHERE = {key: f"train.{key}" for key in Train.model_fields} | XTUNER_NAMES
 
 
+Parsed = TypeVar("Parsed", bound=BaseModel)
+
+
+def validated(
+    model: type[Parsed],
+    document: Document,
+    problems: list[Problem],
+    prefix: str = "",
+    context: Mapping[str, Any] | None = None,
+) -> Parsed | None:
+    """Parse a document; its mistakes are added to `problems`, and nothing is returned."""
+    try:
+        return model.model_validate(document.values, context=context)
+    except ValidationError as error:
+        problems += explain(error, model, document, prefix)
+        return None
+
+
 def explain(
     error: ValidationError, model: type[BaseModel], document: Document, prefix: str = ""
 ) -> list[Problem]:
@@ -49,7 +68,7 @@ def explain(
         message = message.replace(" or expected ", " or ")
         if any(_found_matters(details) for details in same):
             message = f"found {_show(same[0]['input'])}, {message}"
-        problems.append(Problem(document.place(path), message, _dotted((prefix, *path))))
+        problems.append(Problem(document.place(path), message, dotted((prefix, *path))))
     return problems
 
 
@@ -111,7 +130,8 @@ def _show(value: Any) -> str:
     return f"{text if len(text) < 60 else text[:57] + '...'} ({type(value).__name__})"
 
 
-def _dotted(path: KeyPath) -> str:
+def dotted(path: KeyPath) -> str:
+    """A key as messages name it: `data[0].vars.name`."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text and part else str(part)

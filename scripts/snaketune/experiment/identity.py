@@ -5,12 +5,10 @@ checkpoint interval are in none of the ids, so editing them retrains nothing.
 """
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from snaketune.core.digests import digest
-
-if TYPE_CHECKING:
-    from snaketune.experiment.load import Experiment
+from snaketune.experiment.experiment import Experiment
 
 DATA_VERSION = 2
 """Raise it when the data code makes other tokens, labels or packs of the same rows."""
@@ -37,19 +35,19 @@ NO_EFFECT_ON_WEIGHTS = {"gradient_checkpointing", "save_every", "keep", "log_eve
 """Keys of `train` that change no weights."""
 
 
-def base_key(experiment: "Experiment") -> dict[str, Any]:
+def base_key(experiment: Experiment) -> dict[str, Any]:
     """Return what decides the base model's files."""
     origin = experiment.base.model_dump(include={"source", "revision", "sha256"})
     return origin | {"version": BASE_VERSION}
 
 
-def base_id(experiment: "Experiment") -> str:
+def base_id(experiment: Experiment) -> str:
     """Return the base model's folder name in store/models: readable, then a digest."""
     name = re.sub(r"[^a-z0-9.]+", "-", experiment.base_name.lower()).strip("-")
     return f"{name}-{digest(base_key(experiment))}"
 
 
-def data_key(experiment: "Experiment") -> dict[str, Any]:
+def data_key(experiment: Experiment) -> dict[str, Any]:
     """Return what decides the processed data; `evaluate.heldout` does, as it sets rows aside."""
     config = experiment.config
     return {
@@ -68,12 +66,12 @@ def data_key(experiment: "Experiment") -> dict[str, Any]:
     }
 
 
-def data_id(experiment: "Experiment") -> str:
+def data_id(experiment: Experiment) -> str:
     """Return the processed data's folder name in store/data."""
     return digest(data_key(experiment))
 
 
-def train_key(experiment: "Experiment") -> dict[str, Any]:
+def train_key(experiment: Experiment) -> dict[str, Any]:
     """Return what decides the trained weights."""
     config = experiment.config
     method = config.method.model_dump(exclude={"start_from"}, exclude_defaults=True)
@@ -101,17 +99,17 @@ def train_key(experiment: "Experiment") -> dict[str, Any]:
     return key
 
 
-def train_id(experiment: "Experiment") -> str:
+def train_id(experiment: Experiment) -> str:
     """Return the id that binds checkpoints to the configuration they were trained with."""
     return digest(train_key(experiment))
 
 
-def export_key(experiment: "Experiment") -> dict[str, Any]:
+def export_key(experiment: Experiment) -> dict[str, Any]:
     """Return what decides the merged model, given the trained weights."""
     return experiment.config.export.model_dump(exclude={"gguf"}) | {"version": EXPORT_VERSION}
 
 
-def evaluate_key(experiment: "Experiment") -> dict[str, Any]:
+def evaluate_key(experiment: Experiment) -> dict[str, Any]:
     """Return what decides the evaluation report, given the merged model."""
     evaluate = experiment.config.evaluate
     unused = {key for key in ("probes", "heldout_answers", "lm_eval") if not getattr(evaluate, key)}
@@ -122,7 +120,7 @@ def evaluate_key(experiment: "Experiment") -> dict[str, Any]:
     }
 
 
-def agent_key(experiment: "Experiment") -> dict[str, Any]:
+def agent_key(experiment: Experiment) -> dict[str, Any]:
     """Return what decides the agent's report, given the trained weights."""
     return {
         "agent": experiment.config.agent.model_dump(),
@@ -131,7 +129,7 @@ def agent_key(experiment: "Experiment") -> dict[str, Any]:
     }
 
 
-def report_key(experiment: "Experiment") -> dict[str, Any]:
+def report_key(experiment: Experiment) -> dict[str, Any]:
     """Return what the data report tells besides the data: how long training will be."""
     return experiment.config.train.model_dump(
         include={"epochs", "max_steps", "batch_size", "accumulate", "save_every"}

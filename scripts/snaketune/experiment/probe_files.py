@@ -19,10 +19,10 @@ from snaketune.experiment.schema import Positive, Strict
 HELDOUT_ANSWERS = "heldout_answers"
 """What the answers to held-out rows are called among the probes."""
 
-HABITS = {"repetition", "never_stops"}
+DEGENERATION_METRICS = {"repetition", "never_stops"}
 """Figures over all answers of a model."""
 
-RESERVED = {HELDOUT_ANSWERS, *HABITS}
+RESERVED = {HELDOUT_ANSWERS, *DEGENERATION_METRICS}
 """Names of figures that are no probe's; nor has a probe's name a dot: NAME.METRIC is a figure."""
 
 Text = Annotated[str, Field(min_length=1)]

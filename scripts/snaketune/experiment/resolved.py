@@ -10,9 +10,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from snaketune.core.errors import UserError, nearest
+from snaketune.experiment.experiment import Experiment
 from snaketune.experiment.identity import base_id, data_id, train_id
-from snaketune.experiment.load import Experiment, load_studies
 from snaketune.experiment.schema import Configuration
+from snaketune.experiment.studies import load_studies
 
 PACKAGES = ("snaketune", "snakemake", "torch", "transformers", "peft", "bitsandbytes", "deepspeed")
 

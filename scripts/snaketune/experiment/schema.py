@@ -116,7 +116,7 @@ class Model(Origin):
     license: str = Field("", description="the model's licence")
 
 
-class Columns(Strict):
+class ColumnMap(Strict):
     """The columns of a flat table."""
 
     user: str = Field(description="the column that asks")
@@ -146,7 +146,7 @@ class Rows(Strict):
     format: FormatName | None = Field(
         None, description="the shape of its rows; `auto` recognises it or says why not"
     )
-    map: Columns | None = Field(
+    map: ColumnMap | None = Field(
         None, description="in place of `format`, for any flat table: which column says what"
     )
     filter: Filter | None = Field(None, description="which rows to use (arxiv)")
@@ -450,7 +450,7 @@ class Configuration(Strict):
     def _has_no_wildcard(cls, path: str | None) -> str | None:
         if wildcard := re.search(r"\{.*\}", path or ""):
             raise ValueError(
-                f"Snakemake takes {wildcard[0]} for a wildcard. Rename the file, without braces"
+                f"Snakemake reads {wildcard[0]} as a wildcard. Rename the file, without braces"
             )
         return path
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from snaketune.experiment import Experiment
-from snaketune.experiment.load import Source
+from snaketune.experiment.experiment import Source
 
 Settings = dict[str, Any]
 

@@ -6,13 +6,8 @@ from pathlib import PurePosixPath
 
 from snaketune.core.errors import nearest
 from snaketune.experiment.document import Problem
-from snaketune.experiment.load import (
-    NOT_STUDIES,
-    Experiment,
-    Studies,
-    mistakes_in_agents,
-    mistakes_in_probes,
-)
+from snaketune.experiment.experiment import Experiment, Studies
+from snaketune.experiment.studies import NOT_STUDIES, agent_mistakes, probe_mistakes
 
 TARGETS = {
     "resolved.yaml": "the full configuration with every default and the ids",
@@ -60,7 +55,7 @@ def explain_unknown(target: str, studies: Studies) -> str | None:
     if file.split("/")[0] == "compare" or (variants and name not in studies.experiments):
         return _explain_unknown_of_study(target, variants, studies)
     problems = (
-        studies.experiments[name].absent
+        studies.experiments[name].missing
         if name in studies.experiments
         else studies.problems_of(name)
     )
@@ -71,7 +66,7 @@ def explain_unknown(target: str, studies: Studies) -> str | None:
         return (
             f"there is no experiment '{name}'.{nearest(name, studies.experiments)} Known: {known}"
         )
-    if file.startswith("eval/") and (wrong := mistakes_in_probes([studies.experiments[name]])):
+    if file.startswith("eval/") and (wrong := probe_mistakes([studies.experiments[name]])):
         listed = "\n".join(f"  {problem}" for problem in wrong)
         return f"{target} cannot be built until its probes are corrected:\n{listed}"
     if file.startswith("agent/") and (told := _agent_mistake(studies.experiments[name])):
@@ -93,7 +88,7 @@ def _agent_mistake(experiment: Experiment) -> str:
     """Return why an agent cannot be asked, "" if it can."""
     if not experiment.config.agent.questions:
         return f"{experiment.name} has no questions for an agent. Give it agent: {{questions: ...}}"
-    listed = "\n".join(f"  {problem}" for problem in mistakes_in_agents([experiment]))
+    listed = "\n".join(f"  {problem}" for problem in agent_mistakes([experiment]))
     return f"its agent's files must first be corrected:\n{listed}" if listed else ""
 
 
@@ -113,8 +108,8 @@ def _explain_unknown_of_study(
         listed = ", ".join(known) or "none"
         return f"there is no study '{name}'.{nearest(name, known)} Known: {listed}"
     if file in STUDY_TARGETS:
-        absent = dict.fromkeys(problem for each in variants for problem in each.absent)
-        wrong = [*absent, *mistakes_in_probes(variants)]
+        absent = dict.fromkeys(problem for each in variants for problem in each.missing)
+        wrong = [*absent, *probe_mistakes(variants)]
         now = f"\nThe page of what is there: snakemake compare --config study={name}"
         return _mistaken(target, wrong) + now if wrong else None
     if not file:

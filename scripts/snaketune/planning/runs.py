@@ -9,8 +9,8 @@ from typing import Any
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json
 from snaketune.core.run_files import kept_checkpoints
+from snaketune.experiment.experiment import Source
 from snaketune.experiment.identity import NO_EFFECT_ON_WEIGHTS
-from snaketune.experiment.load import Source
 from snaketune.experiment.resolved import Resolved, read_resolved
 from snaketune.experiment.settings import Settings, differing, flat
 

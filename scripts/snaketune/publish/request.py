@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.core.errors import UserError, nearest
-from snaketune.experiment.load import Studies
+from snaketune.experiment import Studies
 from snaketune.experiment.targets import explain_unknown
 
 KEYS = ("to", "what", "private")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from snaketune.core.errors import UserError, nearest
-from snaketune.experiment.load import Studies
+from snaketune.experiment import Studies
 from snaketune.experiment.targets import explain_unknown
 
 KEYS = ("experiment", "model")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.core.files import read_json
-from snaketune.experiment.load import Source
+from snaketune.experiment.experiment import Source
 from snaketune.experiment.resolved import Resolved, package_versions
 from snaketune.experiment.settings import flat
 from snaketune.tracking.client import git_commit
