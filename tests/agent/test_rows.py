@@ -10,7 +10,7 @@ from lagent.agents.react import CALL_PROTOCOL_EN
 from snaketune.agent import system_prompt
 from snaketune.agent.builtin import make_tools
 from snaketune.data.conversation import trim
-from snaketune.data.formats import openai
+from snaketune.data.formats.chat_formats import openai
 from snaketune.experiment.agent_files import read_questions
 from snaketune.experiment.probe_files import read_probe
 from tool_rows import TOOLS, asked, canned, exactly, key, offered, read

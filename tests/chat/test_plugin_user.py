@@ -40,7 +40,7 @@ COMMAND = 'Thought: A product.\nCommand: Calculate("12*12")'
 
 def ours(model, messages):
     """Answer as a model does that has learned ROW as the data stage reads it."""
-    learned = FORMATS["moss"](ROW)[0].messages
+    learned = FORMATS["moss"].parse(ROW)[0].messages
     after = [each["content"] for each in learned].index(messages[-1]["content"]) + 1
     return learned[after]["content"]
 
@@ -100,7 +100,7 @@ def asked(question, *before):
 
 def test_a_conversation_is_sent_as_the_row_was_learned(make_user, endpoint):
     user = make_user()
-    learned = FORMATS["moss"](ROW)[0].messages
+    learned = FORMATS["moss"].parse(ROW)[0].messages
     assert list(user.reply(asked(QUESTION))) == ["It", " is", " 144."]
     assert [body["messages"] for body in endpoint.asked] == [learned[:2], learned[:4]]
     assert [step.results for step in user.answer.steps] == ["Calculate(\"12*12\") => '144'"]
@@ -161,7 +161,7 @@ def test_commands_that_were_cut_off_are_not_carried_out(make_user):
 def context(bases, tmp_path):
     """A model with XTuner's template of MOSS, and a system text of its own."""
     shutil.copytree(bases["chatml"], tmp_path / "moss")
-    (tmp_path / "moss" / "chat_template.jinja").write_text(NAMED_TEMPLATES["moss_sft"])
+    (tmp_path / "moss" / "chat_template.jinja").write_text(NAMED_TEMPLATES["moss_sft"].jinja)
     return Context(Served("tuned", "base", 4000, "I am it.", tmp_path / "moss"))
 
 

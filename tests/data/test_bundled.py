@@ -13,7 +13,7 @@ from snaketune.data.reading import read_rows
 def conversations(repository):
     def conversations(name, kind):
         path = repository / "experiments/data" / f"{name}.jsonl"
-        found = [each for row in read_rows(path) for each in FORMATS[kind](row.value)]
+        found = [each for row in read_rows(path) for each in FORMATS[kind].parse(row.value)]
         assert [trim(each) for each in found] == found
         return [each.messages for each in found]
 
@@ -58,4 +58,4 @@ def test_every_line_is_one_row(repository, name, kind):
     path = repository / "experiments/data" / f"{name}.jsonl"
     rows = list(read_rows(path))
     assert len(rows) == path.read_bytes().count(b"\n")
-    assert all(FORMATS[kind](row.value) for row in rows)
+    assert all(FORMATS[kind].parse(row.value) for row in rows)

@@ -3,7 +3,7 @@ from datetime import date
 import pytest
 
 from data.conftest import chat
-from snaketune.data.conversation import Conversation, RowError, Unusable, fill, trim
+from snaketune.data.conversation import Conversation, RowError, SkippedRow, fill, trim
 
 
 def filled_messages(messages, values):
@@ -74,7 +74,7 @@ TOOL = {"role": "tool", "content": "1"}
     ],
 )
 def test_what_makes_no_dialogue_is_left_out_with_its_reason(messages, reason):
-    with pytest.raises(Unusable, match=f"^{reason}$"):
+    with pytest.raises(SkippedRow, match=f"^{reason}$"):
         trimmed(messages)
 
 

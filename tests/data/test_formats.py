@@ -3,8 +3,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.conftest import chat
-from snaketune.data.conversation import RowError, Unusable, trim
-from snaketune.data.formats import FORMATS, arxiv_filter, group_of, mapped, recognise
+from snaketune.data.conversation import RowError, SkippedRow, trim
+from snaketune.data.formats import FORMATS, recognise
+from snaketune.data.formats.flat_formats import arxiv_filter, mapped
+from snaketune.data.formats.row_fields import group_of
 from snaketune.experiment.schema import FORMAT_NAMES
 
 
@@ -294,7 +296,7 @@ BAD = [
     ("oasst1", {"text": None}, "'text': expected a string, found NoneType"),
     ("alpaca", {"instruction": "I", "input": ["M"], "output": "O"}, "'input': expected a string"),
     ("alpaca", {"prompt": "I"}, "'instruction' is missing; the row has: prompt"),
-    ("alpaca", {}, "'instruction' is missing; the row has: nothing"),
+    ("alpaca", {}, "'instruction' is missing; the row has: no keys"),
     ("alpaca", {"instruction": "I", "output": "O", "history": "x"}, "'history': expected a list"),
     (
         "alpaca",
@@ -325,25 +327,41 @@ BAD = [
         ]
     ),
     ("openai", {"messages": chat("Q"), "tools": {"name": "f"}}, "'tools': expected a list"),
-    ("openai", {"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "is no text"),
+    ("openai", {"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "is not text"),
     ("openai", {"messages": chat("Q"), "tools": "[{"}, "'tools': not valid JSON"),
     ("sharegpt", {"conversations": [{"from": "function_call", "value": "f(1)"}]}, "not valid JSON"),
     ("sharegpt", {"conversations": [{"from": "elf", "value": "x"}]}, "found 'elf'"),
-    ("msagent", {"conversations": "__import__('os')"}, "a text that is no list of messages"),
-    ("msagent", {"conversations": "[{[]: 1}]"}, "a text that is no list of messages"),
-    ("msagent", {"conversations": "[" * 10**5}, "a text that is no list of messages"),
+    (
+        "msagent",
+        {"conversations": "__import__('os')"},
+        "expected a list of messages, found other text",
+    ),
+    ("msagent", {"conversations": "[{[]: 1}]"}, "expected a list of messages, found other text"),
+    ("msagent", {"conversations": "[" * 10**5}, "expected a list of messages, found other text"),
     ("sharegpt", {"conversations": [{"from": "function_call", "value": "[" * 10**5}]}, "not valid"),
     ("preference", {"prompt": "Q", "chosen": "A", "rejected": "B"}, "is not supported"),
     (
         "llava",
         {"image": "a.jpg", "conversations": [{"from": "human", "value": "<image>\nWhat?"}]},
-        "'image': rows with pictures, films or sounds cannot be trained on yet",
+        "'image': training on rows with images, video or audio is not supported",
     ),
-    ("openai", {"messages": chat("Q", "A"), "images": ["a.jpg"]}, "'images': rows with pictures"),
-    ("openai", {"messages": chat("Q", "A"), "audios": ["a.wav"]}, "'audios': rows with"),
-    ("sharegpt", {"conversations": [], "image": "a.jpg"}, "'image': rows with pictures"),
-    ("sharegpt", {"conversations": [], "videos": ["a.mp4"]}, "'videos': rows with pictures"),
-    ("alpaca", {"instruction": "I", "output": "O", "images": ["a.jpg"]}, "'images': rows with"),
+    (
+        "openai",
+        {"messages": chat("Q", "A"), "images": ["a.jpg"]},
+        "'images': training on rows with",
+    ),
+    (
+        "openai",
+        {"messages": chat("Q", "A"), "audios": ["a.wav"]},
+        "'audios': training on rows with",
+    ),
+    ("sharegpt", {"conversations": [], "image": "a.jpg"}, "'image': training on rows with"),
+    ("sharegpt", {"conversations": [], "videos": ["a.mp4"]}, "'videos': training on rows with"),
+    (
+        "alpaca",
+        {"instruction": "I", "output": "O", "images": ["a.jpg"]},
+        "'images': training on rows with",
+    ),
     ("llava", {"image": "a.jpg", "conversations": []}, "found it 0 times"),
     ("moss", {"meta_instruction": "S", "chat": {"turn_1": {"MOSS": "A"}}}, "'Human' is missing"),
     ("oasst1_tree", {"prompt": {"role": "robot", "text": "x"}}, "found 'robot'"),
@@ -356,13 +374,13 @@ BAD = [
 
 @pytest.mark.parametrize(("name", "row", "conversations"), GOOD)
 def test_a_row_becomes_these_conversations(name, row, conversations):
-    assert [found.messages for found in FORMATS[name](row)] == conversations
+    assert [found.messages for found in FORMATS[name].parse(row)] == conversations
 
 
 def test_functions_and_the_code_interpreter_are_the_tools():
     function = {"name": "f", "parameters": {}}
     row = {"messages": chat("Q", "A"), "functions": [function], "code_interpreter": "A notebook."}
-    [conversation] = FORMATS["openai"](row)
+    [conversation] = FORMATS["openai"].parse(row)
     notebook = {"name": "code_interpreter", "description": "A notebook."}
     assert conversation.tools == [{"type": "function", "function": f} for f in (function, notebook)]
 
@@ -370,7 +388,7 @@ def test_functions_and_the_code_interpreter_are_the_tools():
 @pytest.mark.parametrize(("name", "row", "words"), BAD)
 def test_a_row_of_another_shape_is_told(name, row, words):
     with pytest.raises(RowError) as error:
-        FORMATS[name](row)
+        FORMATS[name].parse(row)
     assert words in str(error.value)
 
 
@@ -406,10 +424,10 @@ def test_whatever_stands_in_a_row_it_is_read_or_told(row, data):
     path = data.draw(st.sampled_from([*places(row)]))
     row = spoiled(row, path, data.draw(ANYTHING))
     recognise([row])
-    for parse in FORMATS.values():
+    for data_format in FORMATS.values():
         try:
-            [trim(conversation) for conversation in parse(row)]
-        except (RowError, Unusable) as error:
+            [trim(conversation) for conversation in data_format.parse(row)]
+        except (RowError, SkippedRow) as error:
             str(error).encode()
 
 
@@ -458,7 +476,7 @@ def test_a_shape_in_doubt_is_not(rows, fitting):
 
 
 def test_any_flat_table_can_be_mapped():
-    parse = mapped({"user": "Frage", "assistant": "Antwort", "system": "Rolle"})
+    parse = mapped(user="Frage", assistant="Antwort", system="Rolle")
     row = {"Frage": "Q", "Antwort": "A", "Rolle": "S", "Nr": 3}
     assert parse(row)[0].messages == chat("Q", "A", system="S")
     with pytest.raises(RowError, match="'Antwort' is missing; the row has: Frage"):
@@ -475,7 +493,9 @@ def test_arxiv_rows_are_chosen_by_category_and_date(categories, start, kept):
 
 
 def test_a_day_of_arxiv_is_a_day():
-    with pytest.raises(RowError, match="'update_date': expected a day as 2020-01-31, found 'May'"):
+    with pytest.raises(
+        RowError, match="'update_date': expected a date such as 2020-01-31, found 'May'"
+    ):
         arxiv_filter([], "2020-01-01")({"update_date": "May"})
 
 
@@ -499,5 +519,5 @@ def test_a_group_is_any_value_as_text():
 
 def test_the_chosen_answers_of_preferences_can_be_learned():
     with pytest.raises(RowError) as error:
-        FORMATS["preference"](RECOGNISED["preference"])
+        FORMATS["preference"].parse(RECOGNISED["preference"])
     assert "map: {user: prompt, assistant: chosen}" in error.value.fix

@@ -9,7 +9,7 @@ import pytest
 
 from data.conftest import samples_of
 from snaketune.core.errors import UserError
-from snaketune.data.conversation import RowError, Unusable, fill, trim
+from snaketune.data.conversation import RowError, SkippedRow, fill, trim
 from snaketune.data.formats import FORMATS, recognise
 from snaketune.data.reading import read_rows
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no public data set
 def load(file, kind, **values):
     """Return each row's place and first conversation."""
     rows = read_rows(SHARED / file)
-    found = [(row.place, FORMATS[kind](row.value)[0]) for row in rows]
+    found = [(row.place, FORMATS[kind].parse(row.value)[0]) for row in rows]
     return [(place, trim(fill(each, values) if values else each).messages) for place, each in found]
 
 
@@ -92,9 +92,9 @@ def parsed(file, kind):
     found = []
     for row in read_rows(SHARED / file):
         try:
-            [trim(each) for each in FORMATS[kind](row.value)]
+            [trim(each) for each in FORMATS[kind].parse(row.value)]
             found.append("used")
-        except (RowError, Unusable) as error:
+        except (RowError, SkippedRow) as error:
             found.append(str(error))
     return found
 
@@ -117,7 +117,7 @@ def test_every_conversation_of_moss_is_used():
 )
 def test_rows_with_pictures_are_recognised_and_refused(file, kind):
     assert recognise(row.value for row in read_rows(SHARED / file)) == [kind]
-    assert all("cannot be trained on yet" in what for what in parsed(file, kind))
+    assert all("is not supported" in what for what in parsed(file, kind))
 
 
 def test_every_call_of_internlm2s_agent_is_kept():

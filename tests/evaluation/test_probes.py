@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from snaketune.data.formats import oasst1
+from snaketune.data.formats.chat_formats import oasst1
 from snaketune.evaluation import probes
 from snaketune.evaluation.answers import Told
 from snaketune.evaluation.heldout import HeldoutAnswers, HeldoutRow

@@ -23,11 +23,11 @@ class RowError(ValueError):
         self.fix = fix
 
 
-class Unsupported(RowError):
+class UnsupportedRow(RowError):
     """A row that is well formed and cannot be trained on yet."""
 
 
-class Unusable(Exception):
+class SkippedRow(Exception):
     """A row that is not used; the reason has few forms, as the report counts them."""
 
 
@@ -74,7 +74,7 @@ def trim(conversation: Conversation) -> Conversation:
 
     Raises:
         RowError: A text, a call or a tool holds half a character (a lone surrogate).
-        Unusable: There is no answer, a blank one, or roles follow that make no dialogue.
+        SkippedRow: There is no answer, a blank one, or roles follow that make no dialogue.
     """
     _require_texts(conversation)
     messages: list[Message] = []
@@ -112,17 +112,17 @@ def _require_texts(conversation: Conversation) -> None:
 
 
 def _require_dialogue(messages: list[Message]) -> None:
-    """Raise Unusable unless each message may follow the one before it."""
+    """Raise SkippedRow unless each message may follow the one before it."""
     if not any(message["role"] in ("assistant", "text") for message in messages):
-        raise Unusable("no answer to learn from")
+        raise SkippedRow("no answer to learn from")
     before = ""
     for message in messages:
         role = message["role"]
         if before not in _MAY_FOLLOW[role]:
-            raise Unusable(_UNEXPECTED[role])
+            raise SkippedRow(_UNEXPECTED[role])
         calls = message.get("tool_calls")
         if role in ("assistant", "text") and not calls and not message["content"].strip():
-            raise Unusable("a blank answer")
+            raise SkippedRow("a blank answer")
         asks_tool = role == "assistant" and (calls or _is_react(message["content"]))
         before = "call" if asks_tool else role
 

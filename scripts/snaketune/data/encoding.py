@@ -21,12 +21,15 @@ from typing import Any, NamedTuple
 from snaketune.data.conversation import (
     Conversation,
     RowError,
-    Unusable,
+    SkippedRow,
     fill,
     trim,
     with_system,
 )
-from snaketune.data.formats import FORMATS, Parse, arxiv_filter, group_of, mapped
+from snaketune.data.formats import FORMATS
+from snaketune.data.formats.flat_formats import arxiv_filter, mapped
+from snaketune.data.formats.format_registry import Parse
+from snaketune.data.formats.row_fields import group_of
 from snaketune.data.reading import Row
 from snaketune.data.storage import Columns
 from snaketune.data.template import ChatTemplate, Encoded, supervised_tokens
@@ -79,7 +82,7 @@ class Chunk:
             yield
         except RowError as error:
             self.mistakes.append(Mistake(f"{place}: {error}", error.fix))
-        except Unusable as reason:
+        except SkippedRow as reason:
             self.dropped.append((str(reason), place))
 
 
@@ -140,7 +143,7 @@ def _conversations(
         found: list[Conversation] = []
         with chunk.noting(row.place):
             if not keep(value):
-                raise Unusable("left out by `filter`")
+                raise SkippedRow("left out by `filter`")
             found = [_completed(each, source) for each in parse(value)]
         for conversation in found:
             with chunk.noting(row.place):
@@ -159,7 +162,7 @@ def _completed(conversation: Conversation, source: dict[str, Any]) -> Conversati
 
 def _parser(source: dict[str, Any]) -> Parse:
     """Return what reads a source's rows."""
-    return mapped(source["map"]) if source.get("map") else FORMATS[source["format"]]
+    return mapped(**source["map"]) if source.get("map") else FORMATS[source["format"]].parse
 
 
 def _filter(source: dict[str, Any]) -> Callable[[Any], bool]:
@@ -177,7 +180,7 @@ def _fitted(
 
     Raises:
         RowError: It is too long, and that is to stop the preparation.
-        Unusable: It is too long and to be dropped, or nothing is left to learn.
+        SkippedRow: It is too long and to be dropped, or nothing is left to learn.
     """
     limit = settings.max_length
     if conversation.messages[0]["role"] == "text":
@@ -189,8 +192,8 @@ def _fitted(
     if any(map(supervised_tokens, fitted)):
         return fitted
     if supervised_tokens(whole):
-        raise Unusable(f"the answer starts after max_length = {limit}")
-    raise Unusable("nothing in it is to be learned")
+        raise SkippedRow(f"the answer starts after max_length = {limit}")
+    raise SkippedRow("nothing in it is to be learned")
 
 
 def _parts_of_text(whole: Encoded, limit: int) -> list[Encoded]:
@@ -213,7 +216,7 @@ def _shortened(
             f"raise max_length (now {limit}), or set truncation: to right, left_turns or drop",
         )
     if settings.truncation == "drop":
-        raise Unusable(f"longer than max_length = {limit}")
+        raise SkippedRow(f"longer than max_length = {limit}")
     last = None
     if settings.truncation == "left_turns":
         last = _last_turns(template, settings, conversation)

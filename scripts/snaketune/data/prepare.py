@@ -13,7 +13,9 @@ from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, sha256, write_json
 from snaketune.core.progress import watching
 from snaketune.data.encoding import Encoder, Mistake, Settings, conversations
-from snaketune.data.formats import FORMATS, recognise, what_it_has
+from snaketune.data.formats import recognise
+from snaketune.data.formats.row_fields import row_keys
+from snaketune.data.names import FORMAT_NAMES
 from snaketune.data.packing import concatenate_and_cut, pack
 from snaketune.data.reading import Row, read_rows
 from snaketune.data.report import LISTED, SourceRows, Split, joined, summarise
@@ -159,7 +161,7 @@ def _recognised(source: dict[str, Any]) -> dict[str, Any]:
         odd = _first_in_doubt(rows)
         raise UserError(
             f"{odd.place}: the rows up to here fit {found}, so `format: auto` cannot tell; "
-            f"{what_it_has(odd.value)}.\n"
+            f"{row_keys(odd.value)}.\n"
             "  Fix: set `format:`, or name the columns: map: {user: ..., assistant: ...}"
         )
     log.info("%s: the rows are in format %s", source["label"], fitting[0])
@@ -244,7 +246,7 @@ def _common_system(sources: Sequence[dict[str, Any]]) -> str:
 def _wrong_rows(source: dict[str, Any], mistakes: list[Mistake], total: int) -> str:
     listed = "".join(f"\n  {mistake.told}" for mistake in mistakes[:LISTED])
     more = f"\n  ... and {len(mistakes) - LISTED} more" if len(mistakes) > LISTED else ""
-    usual = f"correct the rows, or set the `format:` they are in ({', '.join(FORMATS)})"
+    usual = f"correct the rows, or set the `format:` they are in ({', '.join(FORMAT_NAMES)})"
     if source.get("map"):
         usual = "correct the rows, or the columns that `map:` names"
     fixes = dict.fromkeys(mistake.fix or usual for mistake in mistakes[:LISTED])

@@ -16,7 +16,7 @@ from tokenizers import Encoding, Tokenizer
 
 from snaketune.core.errors import UserError
 from snaketune.data.conversation import Conversation, Message, RowError
-from snaketune.data.named_templates import END_TOKENS, NAMED_TEMPLATES
+from snaketune.data.named_templates import NAMED_TEMPLATES
 
 IGNORE = -100
 """The label of a token that carries no loss, as torch's cross entropy has it."""
@@ -72,7 +72,8 @@ class ChatTemplate:
         self.tokenizer.no_padding()
         self.tokenizer.post_processor = None  # it would trim white space off the offsets
         self._config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        self.text = NAMED_TEMPLATES.get(name) or _own_template(folder, self._config)
+        self._named = NAMED_TEMPLATES.get(name)
+        self.text = self._named.jinja if self._named else _own_template(folder, self._config)
         self._template = _compiled(self.text, name)
         self._require_end_token()
         self._shows_calls: bool | None = None
@@ -159,8 +160,8 @@ class ChatTemplate:
 
     def _require_end_token(self) -> None:
         """Refuse a template whose end mark is no token of this tokenizer: answers never end."""
-        end = END_TOKENS.get(self.name) or self._token("eos_token")
-        if self.name != "auto" and (not end or self.tokenizer.token_to_id(end) is None):
+        end = (self._named and self._named.end_token) or self._token("eos_token")
+        if self._named and (not end or self.tokenizer.token_to_id(end) is None):
             raise UserError(
                 f"template: {self.name} ends an answer with {end or 'an EOS token'}, and this "
                 "model's tokenizer has no such token: the model could never end an answer.\n"
