@@ -30,8 +30,8 @@ from snaketune.experiment.targets import explain_unknown
 from snaketune.planning.request import read_targets
 from snaketune.publish import request as publishing
 from snaketune.serving import lifetime
-from snaketune.serving.request import read_model, read_models, weights_of
-from snaketune.tracking.client import shown_uri
+from snaketune.serving.model_names import read_model, read_models, weights_of
+from snaketune.tracking.mlflow_client import shown_uri
 
 # Rules call `python`; it must be the one that runs Snakemake, activated or not.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.getenv("PATH", "")]))

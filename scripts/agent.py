@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     cli.open_log(args.log)
     from snaketune.agent.stage import report_agent
-    from snaketune.tracking.run import send_run
+    from snaketune.tracking.tracked_run import send_run
 
     experiment = load_resolved(args.experiment)
     report_agent(experiment, Path("experiments"), args.output, args.server_log)

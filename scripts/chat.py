@@ -35,12 +35,12 @@ from snaketune.chat.text import encodable, printable
 from snaketune.chat.tools import Tools, ToolUser, require_tools, show_event
 from snaketune.core import cli
 from snaketune.core.errors import UserError
-from snaketune.core.progress import watching
+from snaketune.core.progress import track_progress
 from snaketune.core.terminal import CtrlC, ends_cleanly, foreground, keys_kept
 from snaketune.experiment import load_studies
-from snaketune.serving.artifacts import find
+from snaketune.serving.artifacts import find_models
 from snaketune.serving.lifetime import end_with_snakemake
-from snaketune.serving.request import named_models, read_model
+from snaketune.serving.model_names import named_models, read_model
 
 Using = Callable[[ChatModel], ChatModel]
 """Makes a model a user of tools or plugins."""
@@ -198,7 +198,7 @@ def _require_model(asked: dict[str, str | None]) -> str:
     names = named_models(asked)
     try:
         if len(names) == 1:
-            find(names)
+            find_models(names)
             return names[0]
     except UserError:
         read_model(asked, load_studies(Path("experiments")), "chat")
@@ -230,7 +230,7 @@ def _answer(prompts: list[Prompt], pair: Pair, args: argparse.Namespace) -> None
 
 def _watched(results: Iterable[dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:
     """Yield the results, and tell on stderr how many there are."""
-    with watching("answers", total, "prompts") as tell:
+    with track_progress("answers", total, "prompts") as tell:
         for done, result in enumerate(results, 1):
             tell(done)
             yield result

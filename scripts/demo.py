@@ -20,10 +20,10 @@ from snaketune.demo.setup import TOOLS, Setup
 from snaketune.experiment import load_studies
 from snaketune.experiment.agent_files import read_canned
 from snaketune.serving import lifetime
-from snaketune.serving.artifacts import Served
+from snaketune.serving.artifacts import ServedModel
 from snaketune.serving.catalog import available
-from snaketune.serving.client import serving
 from snaketune.serving.port import open_port
+from snaketune.serving.server_process import model_server
 
 LOG = Path("logs/demo_server.log")
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     open_port(args.port).close()  # a taken one is told before models are loaded
     lifetime.end_with_snakemake()
     experiments = load_studies(Path("experiments")).experiments
-    with foreground(), serving(names, LOG) as server:
+    with foreground(), model_server(names, LOG) as server:
         from snaketune.demo import app
 
         setup = Setup(
@@ -83,7 +83,7 @@ def require_streamlit() -> None:
         )
 
 
-def side_by_side(asked: Sequence[str], served: Sequence[Served]) -> list[str]:
+def side_by_side(asked: Sequence[str], served: Sequence[ServedModel]) -> list[str]:
     """Return the two models to begin with: those asked for, or one and its base before it."""
     if len(asked) > 1:
         return list(asked[:2])

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     cli.open_log(args.log)
     from snaketune.evaluation.stage import evaluate
-    from snaketune.tracking.run import send_run
+    from snaketune.tracking.tracked_run import send_run
 
     experiment = load_resolved(args.config)
     folders = (args.base, args.merged, args.data, args.checkpoints, args.output)

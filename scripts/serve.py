@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--engine", choices=engines.ENGINES, help="another server, if installed")
     parser.add_argument("--fd", type=int, help=argparse.SUPPRESS)  # a socket of our own programs
     args = parser.parse_args(argv)
-    served = artifacts.find(args.models)
+    served = artifacts.find_models(args.models)
     if args.engine:
         if len(args.models) > 1:
             parser.error("--engine serves one model")
@@ -40,13 +40,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         lifetime.end_with_snakemake()
         cli.console.print(f"OpenAI's API: http://127.0.0.1:{args.port}/v1   Ctrl-C stops it.")
-        cli.console.print("Models: " + ", ".join(each.name for each in served), markup=False)
+        cli.console.print("ServedModels: " + ", ".join(each.name for each in served), markup=False)
     cli.open_log(args.log)
-    from snaketune.serving.models import Models
+    from snaketune.serving.served_models import ServedModels
     from snaketune.serving.server import serve
 
     with foreground():
-        serve(Models(served, args.precision, args.bits), listening)
+        serve(ServedModels(served, args.precision, args.bits), listening)
     os._exit(0)  # an answer may still be in the making, in a thread that Python cannot end
 
 

@@ -12,9 +12,9 @@ from snaketune.core import cli
 from snaketune.core.errors import UserError
 from snaketune.core.files import Busy, locked
 from snaketune.experiment.resolved import read_resolved
-from snaketune.tracking.client import FIX, reason, shown_uri
-from snaketune.tracking.run import TrackedRun
+from snaketune.tracking.mlflow_client import FIX, reason, shown_uri
 from snaketune.tracking.study import put_study
+from snaketune.tracking.tracked_run import TrackedRun
 
 log = logging.getLogger("snaketune.track")
 

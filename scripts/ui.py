@@ -11,7 +11,7 @@ from snaketune.core import cli
 from snaketune.core.terminal import foreground
 from snaketune.serving import lifetime
 from snaketune.serving.port import open_port
-from snaketune.tracking.client import DEFAULT_STORE, shown_uri, tracking_uri
+from snaketune.tracking.mlflow_client import DEFAULT_STORE, shown_uri, tracking_uri
 
 
 def main(argv: Sequence[str] | None = None) -> None:

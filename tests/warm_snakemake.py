@@ -20,7 +20,7 @@ import snaketune.comparison.request
 import snaketune.experiment
 import snaketune.planning.request
 import snaketune.publish.request
-import snaketune.tracking.client  # noqa: F401
+import snaketune.tracking.mlflow_client  # noqa: F401
 
 
 def run(arguments: Sequence[str], folder: str, environment: dict[str, str], output: str) -> None:

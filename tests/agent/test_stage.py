@@ -73,11 +73,11 @@ def endpoint(monkeypatch):
         client = openai.OpenAI(base_url=server.url, api_key="none", max_retries=0)
 
         @contextlib.contextmanager
-        def serving(names, log, bits=None, precision="auto"):
+        def model_server(names, log, bits=None, precision="auto"):
             assert (names, precision) == (["x_tuned"], "fp32")
             yield Stub(client)
 
-        monkeypatch.setattr(stage, "serving", serving)
+        monkeypatch.setattr(stage, "model_server", model_server)
         yield server
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from snaketune.agent import tracing
 from snaketune.core.errors import UserError
-from snaketune.tracking import client as reach
+from snaketune.tracking import mlflow_client as reach
 
 COMPUTE = 'Thought: I compute.\nAction: Arithmetic\nAction Input: {"expression": "17*23"}'
 DIVIDE = 'Action: Arithmetic\nAction Input: {"expression": "1/0"}'

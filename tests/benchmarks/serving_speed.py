@@ -18,7 +18,7 @@ from pathlib import Path
 
 import openai
 
-from snaketune.serving.client import serving
+from snaketune.serving.server_process import model_server
 
 QUESTION = [{"role": "user", "content": "Tell me a long story about a lighthouse."}]
 PORT = 8765
@@ -63,7 +63,7 @@ def main() -> None:
     args = parser.parse_args()
     merged = Path("experiments", args.experiment, "merged")
     log = Path("logs/serving_speed.log")
-    with serving([args.experiment], log) as ours, peer(merged) as theirs:
+    with model_server([args.experiment], log) as ours, peer(merged) as theirs:
         pairs = [(ours.client, args.experiment), (theirs, str(merged))]
         for client, model in pairs:
             measure(client, model, 8)  # loads it

@@ -7,14 +7,14 @@ from tokenizers import Tokenizer
 
 from snaketune.chat.context import Context, fit
 from snaketune.core.errors import UserError
-from snaketune.serving.artifacts import Served
+from snaketune.serving.artifacts import ServedModel
 
 WORDS = ["the", "sea", "is", "deep", "and", "sky", "海", "und", "blau", "42", "!"]
 
 
 @pytest.fixture
 def context(bases):
-    return lambda limit, system="": Context(Served("x", "x", limit, system, bases["chatml"]))
+    return lambda limit, system="": Context(ServedModel("x", "x", limit, system, bases["chatml"]))
 
 
 def dialogue(seed, turns, system=False):
@@ -105,6 +105,6 @@ def test_a_template_that_knows_no_system_text_says_so(bases, tmp_path):
     )
     template = tmp_path / "chat_template.jinja"
     template.write_text(refusal + template.read_text())
-    context = Context(Served("x", "x", 100, "", tmp_path))
+    context = Context(ServedModel("x", "x", 100, "", tmp_path))
     with pytest.raises(UserError, match=r"no system(?s:.)*Fix: "):
         context.count([{"role": "system", "content": "x"}, {"role": "user", "content": "y"}])

@@ -18,7 +18,7 @@ from snaketune.chat.plugins import declare
 from snaketune.core.errors import UserError
 from snaketune.data.formats import FORMATS
 from snaketune.data.named_templates import NAMED_TEMPLATES
-from snaketune.serving.artifacts import Served
+from snaketune.serving.artifacts import ServedModel
 
 QUESTION, NEXT = "How much is 12 times 12?", "And doubled?"
 TURN = {
@@ -162,7 +162,7 @@ def context(bases, tmp_path):
     """A model with XTuner's template of MOSS, and a system text of its own."""
     shutil.copytree(bases["chatml"], tmp_path / "moss")
     (tmp_path / "moss" / "chat_template.jinja").write_text(NAMED_TEMPLATES["moss_sft"].jinja)
-    return Context(Served("tuned", "base", 4000, "I am it.", tmp_path / "moss"))
+    return Context(ServedModel("tuned", "base", 4000, "I am it.", tmp_path / "moss"))
 
 
 def marked(model, messages):

@@ -21,7 +21,7 @@ def test_the_speed_is_told(monkeypatch, caplog, seconds, told):
     monkeypatch.setattr(progress, "progress_bar", MagicMock())
     with (
         caplog.at_level(logging.INFO, "snaketune"),
-        progress.watching("work", 100, "rows") as done,
+        progress.track_progress("work", 100, "rows") as done,
     ):
         done(55)
     assert [" ".join(message.split()) for message in caplog.messages] == [told]

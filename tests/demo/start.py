@@ -5,7 +5,7 @@ from pathlib import Path
 
 import demo
 from snaketune.core import cli
-from snaketune.serving import client
+from snaketune.serving import server_process
 
-client.PROGRAM = Path(__file__).with_name("stand_in_server.py")
+server_process.PROGRAM = Path(__file__).with_name("stand_in_server.py")
 sys.exit(cli.run(demo.main))

@@ -11,7 +11,7 @@ import pytest
 import demo
 from fake_demo import BASE, TUNED, Program, write_models
 from snaketune.core.errors import UserError
-from snaketune.serving.artifacts import find
+from snaketune.serving.artifacts import find_models
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_a_wrong_file_of_answers_is_told_before_anything_starts(folder, tmp_path
 )
 def test_a_model_begins_beside_its_base(folder, monkeypatch, asked, shown):
     monkeypatch.chdir(folder)
-    served = find(list(dict.fromkeys([*asked, TUNED, f"{TUNED}/iter_5", BASE])))
+    served = find_models(list(dict.fromkeys([*asked, TUNED, f"{TUNED}/iter_5", BASE])))
     assert demo.side_by_side(asked, served) == shown
 
 

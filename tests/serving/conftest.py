@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from snaketune.serving import lifetime
-from snaketune.serving.client import serving
+from snaketune.serving.server_process import model_server
 
 BASE = "tiny"
 
@@ -36,5 +36,5 @@ def server(workspace):
         # as in a job on another machine than the Snakemake that has submitted it
         patch.setenv(lifetime.SNAKEMAKE, "4194305")
         names = ["run", "other", "run/iter_4"]
-        with serving(names, workspace / "logs/serve.log", precision="fp32") as running:
+        with model_server(names, workspace / "logs/serve.log", precision="fp32") as running:
             yield running

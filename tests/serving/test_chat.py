@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pseudo_terminal import Terminal
 from snaketune.chat.context import Context
-from snaketune.serving.artifacts import find
+from snaketune.serving.artifacts import find_models
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_tokens_are_counted_as_transformers_does(workspace, monkeypatch):
     own = 'It\'s "quoted" {{ 1 + 1 }}.'
     messages = [{"role": "user", "content": "Say 3 äöü"}]
     messages += [{"role": "assistant", "content": " 3 "}, {"role": "user", "content": "\nSay 4"}]
-    for served in find(["run", "other"]):
+    for served in find_models(["run", "other"]):
         system = [{"role": "system", "content": own}] if served.name == "other" else []
         tokenizer = AutoTokenizer.from_pretrained(served.folder)
         ids = tokenizer.apply_chat_template(system + messages, add_generation_prompt=True)

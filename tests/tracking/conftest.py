@@ -7,7 +7,7 @@ import pytest
 
 from fake_study import write_study
 from mlflow_server import Server
-from snaketune.tracking import client as reach
+from snaketune.tracking import mlflow_client as reach
 
 SECRETS = {"HF_TOKEN": "hf_sEcReT1", "MLFLOW_TRACKING_PASSWORD": "sEcReT2"}
 

@@ -15,11 +15,11 @@ from snaketune.core.errors import Interrupted, UserError
 from snaketune.core.files import read_json, read_jsonl
 from snaketune.experiment.resolved import read_resolved
 from snaketune.tracking import describe, mirror
-from snaketune.tracking import run as tracked
-from snaketune.tracking.client import git_commit, without_password
+from snaketune.tracking import tracked_run as tracked
 from snaketune.tracking.mirror import Mirror
+from snaketune.tracking.mlflow_client import git_commit, without_password
 from snaketune.tracking.results import METRICS
-from snaketune.tracking.run import TrackedRun
+from snaketune.tracking.tracked_run import TrackedRun
 from tiny_run import Run
 
 SECRETS = {"HF_TOKEN": "hf_sEcReT1", "MLFLOW_TRACKING_PASSWORD": "sEcReT2"}

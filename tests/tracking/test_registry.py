@@ -16,9 +16,9 @@ from snaketune.core.errors import UserError
 from snaketune.core.files import read_json
 from snaketune.core.manifest import write_manifest
 from snaketune.tracking import registry
-from snaketune.tracking.client import connect
+from snaketune.tracking.mlflow_client import connect
 from snaketune.tracking.registry import register
-from snaketune.tracking.run import TrackedRun
+from snaketune.tracking.tracked_run import TrackedRun
 from tiny_run import Run
 
 PROMPT = [{"role": "user", "content": "Say 3"}]

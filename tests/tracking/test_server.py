@@ -12,7 +12,7 @@ from snaketune.tracking import mirror
 from snaketune.tracking.mirror import Mirror
 from snaketune.tracking.registry import register
 from snaketune.tracking.results import METRICS
-from snaketune.tracking.run import TrackedRun, send_run
+from snaketune.tracking.tracked_run import TrackedRun, send_run
 from tiny_run import Run
 
 PASSWORD = "a-sEcReT-0123"  # MLflow wants twelve characters

@@ -13,11 +13,11 @@ from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_jsonl, write_json
 from snaketune.experiment.resolved import read_resolved, to_yaml
 from snaketune.tracking import describe
-from snaketune.tracking import run as tracked
 from snaketune.tracking import study as studies
-from snaketune.tracking.client import experiment_id
-from snaketune.tracking.run import TrackedRun, send_run
+from snaketune.tracking import tracked_run as tracked
+from snaketune.tracking.mlflow_client import experiment_id
 from snaketune.tracking.study import parent_run, put_study, send_study
+from snaketune.tracking.tracked_run import TrackedRun, send_run
 
 
 def history(client, checkpoints, name):

@@ -9,10 +9,10 @@ import pytest
 
 from chromium import open_chromium
 from fake_study import VARIANTS, write_study
-from snaketune.tracking.client import connect
-from snaketune.tracking.run import send_run
+from snaketune.tracking.ablation_view import path
+from snaketune.tracking.mlflow_client import connect
 from snaketune.tracking.study import send_study
-from snaketune.tracking.view import path
+from snaketune.tracking.tracked_run import send_run
 
 pytestmark = pytest.mark.browser
 

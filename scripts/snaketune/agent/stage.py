@@ -15,11 +15,11 @@ from snaketune.agent.report import html
 from snaketune.agent.scoring import by_tool, figures, judge
 from snaketune.core.errors import UserError, nearest
 from snaketune.core.files import write_json, write_text
-from snaketune.core.progress import watching
+from snaketune.core.progress import track_progress
 from snaketune.experiment.agent_files import AgentQuestion, read_questions
 from snaketune.experiment.resolved import Resolved
 from snaketune.experiment.schema import AgentConfig
-from snaketune.serving.client import serving
+from snaketune.serving.server_process import model_server
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def report_agent(experiment: Resolved, root: Path, output: Path, log_file: Path)
     questions = read_questions(root / settings.questions)
     canned = root / settings.canned if settings.canned else None
     system = system_prompt(settings.tools, canned)  # before minutes of answers
-    with serving(
+    with model_server(
         [experiment.name], log_file, precision=experiment.config.train.precision
     ) as server:
         tuned = server.model(experiment.name)
@@ -94,7 +94,7 @@ def ask_all(
         )
         tools = {tool.name: tool.description["required"] for tool in agent.tools}
         _require_tools(questions, tools)
-        with watching(f"{name}: agent", len(rows), "questions") as done:
+        with track_progress(f"{name}: agent", len(rows), "questions") as done:
             for count, (question, row) in enumerate(zip(questions, rows, strict=True), start=1):
                 started = time.monotonic()
                 answer = _answer(agent, question.question)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from snaketune.tracking import client as reach
+from snaketune.tracking import mlflow_client as reach
 
 log = logging.getLogger(__name__)
 

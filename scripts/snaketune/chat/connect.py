@@ -14,7 +14,7 @@ from snaketune.chat.model import ChatModel, Settings
 from snaketune.chat.text import printable
 from snaketune.core import cli
 from snaketune.core.errors import UserError, nearest
-from snaketune.serving.client import serving
+from snaketune.serving.server_process import model_server
 
 API_KEY = "OPENAI_API_KEY"
 """The environment variable with the key of another server, if it wants one."""
@@ -45,7 +45,7 @@ def our_model(
     """
     with ExitStack() as stack:
         with cli.console.status(f"starting the server of {name} ..."):
-            server = stack.enter_context(serving([name], log, bits, precision))
+            server = stack.enter_context(model_server([name], log, bits, precision))
         own = server.model(name)
         served = [own] if own.is_base else [own, server.model(own.base)]
         found = [ChatModel(server.client, m.name, settings, Context(m)) for m in served]

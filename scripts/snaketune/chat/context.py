@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from snaketune.core.errors import UserError
 from snaketune.data.conversation import RowError
 from snaketune.data.template import ChatTemplate
-from snaketune.serving.artifacts import Served
+from snaketune.serving.artifacts import ServedModel
 
 Message = dict[str, Any]
 """`role` and `content`, as the endpoint takes them."""
@@ -29,7 +29,7 @@ class Context:
         UserError: The model brings no chat template.
     """
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: ServedModel) -> None:
         self.limit = served.context_length
         self.system = served.system
         self._tokenizer = str(served.folder / "tokenizer.json")

@@ -29,7 +29,7 @@ def progress_bar(title: str) -> Progress:
 
 
 @contextmanager
-def watching(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+def track_progress(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
     """Give a function that is told how much of the work is done, and shows it.
 
     Args:

@@ -11,7 +11,7 @@ import numpy as np
 
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, sha256, write_json
-from snaketune.core.progress import watching
+from snaketune.core.progress import track_progress
 from snaketune.data.encoding import Encoder, Mistake, Settings, conversations
 from snaketune.data.formats import recognise
 from snaketune.data.formats.row_fields import row_keys
@@ -130,7 +130,7 @@ def _encode(
     result, first = SourceRows(source["label"], source["format"]), writer.count
     tokens = encoder.template.boundary_tokens()
     count, rows = chosen_rows(source)
-    with watching(result.label, count, "rows") as tell:
+    with track_progress(result.label, count, "rows") as tell:
         for chunk in encoder.chunks(source, rows):
             result.add(chunk)
             if chunk.mistakes:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from snaketune.core.progress import watching
+from snaketune.core.progress import track_progress
 from snaketune.models.generation import continuations
 from snaketune.scoring.answers import never_stops, repetition
 
@@ -41,7 +41,7 @@ def tell(
         label: What the progress line says.
     """
     told: dict[int, Told] = {}
-    with watching(label, len(prompts), "answers") as done:
+    with track_progress(label, len(prompts), "answers") as done:
         for batch in _batches(prompts, max_new_tokens):
             asked = [prompts[index] for index in batch]
             pairs = continuations(model, tokenizer, asked, max_new_tokens, end_token_ids)

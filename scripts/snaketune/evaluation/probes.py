@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from snaketune.core.progress import watching
+from snaketune.core.progress import track_progress
 from snaketune.evaluation.answers import Told, tell
 from snaketune.evaluation.heldout import HeldoutAnswers
 from snaketune.experiment.probe_files import (
@@ -184,7 +184,7 @@ def _log_probs(
 ) -> list[list[float]]:
     begin = [{"role": "system", "content": system}] if system else []
     found = []
-    with watching(label, len(probe.questions), "questions") as done:
+    with track_progress(label, len(probe.questions), "questions") as done:
         for question in probe.questions:
             prompt = tokenizer.apply_chat_template(
                 [*begin, {"role": "user", "content": question.question}],

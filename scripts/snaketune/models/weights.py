@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from snaketune.core.errors import UserError
 from snaketune.core.files import write_json
-from snaketune.core.progress import watching
+from snaketune.core.progress import track_progress
 
 Shapes = Mapping[str, torch.Tensor]
 """Tensors by name on the device `meta`: shapes and dtypes without values."""
@@ -115,7 +115,7 @@ def write_weights(
         raise UserError(
             f"'{max_shard_size}' is no size.\n  Fix: write e.g. 500MB or 2GB."
         ) from error
-    with watching("weights", split.metadata["total_size"] // _MIB, "MiB") as tell:
+    with track_progress("weights", split.metadata["total_size"] // _MIB, "MiB") as tell:
         done = 0
         for file, names in split.filename_to_tensors.items():
             # the widest first, as safetensors has them: each begins at a multiple of its width

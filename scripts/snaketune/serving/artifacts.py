@@ -13,7 +13,7 @@ POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_lengt
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedModel:
     """A model of the endpoint.
 
     Attributes:
@@ -43,7 +43,7 @@ class Served:
         return not self.is_base and (self.folder / "config.json").exists()
 
 
-def find(names: list[str], root: Path = Path("experiments")) -> list[Served]:
+def find_models(names: list[str], root: Path = Path("experiments")) -> list[ServedModel]:
     """Return these models and the bases that they need, each once, bases last.
 
     Args:
@@ -63,7 +63,7 @@ def _is_base(name: str) -> bool:
     return (STORE / name / "provenance.json").exists()
 
 
-def _base(name: str, trained: list[Served]) -> Served:
+def _base(name: str, trained: list[ServedModel]) -> ServedModel:
     """Return a base model; one without a chat template speaks by that of a model trained on it."""
     folder = STORE / name
     if not _is_base(name):
@@ -71,10 +71,10 @@ def _base(name: str, trained: list[Served]) -> Served:
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     speaks = "chat_template" in config or (folder / "chat_template.jinja").exists()
     taught = next((each.folder for each in trained if each.base == name), folder)
-    return Served(name, name, context_length(folder), "", folder if speaks else taught)
+    return ServedModel(name, name, context_length(folder), "", folder if speaks else taught)
 
 
-def _trained(name: str, root: Path) -> Served:
+def _trained(name: str, root: Path) -> ServedModel:
     adapter, merged = root / name / "adapter", root / name / "merged"
     for folder in (adapter, merged):
         if (folder / "snaketune.json").exists():
@@ -100,7 +100,7 @@ def _is_end_of(checkpoints: Path, adapter: Path) -> bool:
     return adapter_of == checkpoints_of
 
 
-def _served(name: str, folder: Path, checkpoint: Path | None) -> Served:
+def _served(name: str, folder: Path, checkpoint: Path | None) -> ServedModel:
     about = read_json(folder / "snaketune.json")
     try:
         base, system = about["base_id"], about["template"].get("system", "")
@@ -109,7 +109,7 @@ def _served(name: str, folder: Path, checkpoint: Path | None) -> Served:
             f"{folder / 'snaketune.json'} does not tell base_id and template.\n"
             f"  Fix: delete {folder} and build it again: snakemake {folder}"
         ) from error
-    return Served(name, base, context_length(STORE / base), system, folder, checkpoint)
+    return ServedModel(name, base, context_length(STORE / base), system, folder, checkpoint)
 
 
 def context_length(base: Path) -> int:

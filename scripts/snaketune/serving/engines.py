@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 from snaketune.core.errors import UserError
-from snaketune.serving.artifacts import Served
+from snaketune.serving.artifacts import ServedModel
 
 ENGINES = ("vllm", "lmdeploy")
 
 
-def command(engine: str, model: Served, port: int) -> list[str]:
+def command(engine: str, model: ServedModel, port: int) -> list[str]:
     """Return what starts another server with an experiment's merged model, on 127.0.0.1 alone.
 
     Template, system message and end tokens lie in the merged model's folder, where both look.

@@ -19,18 +19,18 @@ from fastapi.responses import JSONResponse
 from jinja2 import TemplateError
 from pydantic import BaseModel, Field, NonNegativeFloat, PositiveInt, ValidationError
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from transformers.cli.serving.chat_completion import ChatCompletionHandler
-from transformers.cli.serving.completion import CompletionHandler
-from transformers.cli.serving.server import build_server
-from transformers.cli.serving.utils import (
-    BaseHandler,
-    GenerateManager,
-    GenerationState,
-    _StreamError,
-)
 
 from snaketune.core.errors import UserError
-from snaketune.serving.models import Models
+from snaketune.serving.served_models import ServedModels
+from snaketune.serving.transformers_adapter import (
+    BaseHandler,
+    ChatCompletionHandler,
+    CompletionHandler,
+    GenerateManager,
+    GenerationState,
+    StreamError,
+    build_server,
+)
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ PATHS = {"/v1/chat/completions", "/v1/completions", "/v1/models", "/health"}
 STOP_SECONDS = 2
 
 
-def serve(models: Models, listening: socket.socket) -> None:
+def serve(models: ServedModels, listening: socket.socket) -> None:
     """Answer requests until SIGINT or SIGTERM.
 
     Args:
@@ -51,7 +51,7 @@ def serve(models: Models, listening: socket.socket) -> None:
         uvicorn.Server(config).run(sockets=[listening])
 
 
-def application(models: Models) -> FastAPI:
+def application(models: ServedModels) -> FastAPI:
     """Return the server of these models."""
     state = _OneThread()
     unused: Any = None  # handlers of paths that are taken away below
@@ -272,7 +272,7 @@ class _Cut:
     def _take(self, item: Any) -> None:
         if item is None:
             self._ready += [self._held, None] if self._held else [None]
-        elif isinstance(item, _StreamError):
+        elif isinstance(item, StreamError):
             item.msg = json.dumps(item.msg)[1:-1]  # it is put between quotes as it is
             self._ready.append(item)
         elif type(item) is str:

@@ -9,7 +9,7 @@ from snaketune.core.files import read_json
 from snaketune.experiment.experiment import Source
 from snaketune.experiment.resolved import Resolved, package_versions
 from snaketune.experiment.settings import flat
-from snaketune.tracking.client import git_commit
+from snaketune.tracking.mlflow_client import git_commit
 from snaketune.tracking.results import peak_mib
 
 _VALUE_LENGTH = 6000

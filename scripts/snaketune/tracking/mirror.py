@@ -7,9 +7,9 @@ from types import TracebackType
 
 from snaketune.core.errors import Interrupted
 from snaketune.experiment.resolved import Resolved
-from snaketune.tracking import client
-from snaketune.tracking.run import TrackedRun
+from snaketune.tracking import mlflow_client
 from snaketune.tracking.system import SystemMetrics
+from snaketune.tracking.tracked_run import TrackedRun
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +75,8 @@ class Mirror:
             log.warning(
                 "MLflow at %s does not answer (%s). Training goes on and keeps all figures in %s; "
                 "should MLflow lack some at the end, fill them in with: snakemake track",
-                client.shown_uri(),
-                client.reason(error),
+                mlflow_client.shown_uri(),
+                mlflow_client.reason(error),
                 self.run.folder,
             )
         self._warned = True

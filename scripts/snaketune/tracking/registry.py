@@ -19,8 +19,8 @@ from snaketune.core.errors import UserError
 from snaketune.core.files import link_or_copy, read_json, sha256, write_json
 from snaketune.core.manifest import MANIFEST, listed, require_intact
 from snaketune.experiment.resolved import read_resolved
-from snaketune.tracking import client
-from snaketune.tracking.run import TrackedRun
+from snaketune.tracking import mlflow_client
+from snaketune.tracking.tracked_run import TrackedRun
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def register(merged: Path, checkpoints: Path, record: Path) -> None:
             "model_uri": f"models:/{name}/{number}",
             "run_id": run.run_id,
             "tags": found.tags,
-            "tracking_uri": client.shown_uri(),
+            "tracking_uri": mlflow_client.shown_uri(),
         },
     )
     log.info("registered: mlflow.transformers.load_model('models:/%s/%s')", name, number)
@@ -82,9 +82,10 @@ def _explained() -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # MLflow raises many kinds
+        why = mlflow_client.reason(error)
         raise UserError(
-            f"MLflow at {client.shown_uri()} did not take the model: {client.reason(error)}\n"
-            f"  {client.FIX}, then run the same command again."
+            f"MLflow at {mlflow_client.shown_uri()} did not accept the model: {why}\n"
+            f"  {mlflow_client.FIX}, then run the same command again."
         ) from error
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.experiment.resolved import Resolved
-from snaketune.tracking import client
+from snaketune.tracking import mlflow_client
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ def send_study(study: str, folder: Path) -> None:
         study: Its name, as MLflow's experiment is called.
         folder: experiments/STUDY/compare.
     """
-    with client.tolerated(f"the comparison of {study}"):
+    with mlflow_client.tolerated(f"the comparison of {study}"):
         put_study(study, folder)
 
 
@@ -33,8 +33,8 @@ def put_study(study: str, folder: Path) -> None:
     Raises:
         Exception: Whatever MLflow raises when the server cannot be reached.
     """
-    connection = client.connect()
-    run_id = _parent(connection, client.experiment_id(connection, study), study, "")
+    connection = mlflow_client.connect()
+    run_id = _parent(connection, mlflow_client.experiment_id(connection, study), study, "")
     files = sorted(file for file in folder.iterdir() if file.is_file() and file.name[0] != ".")
     digest = _digest(files)
     if connection.get_run(run_id).data.tags.get(_DIGEST) != digest:

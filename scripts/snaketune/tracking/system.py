@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from snaketune.tracking.client import reason
+from snaketune.tracking.mlflow_client import reason
 
 log = logging.getLogger(__name__)
 

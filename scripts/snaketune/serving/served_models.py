@@ -11,21 +11,20 @@ import torch
 from fastapi import HTTPException
 from peft import PeftModel
 from transformers import GenerationConfig
-from transformers.cli.serving.model_manager import ModelManager
-from transformers.cli.serving.utils import Modality, set_torch_seed
 
 from snaketune.data.template import ChatTemplate
 from snaketune.export.adapter import export_adapter
 from snaketune.models.generation import contiguous_to_head
 from snaketune.models.load import choose_precision, device, load_model, load_tokenizer
-from snaketune.serving.artifacts import STORE, Served
+from snaketune.serving.artifacts import STORE, ServedModel
+from snaketune.serving.transformers_adapter import ListingModelManager, Modality, set_torch_seed
 
 log = logging.getLogger(__name__)
 
 QUANTIZATION = {4: "nf4", 8: "int8"}
 
 
-class Answering:
+class LoadedModel:
     """What transformers' handlers need of a model, on weights that several models share.
 
     Answers are generated one after the other in one thread, so the adapter can be switched.
@@ -68,7 +67,7 @@ class Answering:
             return self.weights.generate(**inputs)
 
 
-class Models(ModelManager):
+class ServedModels(ListingModelManager):
     """Loads each model when it is first asked for, and keeps it.
 
     Args:
@@ -77,12 +76,12 @@ class Models(ModelManager):
         bits: 4 or 8 to hold the bases quantised.
     """
 
-    def __init__(self, served: list[Served], precision: str, bits: int | None) -> None:
+    def __init__(self, served: list[ServedModel], precision: str, bits: int | None) -> None:
         super().__init__()
         self.precision = precision
         self.served = {each.name: each for each in served}
         self.quantization = QUANTIZATION[bits] if bits else None
-        self.ready: dict[str, tuple[Answering, Any]] = {}
+        self.ready: dict[str, tuple[LoadedModel, Any]] = {}
         self._weights: dict[str, Any] = {}
         self._loading, self._in_use = threading.Lock(), threading.Lock()
 
@@ -93,7 +92,7 @@ class Models(ModelManager):
 
     def load_model_and_processor(  # type: ignore[override]
         self, model_id_and_revision: str, *_: Any, **__: Any
-    ) -> tuple[Answering, Any]:
+    ) -> tuple[LoadedModel, Any]:
         """Return a model and its tokenizer.
 
         Raises:
@@ -113,8 +112,8 @@ class Models(ModelManager):
         """Return text, which is what all our models read."""
         return Modality.LLM
 
-    def get_gen_models(self) -> list[dict[str, Any]]:  # type: ignore[override]
-        """Return the models as the endpoint lists them."""
+    def list_models(self, *_: Any) -> list[dict[str, Any]]:
+        """The models as the endpoint lists them."""
         return [
             {
                 "id": each.name,
@@ -129,7 +128,7 @@ class Models(ModelManager):
     def shutdown(self) -> None:
         """Leave the models to the end of the process."""
 
-    def _load(self, served: Served) -> tuple[Answering, Any]:
+    def _load(self, served: ServedModel) -> tuple[LoadedModel, Any]:
         log.info("loading %s", served.name)
         tokenizer = _tokenizer(served)
         weights, adapter = self._place(served)
@@ -138,9 +137,9 @@ class Models(ModelManager):
             do_sample=True, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
         )
         log.info("%s answers on %s in %s", served.name, weights.device, weights.dtype)
-        return Answering(weights, adapter, defaults, self._in_use), tokenizer
+        return LoadedModel(weights, adapter, defaults, self._in_use), tokenizer
 
-    def _place(self, served: Served) -> tuple[Any, str | None]:
+    def _place(self, served: ServedModel) -> tuple[Any, str | None]:
         """Return the weights a model is in, and the name of its adapter among them."""
         if served.is_merged:
             return self._read(served.folder), None
@@ -183,7 +182,7 @@ class Models(ModelManager):
         return load_model(folder, dtype, device(), self.quantization)
 
 
-def _tokenizer(served: Served) -> Any:
+def _tokenizer(served: ServedModel) -> Any:
     """Return a tokenizer whose chat template begins with the system message of the training.
 
     Only where a conversation brings none. What is sent as a bare prompt is taken as it is.

@@ -13,29 +13,29 @@ import openai
 import requests
 
 from snaketune.core.errors import UserError
-from snaketune.serving.artifacts import Served, find
+from snaketune.serving.artifacts import ServedModel, find_models
 
 PROGRAM = Path(__file__).parents[2] / "serve.py"
 STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Server:
+class ModelServer:
     """A running server: its address, its models, and OpenAI's client talking to it."""
 
     url: str
-    models: list[Served]
+    models: list[ServedModel]
     client: openai.OpenAI
 
-    def model(self, name: str) -> Served:
+    def model(self, name: str) -> ServedModel:
         """Return the model of this id."""
         return next(each for each in self.models if each.name == name)
 
 
 @contextlib.contextmanager
-def serving(
+def model_server(
     names: Sequence[str], log: Path, bits: int | None = None, precision: str = "auto"
-) -> Iterator[Server]:
+) -> Iterator[ModelServer]:
     """Serve these models and their bases on a free port of 127.0.0.1 while the block runs.
 
     The server ends with this process, whatever ends it.
@@ -49,7 +49,7 @@ def serving(
     Raises:
         UserError: A model is not built, or the server does not start.
     """
-    models = find(list(names))
+    models = find_models(list(names))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         arguments = [*names, "--precision", precision]
@@ -61,7 +61,7 @@ def serving(
         # a proxy of the environment does not reach this machine's own ports
         direct = openai.DefaultHttpxClient(trust_env=False)
         client = openai.OpenAI(base_url=url, api_key="none", max_retries=0, http_client=direct)
-        yield Server(url, models, client)
+        yield ModelServer(url, models, client)
     finally:
         _stop(process)
 

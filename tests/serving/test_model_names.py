@@ -4,7 +4,7 @@ import pytest
 
 from snaketune.core.errors import UserError
 from snaketune.experiment import load_studies
-from snaketune.serving.request import read_model, read_models, weights_of
+from snaketune.serving.model_names import read_model, read_models, weights_of
 from study_results import write_study
 
 

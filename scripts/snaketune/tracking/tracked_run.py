@@ -14,10 +14,10 @@ from typing import Any
 
 from snaketune.core.files import locked, read_json, read_jsonl, sha256, write_json
 from snaketune.experiment.resolved import Resolved, read_resolved
-from snaketune.tracking import client, describe, results, system
+from snaketune.tracking import describe, mlflow_client, results, system
+from snaketune.tracking.ablation_view import put_view
 from snaketune.tracking.results import Figure
 from snaketune.tracking.study import parent_run
-from snaketune.tracking.view import put_view
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +55,12 @@ class TrackedRun:
         """Connect, and find this run in MLflow or start one; what does not change is sent once."""
         if self.sent.get("described"):
             return
-        self.client = self.client or client.connect()
+        self.client = self.client or mlflow_client.connect()
         self.sent = read_json(self.note) if self.note.exists() else {}
-        uri = client.shown_uri()
-        if self.sent.get("tracking_uri") != uri or not client.is_active(self.client, self.run_id):
+        uri = mlflow_client.shown_uri()
+        if self.sent.get("tracking_uri") != uri or not mlflow_client.is_active(
+            self.client, self.run_id
+        ):
             study_id = self._study_id()
             tags = describe.tags(self.experiment)
             run = self.client.create_run(
@@ -259,7 +261,7 @@ class TrackedRun:
         return int((written[0] if written else time.time()) * 1000)
 
     def _study_id(self) -> str:
-        return client.experiment_id(self.client, self.experiment.study)
+        return mlflow_client.experiment_id(self.client, self.experiment.study)
 
     def _is_new(self, file: Path, name: str = "") -> bool:
         return self.sent.get("files", {}).get(name or self._name(file)) != sha256(file)
@@ -287,7 +289,10 @@ def send_run(checkpoints: Path) -> None:
     Args:
         checkpoints: experiments/X/checkpoints, of a finished training.
     """
-    with client.tolerated(f"the results of {checkpoints.parent.name}"), locked(checkpoints, 60):
+    with (
+        mlflow_client.tolerated(f"the results of {checkpoints.parent.name}"),
+        locked(checkpoints, 60),
+    ):
         TrackedRun(checkpoints, read_resolved(checkpoints / "resolved.yaml")).catch_up()
 
 

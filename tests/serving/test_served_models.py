@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from snaketune.serving.artifacts import find
-from snaketune.serving.models import Models
+from snaketune.serving.artifacts import find_models
+from snaketune.serving.served_models import ServedModels
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def of_base(folder):
 @pytest.mark.parametrize("first", ["tiny", "run"])
 def test_the_base_answers_as_itself_whichever_is_loaded_first(folder, of_base, first, monkeypatch):
     monkeypatch.chdir(folder)
-    models = Models(find(["run"]), "fp32", None)
+    models = ServedModels(find_models(["run"]), "fp32", None)
     loaded = {first: models.load_model_and_processor(first)}
     loaded |= {name: models.load_model_and_processor(name) for name in models.served}
     assert answer(loaded["tiny"]) == of_base
@@ -55,7 +55,7 @@ def test_an_adapter_that_cannot_be_read_does_not_spoil_the_next(folder, tmp_path
         shutil.copytree("experiments/run", f"experiments/{name}")
     file = Path("experiments/broken/adapter/adapter_config.json")
     file.write_text(json.dumps(json.loads(file.read_text()) | {"r": 1}))
-    models = Models(find(["run", "broken", "next"]), "fp32", None)
+    models = ServedModels(find_models(["run", "broken", "next"]), "fp32", None)
     expected = answer(models.load_model_and_processor("run"))
     with pytest.raises(RuntimeError, match="size mismatch"):
         models.load_model_and_processor("broken")
@@ -64,7 +64,7 @@ def test_an_adapter_that_cannot_be_read_does_not_spoil_the_next(folder, tmp_path
 
 def test_an_adapter_that_is_loaded_meanwhile_waits_for_the_answer(folder, of_base, monkeypatch):
     monkeypatch.chdir(folder)
-    models = Models(find(["run"]), "fp32", None)
+    models = ServedModels(find_models(["run"]), "fp32", None)
     base = models.load_model_and_processor("tiny")
     whole = base[0].weights.generate
     with ThreadPoolExecutor(1) as pool:

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snaketune.core.errors import UserError
-from snaketune.serving import client, engines
-from snaketune.serving.artifacts import find
+from snaketune.serving import engines, server_process
+from snaketune.serving.artifacts import find_models
 from snaketune.serving.port import open_port
 
 
@@ -24,12 +24,12 @@ def _in_workspace(workspace, monkeypatch):
 
 
 def test_models_come_with_their_base_once():
-    found = find(["run", "other", "run/iter_4", "tiny"])
+    found = find_models(["run", "other", "run/iter_4", "tiny"])
     assert [each.name for each in found] == ["run", "other", "run/iter_4", "tiny"]
     assert {each.base for each in found} == {"tiny"}
     assert [each.is_base for each in found] == [False, False, False, True]
-    assert find(["run"])[1].name == "tiny"
-    assert [each.name for each in find(["tiny", "run", "run", "tiny"])] == ["run", "tiny"]
+    assert find_models(["run"])[1].name == "tiny"
+    assert [each.name for each in find_models(["tiny", "run", "run", "tiny"])] == ["run", "tiny"]
 
 
 @pytest.mark.parametrize(
@@ -42,14 +42,14 @@ def test_models_come_with_their_base_once():
 )
 def test_what_is_not_built_says_what_builds_it(name, told):
     with pytest.raises(UserError, match=told.replace(".", r"\.")):
-        find([name])
+        find_models([name])
 
 
 def test_half_a_base_is_told(workspace, tmp_path, monkeypatch):
     (tmp_path / "store/models/half").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="half has neither"):
-        find(["half"])
+        find_models(["half"])
 
 
 @pytest.mark.parametrize("about", ["{}", "[]", '{"base_id": "tiny", "template": null}', "{"])
@@ -59,7 +59,7 @@ def test_an_adapter_that_does_not_tell_its_base_is_named(workspace, tmp_path, mo
     file.write_text(about)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"adapter/snaketune\.json (?s:.)*Fix: "):
-        find(["run"])
+        find_models(["run"])
 
 
 def test_a_checkpoint_of_another_training_than_the_adapters_is_not_served(
@@ -69,7 +69,7 @@ def test_a_checkpoint_of_another_training_than_the_adapters_is_not_served(
     run = Path("experiments/run/checkpoints/run.json")
     run.write_text(json.dumps(json.loads(run.read_text()) | {"train_id": "another"}))
     with pytest.raises(UserError, match="Fix: snakemake experiments/run/iter_4/adapter"):
-        find(["run/iter_4"])
+        find_models(["run/iter_4"])
 
 
 @pytest.mark.parametrize("key", ["n_positions", "max_seq_len", "colour"])
@@ -78,25 +78,25 @@ def test_the_context_has_several_names(workspace, tmp_path, monkeypatch, key):
     Path("store/models/tiny/config.json").write_text(json.dumps({key: 77}))
     if key == "colour":
         with pytest.raises(UserError, match=r"tiny/config\.json: none of .*n_positions"):
-            find(["run"])
+            find_models(["run"])
     else:
-        assert find(["run"])[0].context_length == 77
+        assert find_models(["run"])[0].context_length == 77
 
 
 def test_a_base_that_is_gone_says_what_fetches_it(workspace, tmp_path, monkeypatch):
     shutil.copytree(workspace / "experiments/run", tmp_path / "experiments/run")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="Fix: snakemake store/models/tiny"):
-        find(["run"])
+        find_models(["run"])
 
 
 def test_a_server_that_does_not_start_tells_the_end_of_its_log(tmp_path, monkeypatch):
     program = tmp_path / "serve.py"
     program.write_text("print('the very reason'); raise SystemExit(3)")
-    monkeypatch.setattr(client, "PROGRAM", program)
+    monkeypatch.setattr(server_process, "PROGRAM", program)
     with (
         pytest.raises(UserError, match=r"did not start.*\n +the very reason"),
-        client.serving(["run"], tmp_path / "logs/serve.log"),
+        server_process.model_server(["run"], tmp_path / "logs/serve.log"),
     ):
         pass
 
@@ -121,10 +121,10 @@ def test_the_server_ends_with_the_block(tmp_path, monkeypatch):
         "lifetime.end_with_stdin()\n"
         "server.serve_forever()\n"
     )
-    monkeypatch.setattr(client, "PROGRAM", program)
+    monkeypatch.setattr(server_process, "PROGRAM", program)
     with (
         pytest.raises(ZeroDivisionError),
-        client.serving(["run"], tmp_path / "logs/serve.log") as running,
+        server_process.model_server(["run"], tmp_path / "logs/serve.log") as running,
     ):
         assert list(running.client.models.list()) == []
         assert running.model("tiny").is_base and running.url.startswith("http://127.0.0.1:")
@@ -133,7 +133,7 @@ def test_the_server_ends_with_the_block(tmp_path, monkeypatch):
 
 
 def test_no_torch_is_imported_to_start_a_server():
-    code = "import sys, snaketune.serving.client; assert 'torch' not in sys.modules"
+    code = "import sys, snaketune.serving.server_process; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -150,20 +150,20 @@ def test_other_engines_serve_the_merged_model_here_alone(workspace, tmp_path, mo
     monkeypatch.chdir(shutil.copytree(workspace, tmp_path / "copy"))
     for engine in engines.ENGINES:
         with pytest.raises(UserError, match=f"Fix: pip install {engine}"):
-            engines.command(engine, find(["run"])[0], 8000)
+            engines.command(engine, find_models(["run"])[0], 8000)
         (tmp_path / f"{engine}.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match="Fix: snakemake experiments/run/merged"):
-        engines.command("vllm", find(["run"])[0], 8000)
+        engines.command("vllm", find_models(["run"])[0], 8000)
     shutil.copytree("experiments/run/adapter", "experiments/run/merged")
     for engine, host in (("vllm", "--host"), ("lmdeploy", "--server-name")):
-        command = engines.command(engine, find(["run"])[0], 8000)
+        command = engines.command(engine, find_models(["run"])[0], 8000)
         assert command[command.index(host) + 1] == "127.0.0.1"
         assert "experiments/run/merged" in command and "8000" in command
     with pytest.raises(UserError, match="Fix: snakemake experiments/run/iter_4/merged"):
-        engines.command("vllm", find(["run/iter_4"])[0], 8000)
+        engines.command("vllm", find_models(["run/iter_4"])[0], 8000)
     with pytest.raises(UserError, match="tiny is a base model"):
-        engines.command("vllm", find(["tiny"])[0], 8000)
+        engines.command("vllm", find_models(["tiny"])[0], 8000)
 
 
 TEXT = st.text("ab\n", max_size=12)
