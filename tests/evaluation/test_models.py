@@ -10,9 +10,10 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from snaketune.core.errors import UserError
+from snaketune.core.layout import RunPaths
 from snaketune.evaluation.models import columns, measure_each
 from snaketune.export.artifact import describe
-from snaketune.models.checkpoint import kept_checkpoints, load_checkpoint, save_checkpoint
+from snaketune.models.checkpoint import load_checkpoint, save_checkpoint
 
 IDS = torch.tensor([[1, 40, 50, 60, 70, 2, 80, 90]])
 METHODS = {
@@ -114,7 +115,7 @@ def test_checkpoints_of_another_training_are_left_out(copied, trained, base, cap
 
 
 def test_the_end_is_measured_where_its_own_file_was_deleted(copied, trained, base):
-    for file in kept_checkpoints(copied).values():
+    for file in RunPaths(copied).kept().values():
         file.unlink()
     found = measured(trained, base, folder=copied)
     assert list(found) == ["base", "iter_24", "merged"]

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 
 from snaketune.core.errors import UserError
+from snaketune.core.layout import RunPaths
 from snaketune.experiment.schema import Method
 from snaketune.export.artifact import require_same_base
 from snaketune.models.adapter import load_trained_weights, make_trainable, needs_autocast
-from snaketune.models.checkpoint import kept_checkpoints, load_checkpoint
+from snaketune.models.checkpoint import load_checkpoint
 from snaketune.models.load import device, load_model
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def _base_and_checkpoints(
 def _trained(folder: Path, about: dict[str, Any]) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
     """Yield iteration and weights of every intact checkpoint of a training, in order."""
     # last.pth is there even where its iter_N.pth was deleted
-    files = {about["iteration"]: folder / "last.pth"} | kept_checkpoints(folder)
+    files = {about["iteration"]: folder / "last.pth"} | RunPaths(folder).kept()
     for iteration, file in sorted(files.items()):
         try:
             state = load_checkpoint(file)

@@ -13,7 +13,7 @@ import torch
 
 from snaketune.core.errors import UserError
 from snaketune.core.files import atomic_file
-from snaketune.core.run_files import kept_checkpoints
+from snaketune.core.layout import RunPaths
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -40,7 +40,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         UserError: It is not kept, damaged, or holds code.
     """
     if not path.exists():
-        kept = ", ".join(map(str, sorted(kept_checkpoints(path.parent)))) or "none"
+        kept = ", ".join(map(str, sorted(RunPaths(path.parent).kept()))) or "none"
         raise UserError(
             f"{path} does not exist; kept are iterations {kept}.\n"
             "  Fix: name one of these, or train with a larger train.keep or another "

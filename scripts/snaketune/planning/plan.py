@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.core.files import read_json
+from snaketune.core.layout import RunPaths
 from snaketune.core.machine import gpus
-from snaketune.core.run_files import Standing, kept_checkpoints, run_identity, standing
+from snaketune.core.run_identity import FolderStatus, RunIdentity, folder_status
 from snaketune.experiment import Experiment, Studies, base_id, data_id, train_id
 from snaketune.experiment.resolved import resolved_values
 from snaketune.planning.cost import Ahead, Cost, of_stage, of_training
@@ -172,9 +173,9 @@ class _Planner:
         return _line(job, self.owner(job), changed, of_stage(job, base))
 
     def _training(self, job: Job, experiment: Experiment) -> Line:
-        found = _standing(job, experiment)
+        found = _folder_status(job, experiment)
         ahead = _ahead(experiment, found)
-        if found.own == _checkpoints(experiment):
+        if found.resumable == RunPaths(_checkpoints(experiment)):
             job = replace(job, interrupted=True)
         cost = of_training(ahead, self.runs(), job.past)
         note, changed = _note(found, ahead), _changes_of_run(experiment)
@@ -198,7 +199,7 @@ def _checkpoints(experiment: Experiment) -> Path:
     return Path("experiments") / experiment.name / "checkpoints"
 
 
-def _standing(job: Job, experiment: Experiment) -> Standing:
+def _folder_status(job: Job, experiment: Experiment) -> FolderStatus:
     """Return what training will find; nothing is known if what it is bound to is made anew."""
     base = Path("store/models") / base_id(experiment)
     data = Path("store/data") / data_id(experiment)
@@ -206,12 +207,12 @@ def _standing(job: Job, experiment: Experiment) -> Standing:
     bound = [base / "provenance.json", data / "data.json"]
     bound += [start.with_name("run.json")] if start else []
     if job.after or not all(file.exists() for file in bound):
-        return Standing()
-    identity = run_identity(train_id(experiment), base, data, start)
-    return standing(_checkpoints(experiment), identity)
+        return FolderStatus()
+    identity = RunIdentity.of_training(train_id(experiment), base, data, start)
+    return folder_status(RunPaths(_checkpoints(experiment)), identity)
 
 
-def _ahead(experiment: Experiment, found: Standing) -> Ahead:
+def _ahead(experiment: Experiment, found: FolderStatus) -> Ahead:
     train, file = experiment.config.train, Path("store/data") / data_id(experiment) / "data.json"
     told = read_json(file)["train"] if file.exists() else None
     iterations = tokens = None
@@ -228,7 +229,7 @@ def _ahead(experiment: Experiment, found: Standing) -> Ahead:
         iterations=iterations,
         tokens=tokens,
         longest=int(longest),
-        kept=len(kept_checkpoints(found.own)) if found.own else 0,
+        kept=len(found.resumable.kept()) if found.resumable else 0,
     )
 
 
@@ -237,16 +238,16 @@ def _begins(checkpoint: int, iterations: int | None, accumulate: int) -> int:
     return checkpoint if checkpoint == iterations else checkpoint - checkpoint % accumulate
 
 
-def _note(found: Standing, ahead: Ahead) -> str:
+def _note(found: FolderStatus, ahead: Ahead) -> str:
     """Return in words what training does with the files it finds."""
     told = []
-    if found.own and found.own.parent.name == "superseded":
+    if found.resumable and found.resumable.folder.parent.name == "superseded":
         told.append("takes its run back from checkpoints/superseded")
     if ahead.iterations and ahead.begins >= ahead.iterations:
         told.append(f"is trained already, to iteration {ahead.begins}")
-    elif found.own:
+    elif found.resumable:
         of_all = f" of {ahead.iterations}" if ahead.iterations else ""
         told.append(f"goes on from iteration {ahead.begins}{of_all}")
-    if found.aside:
+    if found.supersedes:
         told.append("keeps the earlier run in checkpoints/superseded")
     return "; ".join(told)

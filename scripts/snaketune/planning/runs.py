@@ -8,7 +8,7 @@ from typing import Any
 
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json
-from snaketune.core.run_files import kept_checkpoints
+from snaketune.core.layout import RunPaths
 from snaketune.experiment.experiment import Source
 from snaketune.experiment.identity import NO_EFFECT_ON_WEIGHTS
 from snaketune.experiment.resolved import Resolved, read_resolved
@@ -114,7 +114,7 @@ def _read(folder: Path) -> Run | None:
 
 
 def _run(folder: Path, resolved: Resolved, settings: Settings, figures: Mapping[str, Any]) -> Run:
-    sizes = [file.stat().st_size for file in kept_checkpoints(folder).values()]
+    sizes = [file.stat().st_size for file in RunPaths(folder).kept().values()]
     on_gpu = figures.get("peak_allocated_bytes")
     return Run(
         name=resolved.name,

@@ -7,7 +7,7 @@ from typing import Any
 
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json
-from snaketune.core.run_files import kept_checkpoints
+from snaketune.core.layout import RunPaths
 from snaketune.serving.artifacts import STORE, context_length
 
 
@@ -67,7 +67,7 @@ def _unexported(folder: Path, bases: set[str]) -> set[int]:
     same = adapter and run and adapter.get("train_id") == run.get("train_id")
     if not same or not _about(folder, bases):
         return set()
-    return set(kept_checkpoints(folder / "checkpoints"))
+    return set(RunPaths(folder / "checkpoints").kept())
 
 
 def _read(file: Path) -> dict[str, Any] | None:

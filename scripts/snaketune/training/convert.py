@@ -6,9 +6,12 @@ from pathlib import Path
 from snaketune.bases.xtuner import XTunerCheckpoint, fitted, read_xtuner
 from snaketune.core.digests import digest
 from snaketune.core.files import inventory, locked, require_free_space, sha256, write_text
+from snaketune.core.layout import BasePaths
+from snaketune.core.run_identity import RunIdentity
 from snaketune.data.template import ChatTemplate
 from snaketune.experiment.resolved import Resolved, package_versions, to_yaml
 from snaketune.training.run_folder import RunFolder
+from snaketune.training.train_record import TrainRecord
 
 log = logging.getLogger(__name__)
 
@@ -28,29 +31,34 @@ def convert(experiment: Resolved, base: Path, source: Path, output: Path) -> Non
     found = read_xtuner(source)
     weights, method = fitted(found, base, experiment.config.method)
     _tell(found, experiment, len(weights))
-    identity = {
-        "train_id": experiment.train_id,
-        "base_sha256": sha256(base / "provenance.json"),
-        "source_sha256": _digest(source),
-    }
+    identity = RunIdentity(
+        train_id=experiment.train_id,
+        base_sha256=sha256(BasePaths(base).provenance),
+        source_sha256=_digest(source),
+    )
     folder = RunFolder(output, identity, keep=1)
     about = folder.about(experiment.name, base, found.precision, method, template.bound())
     state = {
         "iteration": found.iteration,
         "resume_from": found.iteration,
         "weights": weights,
-        "about": about,
+        "about": about.model_dump(),
     }
     with locked(output):
         size = sum(tensor.nbytes for tensor in weights.values())
         require_free_space(output, size + 2**20, "the converted checkpoint")
         folder.open()
-        write_text(output / "resolved.yaml", to_yaml(experiment.values))
+        write_text(folder.paths.resolved, to_yaml(experiment.values))
         folder.save(found.iteration, state)
-        # without its folder: an adapter and a merged model tell it to whoever gets them
-        figures = {"converted_from": source.name, "iterations": found.iteration}
-        folder.finish(found.iteration, identity | figures | {"versions": package_versions()})
-    log.info("%s is now %s/last.pth", source, output)
+        record = TrainRecord(
+            **identity.model_dump(),
+            iterations=found.iteration,
+            # the name alone: adapter and merged model pass it on, and a path is nobody's business
+            converted_from=source.name,
+            versions=package_versions(),
+        )
+        folder.finish(found.iteration, record)
+    log.info("%s is now %s", source, folder.paths.last)
 
 
 def _tell(found: XTunerCheckpoint, experiment: Resolved, count: int) -> None:

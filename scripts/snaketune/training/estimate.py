@@ -9,7 +9,7 @@ from snaketune.models.adapter import count_trained
 from snaketune.models.loss import CHUNK
 from snaketune.models.memory import Estimate, needed_memory
 from snaketune.models.packed import causal_model, has_plain_head
-from snaketune.training.progress import peak_memory, shown_memory
+from snaketune.training.progress import peak_memory
 
 
 def estimate(model: Any, train: Train, tokens: int) -> Estimate:
@@ -28,7 +28,7 @@ def estimate(model: Any, train: Train, tokens: int) -> Estimate:
         sizes,
         tokens=tokens,
         logits=CHUNK if has_plain_head(causal_model(model)) else tokens,
-        held=shown_memory(peak_memory()),
+        held=peak_memory().peak_memory_bytes,
         trained=count_trained(model),
         optimizer=train.optimizer,
         size=size,

@@ -10,7 +10,6 @@ back to that update and repeats the iterations since, which gives the same numbe
 without storing gradients.
 """
 
-import json
 import logging
 import math
 import signal
@@ -25,6 +24,7 @@ import torch
 from snaketune.core.errors import Interrupted, UserError
 from snaketune.experiment.schema import Sample, Train
 from snaketune.models.adapter import load_trained_weights, trained_weights
+from snaketune.models.checkpoint_about import CheckpointAbout
 from snaketune.models.packed import loss_sum
 from snaketune.training import processes
 from snaketune.training.batches import Batches
@@ -33,6 +33,7 @@ from snaketune.training.flops import Flops
 from snaketune.training.progress import Meter, peak_memory
 from snaketune.training.run_folder import RunFolder
 from snaketune.training.schedule import learning_rate
+from snaketune.training.train_record import MetricsRow, SampleRow
 from snaketune.training.validation import Validation
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Trainer:
     folder: RunFolder
     where: torch.device
     answers: Callable[[], list[str]]
-    about: dict[str, Any]
+    about: CheckpointAbout
     validation: Validation
     flops: Flops
     autocast: torch.dtype | None = None
@@ -134,7 +135,7 @@ class Trainer:
         first = iteration - (iteration - 1) % self.train.accumulate
         return range(first, min(first + self.train.accumulate, self.batches.total + 1))
 
-    def _iterate(self, iteration: int) -> dict[str, Any]:
+    def _iterate(self, iteration: int) -> MetricsRow:
         """Run one micro-batch, and the update if it is the last of one; return its metrics."""
         started = time.perf_counter()
         batch = self.batches.batch(iteration).to(self.where)
@@ -153,25 +154,25 @@ class Trainer:
         self._require_finite(iteration, total_loss, grad_norm)
         self._update_loss.append(total_loss)
         seconds = time.perf_counter() - started
-        row = {
-            "iteration": iteration,
-            "epoch": iteration / self.batches.per_epoch,
-            "lr": lr,
-            "loss": total_loss / self.batches.loss_weight([iteration]),
-            "update": (iteration - 1) // self.train.accumulate + 1 if last else None,
-            "update_loss": self._finish_update(update) if last else None,
-            "grad_norm": grad_norm,
-            "tokens": tokens,
-            "supervised_tokens": supervised,
-            "time_seconds": seconds,
-            "data_seconds": data_seconds,
-            "tokens_per_second": tokens / seconds,
-            "supervised_tokens_per_second": supervised / seconds,
-            "model_flops_utilisation": self.flops.utilisation(
+        row = MetricsRow(
+            iteration=iteration,
+            epoch=iteration / self.batches.per_epoch,
+            lr=lr,
+            loss=total_loss / self.batches.loss_weight([iteration]),
+            update=(iteration - 1) // self.train.accumulate + 1 if last else None,
+            update_loss=self._finish_update(update) if last else None,
+            grad_norm=grad_norm,
+            tokens=tokens,
+            supervised_tokens=supervised,
+            time_seconds=seconds,
+            data_seconds=data_seconds,
+            tokens_per_second=tokens / seconds,
+            supervised_tokens_per_second=supervised / seconds,
+            model_flops_utilisation=self.flops.utilisation(
                 tokens / processes.count(), supervised / processes.count(), seconds
             ),
-            **peak_memory(),
-        }
+            **peak_memory().model_dump(),
+        )
         if last:
             self._mark_update(iteration)
         return row
@@ -215,12 +216,9 @@ class Trainer:
             with self._arithmetic():
                 answers = self.answers()
             if processes.rank() == 0:
-                rows = [
-                    {"iteration": iteration, "prompt": prompt, "answer": answer}
-                    for prompt, answer in zip(self.sample.prompts, answers, strict=True)
-                ]
-                with self.folder.samples.open("a", encoding="utf-8") as file:
-                    file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                for prompt, answer in zip(self.sample.prompts, answers, strict=True):
+                    row = SampleRow(iteration=iteration, prompt=prompt, answer=answer)
+                    row.append(self.folder.paths.samples)
         processes.wait()
 
     def _save(self, iteration: int) -> None:
@@ -232,7 +230,7 @@ class Trainer:
             "weights": weights,
             "optimizer": self.engine.state(),
             "random": processes.gather(self._random),
-            "about": self.about,
+            "about": self.about.model_dump(),
         }
         if processes.rank() == 0:
             best = self.validation.best() if self.train.keep_best else None
@@ -263,7 +261,7 @@ class Trainer:
         """Return what shows and records the iterations, on rank 0 alone."""
         if processes.rank() > 0:
             return nullcontext()
-        return Meter(self.folder.metrics, self.batches.total, start, self.train.log_every)
+        return Meter(self.folder.paths.metrics, self.batches.total, start, self.train.log_every)
 
 
 def random_state(where: torch.device) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ import logging
 import os
 import random
 import statistics
+from collections.abc import Iterable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -17,11 +18,10 @@ from snaketune.core.errors import UserError
 from snaketune.core.files import (
     locked,
     read_json,
-    read_jsonl,
     require_free_space,
     write_text,
 )
-from snaketune.core.run_files import run_identity
+from snaketune.core.run_identity import RunIdentity
 from snaketune.data.storage import Packs
 from snaketune.experiment.resolved import Resolved, package_versions, to_yaml
 from snaketune.experiment.schema import Configuration, Train
@@ -50,8 +50,8 @@ from snaketune.training.engine import deepspeed_config, make_engine
 from snaketune.training.estimate import estimate
 from snaketune.training.flops import Flops, matrix_rate
 from snaketune.training.loop import Trainer
-from snaketune.training.progress import peak_memory, shown_memory
 from snaketune.training.run_folder import RunFolder
+from snaketune.training.train_record import MetricsRow, PeakMemory, TrainRecord
 from snaketune.training.validation import Validation
 
 log = logging.getLogger(__name__)
@@ -98,8 +98,8 @@ def train(
         folder = RunFolder(output, identity, experiment.config.train.keep)
         state = folder.open() if leads else None
         if leads:
-            also_log_to(output / "train.log")
-            write_text(output / "resolved.yaml", to_yaml(experiment.values))
+            also_log_to(folder.paths.log)
+            write_text(folder.paths.resolved, to_yaml(experiment.values))
         processes.wait()
         if not leads:
             state = folder.newest_intact()
@@ -112,12 +112,12 @@ def train(
                 trainer.heartbeat = mirror.push
             result = trainer.run(state)
             if leads:
-                figures = _figures(folder, trainer, setup)
-                _compare(figures)
-                folder.finish(result, figures | {"result_iteration": result})
+                record = _record(folder, trainer, setup, result)
+                _log_memory_error(record)
+                folder.finish(result, record)
 
 
-def _identity(experiment: Resolved, base: Path, data: Path, start: Path | None) -> dict[str, str]:
+def _identity(experiment: Resolved, base: Path, data: Path, start: Path | None) -> RunIdentity:
     """Return what must be equal for a checkpoint to be resumed.
 
     Raises:
@@ -136,7 +136,7 @@ def _identity(experiment: Resolved, base: Path, data: Path, start: Path | None) 
             f"{experiment.name} starts from {wanted}, whose checkpoint is not given.\n"
             f"  Fix: add --start experiments/{wanted}/checkpoints/last.pth"
         )
-    return run_identity(experiment.train_id, base, data, start)
+    return RunIdentity.of_training(experiment.train_id, base, data, start)
 
 
 def _prepare(
@@ -184,7 +184,7 @@ def _prepare(
         autocast=dtype if needs_autocast(config.method) and dtype != torch.float32 else None,
     )
     return trainer, plan | {
-        "precision": trainer.about["precision"],
+        "precision": trainer.about.precision,
         "precision_reason": reason,
         "attention": causal_model(model).config._attn_implementation,
         "matrix_flops_per_second": trainer.flops.rate,
@@ -225,7 +225,9 @@ def _plan(
     # the next checkpoint is written before the oldest is deleted
     more = max(1, train.keep + 1 + train.keep_best - len(folder.checkpoints()))
     disk = more * _checkpoint_bytes(model, train)
-    require_free_space(folder.path, disk, f"training with {more} more checkpoints (train.keep)")
+    require_free_space(
+        folder.paths.folder, disk, f"training with {more} more checkpoints (train.keep)"
+    )
     needs = estimate(model, train, batches.most_tokens())
     checkpointed = _checkpointing(train, needs, where)
     if checkpointed:
@@ -305,9 +307,9 @@ def _several(count: int, thing: str, ending: str = "s") -> str:
     return f"{count} {thing}{ending if count != 1 else ''}"
 
 
-def _compare(figures: dict[str, Any]) -> None:
-    """Say how far the estimate of memory was off."""
-    peak, expected = shown_memory(figures), figures["estimated_peak_bytes"]
+def _log_memory_error(record: TrainRecord) -> None:
+    """Log the measured peak and how far the estimate was off."""
+    peak, expected = record.peak_memory_bytes, record.estimated_peak_bytes or 0
     log.info(
         "peak memory %.2f GiB, estimated %.2f GiB (%+.0f %%)",
         peak / 2**30,
@@ -316,34 +318,32 @@ def _compare(figures: dict[str, Any]) -> None:
     )
 
 
-def _figures(folder: RunFolder, trainer: Trainer, setup: dict[str, Any]) -> dict[str, Any]:
-    """Return train.json: the run's figures, all taken from metrics.jsonl.
-
-    `training_seconds` is the time of all iterations, without samples, checkpoints and loading.
-    """
-    rows = read_jsonl(folder.metrics)
-    updates = [row for row in rows if row["update"]]
-    return {
-        **folder.identity,
-        "iterations": len(rows),
-        "updates": len(updates),
-        "tokens": sum(row["tokens"] for row in rows),
-        "supervised_tokens": sum(row["supervised_tokens"] for row in rows),
-        "training_seconds": sum(row["time_seconds"] for row in rows),
-        **{key: max(row.get(key, 0) for row in rows) for key in peak_memory()},
-        "model_flops_utilisation": _median(rows, "model_flops_utilisation"),
-        "supervised_tokens_per_second": _median(rows, "supervised_tokens_per_second"),
-        "first_loss": updates[0]["update_loss"],
-        "last_loss": updates[-1]["update_loss"],
-        "heldout_losses": trainer.validation.measured,
-        "seeds": {name: trainer.train.seed for name in ("python", "numpy", "torch", "data_order")},
-        "processes": processes.count(),
-        "deepspeed": trainer.train.deepspeed,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+def _record(folder: RunFolder, trainer: Trainer, setup: dict[str, Any], result: int) -> TrainRecord:
+    """Summarise metrics.jsonl, which covers all interruptions, and what was chosen here."""
+    rows = MetricsRow.read(folder.paths.metrics)
+    updates = [row for row in rows if row.update]
+    return TrainRecord(
+        **folder.identity.model_dump(),
+        iterations=len(rows),
+        result_iteration=result,
+        updates=len(updates),
+        tokens=sum(row.tokens for row in rows),
+        supervised_tokens=sum(row.supervised_tokens for row in rows),
+        training_seconds=sum(row.time_seconds for row in rows),
+        **PeakMemory.highest(rows).model_dump(),
+        model_flops_utilisation=_median(row.model_flops_utilisation for row in rows),
+        supervised_tokens_per_second=_median(row.supervised_tokens_per_second for row in rows),
+        first_loss=updates[0].update_loss,
+        last_loss=updates[-1].update_loss,
+        heldout_losses=trainer.validation.measured,
+        seeds=dict.fromkeys(("python", "numpy", "torch", "data_order"), trainer.train.seed),
+        processes=processes.count(),
+        deepspeed=trainer.train.deepspeed,
+        device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         **setup,
-        "versions": package_versions(),
-    }
+        versions=package_versions(),
+    )
 
 
-def _median(rows: list[dict[str, Any]], key: str) -> float:
-    return statistics.median(row[key] for row in rows)
+def _median(values: Iterable[float | None]) -> float:
+    return statistics.median(value for value in values if value is not None)

@@ -1,6 +1,5 @@
 """The held-out loss while training, and what follows from it: stopping early, the best so far."""
 
-import json
 import math
 from collections.abc import Container
 from typing import Any
@@ -8,13 +7,13 @@ from typing import Any
 import torch
 
 from snaketune.core.errors import UserError
-from snaketune.core.files import read_jsonl
 from snaketune.data.storage import Packs
 from snaketune.experiment.schema import Train
 from snaketune.models.packed import loss_sum
 from snaketune.training import processes
 from snaketune.training.batches import Batches
 from snaketune.training.run_folder import RunFolder
+from snaketune.training.train_record import ValidationRow
 
 
 class Validation:
@@ -38,8 +37,8 @@ class Validation:
         each = Train(batch_size=train.batch_size, epochs=1)
         self.batches = Batches(packs, each, processes.rank(), processes.count())
         self.patience, self.every = train.early_stop, train.validate_every
-        self.file = folder.validation
-        self.measured = {row["iteration"]: row["heldout_loss"] for row in read_jsonl(self.file)}
+        self.file = folder.paths.validation
+        self.measured = {row.iteration: row.heldout_loss for row in ValidationRow.read(self.file)}
 
     def is_due(self, iteration: int, last: bool) -> bool:
         """Tell whether to measure after an iteration; the last is always measured."""
@@ -52,8 +51,7 @@ class Validation:
         model.train()
         self.measured[iteration] = loss
         if processes.rank() == 0:
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"iteration": iteration, "heldout_loss": loss}) + "\n")
+            ValidationRow(iteration=iteration, heldout_loss=loss).append(self.file)
         return loss
 
     def best(self, among: Container[int] | None = None) -> int | None:
