@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args(argv)
     cli.open_log(args.log)
-    from snaketune.agent.stage import report_agent
+    from snaketune.agent.evaluate_agent import report_agent
     from snaketune.tracking.tracked_run import send_run
 
     experiment = load_resolved(args.experiment)

@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     cli.open_log(args.log)
-    from snaketune.evaluation.stage import evaluate
+    from snaketune.evaluation.evaluate_models import evaluate
     from snaketune.tracking.tracked_run import send_run
 
     experiment = load_resolved(args.config)

@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from fake_demo import BASE, TUNED, calls_the_weather
-from snaketune.agent import agent
+from snaketune.agent import react_loop
 from snaketune.demo import setup, view
 from snaketune.demo.answering import Answering
 from snaketune.demo.conversation import Conversation, Turn
@@ -283,7 +283,7 @@ def test_questions_to_tools_are_traced_under_the_study_of_the_experiment(
     made, endpoint, monkeypatch
 ):
     sent = []
-    monkeypatch.setattr(agent, "Tracer", lambda study: sent.append(study) or Quiet())
+    monkeypatch.setattr(react_loop, "Tracer", lambda study: sent.append(study) or Quiet())
     setup.use(replace(made, studies={TUNED: "persona"}))
     page = AppTest.from_file(str(PAGE), default_timeout=20).run()
     endpoint.reply = calls_the_weather

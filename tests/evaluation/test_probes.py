@@ -7,7 +7,7 @@ import pytest
 
 from snaketune.data.formats.chat_formats import oasst1
 from snaketune.evaluation import probes
-from snaketune.evaluation.answers import Told
+from snaketune.evaluation.batched_answers import Told
 from snaketune.evaluation.heldout import HeldoutAnswers, HeldoutRow
 from snaketune.evaluation.probes import ask, habits, judge, read_probes, summary, system_message
 from snaketune.experiment.probe_files import (

@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json
 from snaketune.data.prepare import prepare
-from snaketune.evaluation.models import measure_each
-from snaketune.evaluation.stage import evaluate
+from snaketune.evaluation.evaluate_models import evaluate
+from snaketune.evaluation.evaluated_models import measure_each
 from snaketune.experiment.resolved import read_resolved
 from snaketune.export.adapter import export_adapter
 from snaketune.export.artifact import describe

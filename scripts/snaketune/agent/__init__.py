@@ -1,8 +1,8 @@
 """A model that uses tools: Lagent's ReAct loop around an OpenAI-compatible endpoint. No torch."""
 
-from snaketune.agent.agent import Agent, system_prompt
 from snaketune.agent.events import Answer, Event, Step
 from snaketune.agent.react import Parsed, answer_message, parse, response_message
+from snaketune.agent.react_loop import Agent, system_prompt
 
 __all__ = [
     "Agent",

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from snaketune.agent import arithmetic, search
 from snaketune.agent.tools import Tool
 from snaketune.core.errors import UserError, nearest
 from snaketune.experiment.agent_files import CannedTool, read_canned
+from snaketune.toolbox import arithmetic, web_search
 
 _TYPES = {"string": "STRING", "integer": "NUMBER", "number": "FLOAT", "boolean": "BOOLEAN"}
 
@@ -38,10 +38,10 @@ def _arithmetic() -> Tool:
 
 
 def _python() -> Tool:
-    from snaketune.agent import python
+    from snaketune.toolbox import sandboxed_python
 
     what = "Runs Python code and returns what it prints and the value of its last line."
-    return Tool("PythonInterpreter", what, [_text("code", "the code")], python.run)
+    return Tool("PythonInterpreter", what, [_text("code", "the code")], sandboxed_python.run)
 
 
 def _arxiv() -> Tool:
@@ -52,13 +52,15 @@ def _arxiv() -> Tool:
         {"name": "content", "description": "a list of 3 arxiv search papers", "type": "STRING"}
     ]
     query = [_text("query", "the content of search query")]
-    return Tool(name, what, query, search.arxiv_articles, returns=found)
+    return Tool(name, what, query, web_search.arxiv_articles, returns=found)
 
 
 def _google() -> Tool:
-    search.serper_key()  # told before the first question
+    web_search.serper_key()  # told before the first question
     what = "Searches Google and returns a short answer or the texts of the first results."
-    return Tool("GoogleSearch", what, [_text("query", "what to look for")], search.google_snippets)
+    return Tool(
+        "GoogleSearch", what, [_text("query", "what to look for")], web_search.google_snippets
+    )
 
 
 _MAKERS = {"arithmetic": _arithmetic, "python": _python, "arxiv": _arxiv, "google": _google}

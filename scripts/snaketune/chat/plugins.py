@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
-from snaketune.agent.arithmetic import value
-from snaketune.agent.search import google_results, serper_key
 from snaketune.chat.equations import solve
 from snaketune.core.errors import UserError, nearest
+from snaketune.toolbox.arithmetic import value
+from snaketune.toolbox.web_search import google_results, serper_key
 
 NOTHING = "None"
 NO_RESULT = "No result."

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snaketune.evaluation.answers import Told, tell
+from snaketune.evaluation.batched_answers import Told, tell
 from snaketune.evaluation.harness import Harness
 from snaketune.evaluation.heldout import Heldout, heldout_losses
 from snaketune.evaluation.probes import Asked, ask, habits, read_probes, summary

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.core.progress import track_progress
-from snaketune.evaluation.answers import Told, tell
+from snaketune.evaluation.batched_answers import Told, tell
 from snaketune.evaluation.heldout import HeldoutAnswers
 from snaketune.experiment.probe_files import (
     Contains,

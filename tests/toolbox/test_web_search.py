@@ -8,8 +8,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from snaketune.agent import search
-from snaketune.agent.search import arxiv_articles, google_snippets
+from snaketune.toolbox import web_search
+from snaketune.toolbox.web_search import arxiv_articles, google_snippets
 from stand_in import Replies, Server
 
 KEY = "sErPeRkEy"
@@ -63,8 +63,8 @@ class Routes(Replies):
 @pytest.fixture
 def site(monkeypatch):
     with Site().running() as running:
-        monkeypatch.setattr(search, "ARXIV_URL", running.url + "/api/query?{}")
-        monkeypatch.setattr(search, "SERPER_URL", running.url + "/search")
+        monkeypatch.setattr(web_search, "ARXIV_URL", running.url + "/api/query?{}")
+        monkeypatch.setattr(web_search, "SERPER_URL", running.url + "/search")
         monkeypatch.setenv("SERPER_API_KEY", KEY)
         yield running
 
@@ -106,7 +106,7 @@ def test_a_server_that_fails_is_told(site, search_for):
 
 @pytest.mark.parametrize("search_for", [arxiv_articles, google_snippets])
 def test_a_silent_server_is_given_up(site, search_for, monkeypatch):
-    monkeypatch.setattr(search, "SECONDS", 0.2)
+    monkeypatch.setattr(web_search, "SECONDS", 0.2)
     site.may_answer.clear()
     with pytest.raises(ValueError, match="did not answer"):
         search_for("x")
@@ -116,15 +116,15 @@ def test_a_silent_server_is_given_up(site, search_for, monkeypatch):
 @pytest.mark.parametrize("search_for", [arxiv_articles, google_snippets])
 def test_no_server_is_told(monkeypatch, search_for):
     monkeypatch.setenv("SERPER_API_KEY", KEY)
-    monkeypatch.setattr(search, "ARXIV_URL", "http://127.0.0.1:1/api/query?{}")
-    monkeypatch.setattr(search, "SERPER_URL", "http://127.0.0.1:1/search")
+    monkeypatch.setattr(web_search, "ARXIV_URL", "http://127.0.0.1:1/api/query?{}")
+    monkeypatch.setattr(web_search, "SERPER_URL", "http://127.0.0.1:1/search")
     with pytest.raises(ValueError, match="did not answer"):
         search_for("x")
 
 
 def test_arxiv_is_asked_over_https():
-    assert search.ARXIV_URL.startswith("https://")
-    assert search.SERPER_URL.startswith("https://")
+    assert web_search.ARXIV_URL.startswith("https://")
+    assert web_search.SERPER_URL.startswith("https://")
 
 
 @pytest.mark.parametrize(

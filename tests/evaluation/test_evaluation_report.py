@@ -8,7 +8,7 @@ import pytest
 
 from html_page import Page
 from snaketune.core.pages import mib, minutes, percent
-from snaketune.evaluation.report import asks, by_prompt, html, over_checkpoints
+from snaketune.evaluation.evaluation_report import asks, by_prompt, html, over_checkpoints
 
 EVIL = "<script>alert('x')</script> & [b]"
 

@@ -18,7 +18,7 @@ from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_jsonl
 from snaketune.data.storage import Packs
 from snaketune.data.template import IGNORE
-from snaketune.evaluation.stage import evaluate
+from snaketune.evaluation.evaluate_models import evaluate
 from snaketune.experiment.resolved import read_resolved
 from snaketune.export.agreement import heldout_loss
 from snaketune.export.merge import merge
@@ -243,7 +243,7 @@ def test_a_broken_probe_and_a_missing_harness_are_told_before_anything_is_measur
     trained, base, merged, data, run, tmp_path, monkeypatch
 ):
     (tmp_path / "mine.yaml").write_text("kind: numeric\nquestions: 3")
-    monkeypatch.setattr("snaketune.evaluation.models.load_model", None)
+    monkeypatch.setattr("snaketune.evaluation.evaluated_models.load_model", None)
 
     def attempt(experiment):
         evaluate(experiment, base, merged, data, trained.output, tmp_path / "eval", tmp_path)

@@ -2,8 +2,8 @@
 
 import pytest
 
+from snaketune.agent.agent_metrics import by_tool, figures, has_one, judge
 from snaketune.agent.events import Answer, Step
-from snaketune.agent.scoring import by_tool, figures, has_one, judge
 from snaketune.experiment.agent_files import AgentQuestion
 
 TOOLS = {"Arithmetic": ["expression"], "Trains": ["origin", "destination"]}

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from snaketune.evaluation import answers
-from snaketune.evaluation.answers import Told, tell
+from snaketune.evaluation import batched_answers
+from snaketune.evaluation.batched_answers import Told, tell
 from snaketune.models.load import load_model, load_tokenizer
 
 CPU = torch.device("cpu")
@@ -42,15 +42,15 @@ def circles(tokens: list[int]) -> float:
 
 def test_answers_keep_the_order_of_the_prompts(base, prompts, monkeypatch):
     sizes = []
-    batched = answers.continuations
+    batched = batched_answers.continuations
     monkeypatch.setattr(
-        answers,
+        batched_answers,
         "continuations",
         lambda model, tokenizer, asked, *rest: (
             sizes.append([len(ids) for ids in asked]) or batched(model, tokenizer, asked, *rest)
         ),
     )
-    monkeypatch.setattr(answers, "_MOST_ANSWERS", 2)
+    monkeypatch.setattr(batched_answers, "_MOST_ANSWERS", 2)
     model, tokenizer = load_model(base, torch.float32, CPU), load_tokenizer(base)
     found = tell(model, tokenizer, prompts, 24, [END], "test")
     flat = [length for batch in sizes for length in batch]
@@ -66,11 +66,11 @@ def test_answers_keep_the_order_of_the_prompts(base, prompts, monkeypatch):
 
 
 def test_long_prompts_make_small_batches(monkeypatch):
-    monkeypatch.setattr(answers, "_MOST_TOKENS", 100)
+    monkeypatch.setattr(batched_answers, "_MOST_TOKENS", 100)
     lengths = [10, 300, 30, 40, 5]
-    found = list(answers._batches([[0] * length for length in lengths], 10))
+    found = list(batched_answers._batches([[0] * length for length in lengths], 10))
     assert found == [[1], [3, 2], [0, 4]]
-    assert list(answers._batches([], 10)) == []
+    assert list(batched_answers._batches([], 10)) == []
 
 
 def test_nothing_asked_is_nothing_told(base):

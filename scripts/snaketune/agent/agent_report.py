@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from snaketune.agent.scoring import MEANS, SHARES
+from snaketune.agent.agent_metrics import MEANS, SHARES
 from snaketune.core.pages import percent, render
 
 
@@ -13,7 +13,7 @@ def html(report: dict[str, Any]) -> str:
         report: The content of report.json.
     """
     return render(
-        "agent/report.html.jinja",
+        "agent/agent_report.html.jinja",
         f"{report['experiment']}: agent",
         report=report,
         meanings=SHARES | MEANS,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaketune.agent.arithmetic import evaluate
+from snaketune.toolbox.arithmetic import evaluate
 
 
 @pytest.mark.parametrize(

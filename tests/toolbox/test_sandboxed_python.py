@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from snaketune.agent import python
-from snaketune.agent.python import run
+from snaketune.toolbox import sandboxed_python
+from snaketune.toolbox.sandboxed_python import run
 
 SECRET = "sEcReT0fTheEnvironment"
 
@@ -91,7 +91,7 @@ def test_files_are_neither_read_nor_written(tmp_path):
     ["while True: pass", "while True: print('x' * 1000)", "import math\nmath.factorial(10 ** 8)"],
 )
 def test_what_never_ends_is_stopped(code, monkeypatch):
-    monkeypatch.setitem(python._LIMITS, "max_feed_duration_secs", 0.3)
+    monkeypatch.setitem(sandboxed_python._LIMITS, "max_feed_duration_secs", 0.3)
     started = time.monotonic()
     with pytest.raises(ValueError, match="limit") as refused:
         run(code)

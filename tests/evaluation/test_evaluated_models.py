@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from snaketune.core.errors import UserError
 from snaketune.core.layout import RunPaths
-from snaketune.evaluation.models import columns, measure_each
+from snaketune.evaluation.evaluated_models import columns, measure_each
 from snaketune.export.artifact import describe
 from snaketune.models.checkpoint import load_checkpoint, save_checkpoint
 

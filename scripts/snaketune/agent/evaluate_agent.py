@@ -9,10 +9,10 @@ from typing import Any
 
 import openai
 
-from snaketune.agent.agent import Agent, system_prompt
+from snaketune.agent.agent_metrics import by_tool, figures, judge
+from snaketune.agent.agent_report import html
 from snaketune.agent.events import Answer, Step
-from snaketune.agent.report import html
-from snaketune.agent.scoring import by_tool, figures, judge
+from snaketune.agent.react_loop import Agent, system_prompt
 from snaketune.core.errors import UserError, nearest
 from snaketune.core.files import write_json, write_text
 from snaketune.core.progress import track_progress

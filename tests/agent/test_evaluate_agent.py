@@ -10,7 +10,7 @@ import pytest
 
 from fake_endpoint import FakeEndpoint
 from html_page import Page
-from snaketune.agent import stage
+from snaketune.agent import evaluate_agent as stage
 from snaketune.core.errors import UserError
 from snaketune.experiment.agent_files import read_questions
 from snaketune.experiment.schema import AgentConfig, Configuration
@@ -68,7 +68,7 @@ class Experiment:
 @pytest.fixture
 def endpoint(monkeypatch):
     """An endpoint with both models; nothing is sent to MLflow."""
-    monkeypatch.setattr("snaketune.agent.agent.Tracer", Quiet)
+    monkeypatch.setattr("snaketune.agent.react_loop.Tracer", Quiet)
     with FakeEndpoint(["x_tuned", "tiny-1"], says).running() as server:
         client = openai.OpenAI(base_url=server.url, api_key="none", max_retries=0)
 

@@ -89,7 +89,7 @@ class Agent:
     def _answer(self, messages: list[Message], spans: Spans) -> Answer:
         from lagent.agents import ReAct
 
-        from snaketune.agent.loop import Endpoint, Executor, Protocol
+        from snaketune.agent.lagent_adapter import Endpoint, Executor, Protocol
 
         endpoint = Endpoint(self.client, self.model, self.on_event, self.max_tokens, spans)
         executor = Executor(self.tools, self.on_event, spans)
@@ -103,7 +103,7 @@ def system_prompt(tools: Sequence[str], canned: Path | None = None) -> str:
     """Return the first message of every conversation with these tools: Lagent's, filled in."""
     _require_packages()
     from snaketune.agent.builtin import make_tools
-    from snaketune.agent.loop import Executor, Protocol
+    from snaketune.agent.lagent_adapter import Executor, Protocol
 
     executor = Executor(make_tools(tools, canned), ignore, Spans())
     return Protocol().format([], [], executor)[0]["content"]

@@ -3,8 +3,8 @@
 import pytest
 
 from html_page import Page
-from snaketune.agent.report import html, judged, sentence
-from snaketune.agent.stage import tell
+from snaketune.agent.agent_report import html, judged, sentence
+from snaketune.agent.evaluate_agent import tell
 from snaketune.experiment.agent_files import AgentQuestion
 
 EVIL = "<script>alert('x')</script>"

@@ -56,7 +56,7 @@ def html(
     """
     told = asks(report["probes"], probed)
     return render(
-        "evaluation/report.html.jinja",
+        "evaluation/evaluation_report.html.jinja",
         report["experiment"],
         report=report,
         labels=labels(report),

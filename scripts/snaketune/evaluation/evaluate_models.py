@@ -6,11 +6,11 @@ from typing import Any
 
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_jsonl, write_json, write_jsonl, write_text
+from snaketune.evaluation.evaluated_models import columns, measure_each
+from snaketune.evaluation.evaluation_report import html
 from snaketune.evaluation.measure import Tasks, figures, measure
-from snaketune.evaluation.models import columns, measure_each
 from snaketune.evaluation.overfitting import verdict
 from snaketune.evaluation.probes import judge
-from snaketune.evaluation.report import html
 from snaketune.experiment.resolved import Resolved, to_yaml
 from snaketune.models.load import (
     choose_precision,
