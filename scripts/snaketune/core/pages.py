@@ -23,7 +23,7 @@ LINES = tuple(f"#01021{number}" for number in range(1, 7))
 
 
 def render(template: str, title: str, **values: Any) -> str:
-    """Return a page made of a template of this package, e.g. `evaluation/evaluation_report.html.jinja`."""
+    """Return a page made of a template of this package, e.g. `data/report.html.jinja`."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("snaketune", "."),
         autoescape=True,
