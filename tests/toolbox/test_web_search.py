@@ -183,6 +183,6 @@ def test_a_redirect_is_not_followed_with_the_key(site):
 def test_key_is_not_leaked(site, caplog):
     caplog.set_level(logging.DEBUG)
     site.status, site.text = 403, f"bad key {KEY}"
-    with pytest.raises(ValueError, match="^Serper refused the search: HTTP 403$"):
+    with pytest.raises(ValueError, match=r"^Serper refused the search: HTTP 403$"):
         google_snippets("x")
     assert KEY not in caplog.text
