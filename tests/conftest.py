@@ -9,12 +9,17 @@ import json
 import logging
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as snaketune.core.cli does for programs
+
+# A shell starts background jobs with SIGINT ignored, and whatever they start ignores it too. A
+# handler that is a Python function becomes the default action in every program the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).parent.parent
 
