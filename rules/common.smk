@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from snaketune.core.data_paths import data_files
-from snaketune.comparison.request import read_pair
+from snaketune.comparison.pair_config import read_pair
 from snaketune.core.digests import canonical, digest
 from snaketune.core.errors import UserError
 from snaketune.experiment import base_id, data_id, load_studies, train_id
@@ -27,7 +27,7 @@ from snaketune.experiment.identity import (
 from snaketune.experiment.experiment import is_task_file
 from snaketune.experiment.probe_files import rows_file, task_files
 from snaketune.experiment.targets import explain_unknown
-from snaketune.planning.request import read_targets
+from snaketune.planning.plan_targets import read_targets
 from snaketune.publish import request as publishing
 from snaketune.serving import lifetime
 from snaketune.serving.model_names import read_model, read_models, weights_of

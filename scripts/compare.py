@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, help="default: experiments/STUDY/compare/now")
     args = parser.parse_args(argv)
     cli.open_log(args.log)
-    from snaketune.comparison.stage import NOW, compare
+    from snaketune.comparison.compare_study import NOW, compare
 
     now = Path("experiments") / args.study / "compare" / NOW
     compare(args.study, args.output or now)

@@ -14,7 +14,7 @@ from typing import Any
 from rich.table import Column, Table
 from rich.text import Text
 
-from snaketune.comparison.request import KEYS, read_pair
+from snaketune.comparison.pair_config import KEYS, read_pair
 from snaketune.core import cli
 from snaketune.experiment import load_studies
 from snaketune.experiment.settings import shown

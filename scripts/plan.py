@@ -21,8 +21,8 @@ from snaketune.core.errors import UserError
 from snaketune.experiment import load_studies
 from snaketune.planning.job import Job, Past
 from snaketune.planning.plan import make_plan, to_json
-from snaketune.planning.request import read_targets
-from snaketune.planning.words import lines
+from snaketune.planning.plan_targets import read_targets
+from snaketune.planning.plan_text import lines
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -16,9 +16,9 @@ import snakemake.cli
 import snakemake.report.html_reporter
 import snakemake.storage
 
-import snaketune.comparison.request
+import snaketune.comparison.pair_config
 import snaketune.experiment
-import snaketune.planning.request
+import snaketune.planning.plan_targets
 import snaketune.publish.request
 import snaketune.tracking.mlflow_client  # noqa: F401
 

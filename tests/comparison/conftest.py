@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from snaketune.comparison.collect import collect
-from snaketune.comparison.stage import compare
+from snaketune.comparison.compare_study import compare
 from snaketune.experiment import load_studies
 from study_results import STUDY, write_results, write_study
 

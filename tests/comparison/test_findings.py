@@ -132,9 +132,14 @@ def test_a_cure_that_only_lessens_is_told(built):
 @pytest.mark.parametrize(
     ("figures", "figure", "verdict", "words"),
     [
-        ({"seconds": 66.0}, "training_seconds", "same", "within the 10 % that one run each cannot"),
+        (
+            {"seconds": 66.0},
+            "training_seconds",
+            "same",
+            "within the 10 % by which single runs vary",
+        ),
         ({"seconds": 30.0}, "training_seconds", "saves", "times as long (1 min 0 s → 30 s)"),
-        ({"loss": 1.52}, "heldout_loss", "same", "1.500 → 1.520, within the 0.027 that one run"),
+        ({"loss": 1.52}, "heldout_loss", "same", "1.500 → 1.520, within the 0.027 by which"),
         ({"loss": 1.2}, "heldout_loss", "better", "held-out loss falls: 1.500 → 1.200, beyond"),
         ({"loss": 1.9}, "heldout_loss", "worse", "held-out loss rises"),
         ({"memory": 10**9}, "peak_rss_bytes", "saves", "2,400 MiB → 954 MiB (-60 %)"),

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from snaketune.comparison.pair import compare_pair
-from snaketune.comparison.request import read_pair
+from snaketune.comparison.pair_config import read_pair
 from snaketune.core.errors import UserError
 from snaketune.experiment import load_studies
 from study_results import write_results, write_study

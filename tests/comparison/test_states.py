@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from snaketune.comparison.stage import compare
+from snaketune.comparison.compare_study import compare
 from snaketune.core.errors import UserError
 from snaketune.core.files import locked
 from study_results import STUDY, write_training

@@ -1,22 +1,28 @@
-"""What is beyond chance, against cases computed by hand and against scipy's own interval."""
+"""Significant differences, against cases computed by hand and scipy's own interval."""
 
 import math
 
 import pytest
 from scipy.stats import ttest_ind
 
-from snaketune.scoring.significance import Measured, apart, heldout, how_judged, single
+from snaketune.scoring.significance import (
+    Measurement,
+    differs_significantly,
+    loss_measured_once,
+    measured_once,
+    rule_of,
+)
 
 
-def runs(*values) -> Measured:
-    return Measured(values)
+def runs(*values) -> Measurement:
+    return Measurement(values)
 
 
 def test_mean_and_deviation_are_of_a_sample():
-    measured = runs(2.0, 4.0, 9.0)
-    assert measured.mean == 5
-    assert measured.deviation == pytest.approx(math.sqrt((9 + 1 + 16) / 2))
-    assert Measured((3.0,)).deviation is None
+    measurement = runs(2.0, 4.0, 9.0)
+    assert measurement.mean == 5
+    assert measurement.deviation == pytest.approx(math.sqrt((9 + 1 + 16) / 2))
+    assert Measurement((3.0,)).deviation is None
 
 
 @pytest.mark.parametrize(
@@ -33,17 +39,22 @@ def test_mean_and_deviation_are_of_a_sample():
         ((5, 5, 5), (6, 6, 6), True),
     ],
 )
-def test_repeated_runs_are_told_by_welchs_test(one, other, expected):
-    assert apart(runs(*one), runs(*other)) is expected
-    assert apart(runs(*other), runs(*one)) is expected
-    assert how_judged(runs(*one), runs(*other)) == "the spread of the seeds"
+def test_welch_test_decides_between_repeated_runs(one, other, expected):
+    assert differs_significantly(runs(*one), runs(*other)) is expected
+    assert differs_significantly(runs(*other), runs(*one)) is expected
+    assert rule_of(runs(*one), runs(*other)) == "the spread of the seeds"
 
 
-def test_apart_is_where_welchs_95_percent_interval_of_the_difference_leaves_out_zero():
+def test_welch_test_agrees_with_interval_of_difference():
     for step in range(60):
-        one, other = (1.0, 1.3, 0.8, 1.1), tuple(0.5 + step / 50 + each for each in (0.0, 0.4, 0.1))
+        one, other = (
+            (1.0, 1.3, 0.8, 1.1),
+            tuple(0.5 + step / 50 + value for value in (0.0, 0.4, 0.1)),
+        )
         interval = ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
-        assert apart(runs(*one), runs(*other)) is not (interval.low <= 0 <= interval.high)
+        assert differs_significantly(runs(*one), runs(*other)) is not (
+            interval.low <= 0 <= interval.high
+        )
 
 
 @pytest.mark.parametrize(
@@ -51,9 +62,9 @@ def test_apart_is_where_welchs_95_percent_interval_of_the_difference_leaves_out_
     ("value", "expected"),
     [(32.9, False), (33.1, True), (-10.9, False), (-11.1, True)],
 )
-def test_a_single_run_is_told_by_the_prediction_interval_of_the_others(value, expected):
-    assert apart(runs(10, 12), Measured((value,))) is expected
-    assert apart(Measured((value,), 0.0, 1.0), runs(10, 12)) is expected
+def test_prediction_interval_decides_for_a_single_run(value, expected):
+    assert differs_significantly(runs(10, 12), Measurement((value,))) is expected
+    assert differs_significantly(Measurement((value,), 0.0, 1.0), runs(10, 12)) is expected
 
 
 @pytest.mark.parametrize(
@@ -61,32 +72,32 @@ def test_a_single_run_is_told_by_the_prediction_interval_of_the_others(value, ex
     [((0.1, 0.3), (0.31, 0.6), True), ((0.1, 0.3), (0.3, 0.6), False), ((0, 1), (0.4, 0.5), False)],
 )
 def test_intervals_must_not_overlap(one, other, expected):
-    first, second = (Measured((sum(ends) / 2,), *ends) for ends in (one, other))
-    assert apart(first, second) is apart(second, first) is expected
-    assert how_judged(first, second) == "the intervals"
+    first, second = (Measurement((sum(ends) / 2,), *ends) for ends in (one, other))
+    assert differs_significantly(first, second) is differs_significantly(second, first) is expected
+    assert rule_of(first, second) == "the intervals"
 
 
 @pytest.mark.parametrize(
     ("after", "expected"), [(111, False), (112, True), (90, False), (89, True)]
 )
-def test_one_run_each_must_differ_by_more_than_the_noise(after, expected):
-    one, other = single("training_seconds", 100), single("training_seconds", after)
-    assert apart(one, other) is apart(other, one) is expected
-    assert how_judged(one, other) == "the 10 % that one run each cannot tell from chance"
+def test_single_runs_must_differ_by_more_than_noise(after, expected):
+    one, other = measured_once("training_seconds", 100), measured_once("training_seconds", after)
+    assert differs_significantly(one, other) is differs_significantly(other, one) is expected
+    assert rule_of(one, other) == "the 10 % by which single runs vary"
 
 
 @pytest.mark.parametrize(
     ("tokens", "after", "expected"),
     [(10**6, 1.019, False), (10**6, 1.021, True), (100, 1.09, False), (100, 1.11, True)],
 )
-def test_losses_of_few_tokens_must_differ_by_more(tokens, after, expected):
-    one, other = heldout(1.0, tokens), heldout(after, tokens)
-    assert apart(one, other) is apart(other, one) is expected
+def test_losses_on_few_tokens_must_differ_more(tokens, after, expected):
+    one, other = loss_measured_once(1.0, tokens), loss_measured_once(after, tokens)
+    assert differs_significantly(one, other) is differs_significantly(other, one) is expected
     margin = {10**6: "0.02", 100: "0.1"}[tokens]
-    words = f"the {margin} that one run each on {tokens:,} tokens cannot tell from chance"
-    assert how_judged(one, other) == words
+    words = f"the {margin} by which single runs vary on {tokens:,} tokens"
+    assert rule_of(one, other) == words
 
 
-def test_a_figure_that_does_not_vary_is_apart_at_once():
-    assert apart(single("updates", 10), single("updates", 11))
-    assert not apart(single("updates", 10), single("updates", 10))
+def test_constant_figures_differ_at_once():
+    assert differs_significantly(measured_once("updates", 10), measured_once("updates", 11))
+    assert not differs_significantly(measured_once("updates", 10), measured_once("updates", 10))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from snaketune.comparison.groups import Group
 from snaketune.core.pages import count, mib, minutes
-from snaketune.scoring.significance import Measured
+from snaketune.scoring.significance import Measurement
 
 MEMORY = ("peak_allocated_bytes", "peak_reserved_bytes", "peak_rss_bytes")
 DISK = ("checkpoints_bytes", "adapter_bytes", "merged_bytes")
@@ -57,7 +57,7 @@ def distance(goal: float, value: float) -> float:
     return -value if goal == float("inf") else abs(goal - value)
 
 
-def told(figure: str, measured: Measured) -> str:
+def told(figure: str, measured: Measurement) -> str:
     """Return a figure as it is printed, with its interval or its spread over several runs."""
     middle = number(figure, measured.mean)
     if measured.deviation is not None:

@@ -21,7 +21,7 @@ from snaketune.comparison.figures import (
 from snaketune.comparison.groups import Group
 from snaketune.experiment.probe_files import DEGENERATION_METRICS, HELDOUT_ANSWERS
 from snaketune.experiment.settings import differing, shown, single_change
-from snaketune.scoring.significance import Measured, apart, how_judged
+from snaketune.scoring.significance import Measurement, differs_significantly, rule_of
 
 COST = ("training_seconds", *MEMORY)
 
@@ -79,7 +79,7 @@ def best(groups: Sequence[Group], figure: str) -> list[str]:
     if incomparable(figure, [each.first for each in groups if each.name in measured]):
         return []
     top = min(measured.values(), key=lambda each: distance(goal, each.mean))
-    marked = [name for name, each in measured.items() if not apart(each, top)]
+    marked = [name for name, each in measured.items() if not differs_significantly(each, top)]
     return marked if len(marked) < len(measured) else []
 
 
@@ -106,41 +106,41 @@ def _quality(figure: str, one: Group, other: Group) -> Remark | None:
     verdict, words = _compared(figure, before, after, goal)
     if verdict == "better" and figure.startswith("probe:"):
         words += _cure(figure, one, before, after)
-    rule = how_judged(before, after)
+    rule = rule_of(before, after)
     return Remark(figure, verdict, words, before.mean, after.mean, rule)
 
 
-def _beside(figure: str, before: Measured, after: Measured, reason: str) -> Remark:
+def _beside(figure: str, before: Measurement, after: Measurement, reason: str) -> Remark:
     """Return two figures that cannot be compared, and why."""
     ends = f"{label(figure)} {told(figure, before)}, and {told(figure, after)}"
     return Remark(figure, "incomparable", f"{ends}: {reason}", before.mean, after.mean)
 
 
 def _compared(
-    figure: str, before: Measured, after: Measured, goal: float | None
+    figure: str, before: Measurement, after: Measurement, goal: float | None
 ) -> tuple[str, str]:
     """Return the verdict on a change and the words for it."""
     ends = f"{told(figure, before)} → {told(figure, after)}"
-    if not apart(before, after):
+    if not differs_significantly(before, after):
         return "same", f"{label(figure)} {ends}"
     moves = "rises" if after.mean > before.mean else "falls"
-    words = f"{label(figure)} {moves}: {ends}, beyond {how_judged(before, after)}"
+    words = f"{label(figure)} {moves}: {ends}, beyond {rule_of(before, after)}"
     if goal is None:
         return "differs", words
     nearer = abs(goal - after.mean) < abs(goal - before.mean)
     return ("better" if nearer else "worse"), words
 
 
-def _cure(figure: str, one: Group, before: Measured, after: Measured) -> str:
+def _cure(figure: str, one: Group, before: Measurement, after: Measurement) -> str:
     """Return words for a harm that training did and the change undoes, judged by the base model."""
     name = figure.removeprefix("probe:")
     probe = next(found.probes[name] for found in one.members if name in found.probes)
-    base = Measured((probe["base"]["value"],), probe["base"]["low"], probe["base"]["high"])
+    base = Measurement((probe["base"]["value"],), probe["base"]["low"], probe["base"]["high"])
     goal = probe["wanted"]
-    harmed = apart(base, before) and abs(goal - before.mean) > abs(goal - base.mean)
+    harmed = differs_significantly(base, before) and abs(goal - before.mean) > abs(goal - base.mean)
     if not harmed:
         return ""
-    if not apart(base, after):
+    if not differs_significantly(base, after):
         return f"; cured: not to be told from the base model's {told(figure, base)}"
     if abs(goal - after.mean) > abs(goal - base.mean):
         return f"; lessened, not cured: the base model has {told(figure, base)}"
@@ -183,13 +183,15 @@ def _cost(figure: str, one: Group, other: Group) -> Remark | None:
     if reason := incomparable(figure, [*one.members, *other.members]):
         return _beside(figure, before, after, reason + _paces(figure, one, other))
     ends = f"{told(figure, before)} → {told(figure, after)}"
-    rule = how_judged(before, after)
+    rule = rule_of(before, after)
     times = after.mean / before.mean
     if figure == "training_seconds":
         words = f"training took {times:.2f} times as long ({ends}){_for_tokens(one, other)}"
     else:
         words = f"{label(figure)} {ends} ({100 * (times - 1):+.0f} %)"
-    verdict = "same" if not apart(before, after) else "costs" if times > 1 else "saves"
+    verdict = (
+        "same" if not differs_significantly(before, after) else "costs" if times > 1 else "saves"
+    )
     return Remark(figure, verdict, words, before.mean, after.mean, rule)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from snaketune.comparison.collect import Collected
 from snaketune.experiment.settings import SEED, changed
-from snaketune.scoring.significance import Measured, heldout, single
+from snaketune.scoring.significance import Measurement, loss_measured_once, measured_once
 
 _SEED_IN_NAME = re.compile(r"(?:^|_)seed-\d+")
 """How a matrix names a variant's seed."""
@@ -29,7 +29,7 @@ class Group:
         """The runs that have figures."""
         return [found for found in self.members if found.training]
 
-    def measured(self, figure: str) -> Measured | None:
+    def measured(self, figure: str) -> Measurement | None:
         """Return a figure over the runs that have it, None if none has.
 
         Args:
@@ -38,7 +38,7 @@ class Group:
         having = {each.name: value_of(each, figure) for each in self.members}
         values = [value for value in having.values() if value is not None]
         if len(values) != 1:
-            return Measured(tuple(values)) if values else None
+            return Measurement(tuple(values)) if values else None
         [found] = [each for each in self.members if having[each.name] is not None]
         return _measured_once(found, figure, values[0])
 
@@ -55,13 +55,13 @@ def value_of(found: Collected, figure: str) -> float | None:
     return found.training.get(figure)
 
 
-def _measured_once(found: Collected, figure: str, value: float) -> Measured:
+def _measured_once(found: Collected, figure: str, value: float) -> Measurement:
     if figure == "heldout_loss":
-        return heldout(value, found.heldout["merged"]["supervised_tokens"])
+        return loss_measured_once(value, found.heldout["merged"]["supervised_tokens"])
     if figure.startswith("probe:"):
         merged = found.probes[figure.removeprefix("probe:")]["merged"]
-        return Measured((value,), merged["low"], merged["high"])
-    return single(figure, value)
+        return Measurement((value,), merged["low"], merged["high"])
+    return measured_once(figure, value)
 
 
 def grouped(variants: Sequence[Collected], study: str) -> list[Group]:

@@ -9,7 +9,7 @@ from snaketune.comparison.figures import COSTS, COUNTS, label, told, wanted
 from snaketune.comparison.findings import equal_answers, incomparable, same_rows
 from snaketune.comparison.groups import Group
 from snaketune.experiment.settings import differing
-from snaketune.scoring.significance import apart
+from snaketune.scoring.significance import differs_significantly
 
 Row = dict[str, Any]
 
@@ -86,7 +86,7 @@ def _result(figure: str, one: Collected, two: Collected) -> Row | None:
         "told": {"one": told(figure, first), "two": told(figure, second)},
         "difference": None if reason else second.mean - first.mean,
         "incomparable": reason,
-        "beyond_chance": apart(first, second) if judged else None,
+        "beyond_chance": differs_significantly(first, second) if judged else None,
         "wanted": wanted(figure, groups) if figure.startswith("probe:") else None,
     }
 

@@ -1,12 +1,12 @@
-"""When is a difference one? The only place that decides what is beyond chance.
+"""Which differences are significant. Nothing else decides it, so that all pages agree.
 
-* Both sides repeated with other seeds: Welch's t-test, 95 %, on the means.
+* Both sides repeated with other seeds: Welch's t-test on the means, at 95 %.
 * One side repeated, the other run once: the 95 % prediction interval of one more run.
 * Both run once, a probe: the two 95 % intervals must not overlap.
-* Both run once, time or memory: the difference must exceed a share that runs of the same settings
-  differ by on one machine.
-* Both run once, the held-out loss: the difference must exceed the margin by which over-fitting is
-  told, 0.02 nats or, on few tokens, 1 / sqrt(tokens).
+* Both run once, time or memory: the difference must exceed the share by which runs with the same
+  settings differ on one machine.
+* Both run once, the held-out loss: the difference must exceed `loss_margin`, by which over-fitting
+  is detected as well.
 """
 
 import math
@@ -15,7 +15,9 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-NOISE = {
+from snaketune.scoring.intervals import CONFIDENCE
+
+RUN_TO_RUN = {
     "training_seconds": 0.10,
     "tokens_per_second": 0.10,
     "supervised_tokens_per_second": 0.10,
@@ -26,24 +28,25 @@ NOISE = {
     "adapter_bytes": 0.02,
     "merged_bytes": 0.02,
 }
-"""The share of a figure that one run each cannot tell from chance; of other figures none."""
+"""The share by which a figure may differ between two runs with the same settings. Time depends on
+what else the machine does; resident and reserved memory on the allocators, which round up and keep
+pages; allocated memory and files on the settings alone. Other figures, such as tokens, do not vary.
+"""
 
-_RISE = 0.02
-"""Of the held-out loss, in nats: 2 % of the perplexity."""
-
-CONFIDENCE = 0.95
+_SMALLEST_LOSS_MARGIN = 0.02
+"""In nats: 2 % of the perplexity."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One figure of one variant, or of the same variant with several seeds.
+class Measurement:
+    """A figure of one variant, or of the same variant with several seeds.
 
     Args:
         values: One for each run, at least one.
-        low: The lower end of a single run's own interval, where it has one.
+        low: The lower end of a single run's own interval, if it has one.
         high: The upper end.
-        margin: What single runs without an interval differ by, in the figure's unit.
-        rule: The words for it.
+        margin: By how much single runs without an interval may differ, in the figure's unit.
+        rule: What the margin is, in words.
     """
 
     values: tuple[float, ...]
@@ -59,38 +62,42 @@ class Measured:
 
     @property
     def deviation(self) -> float | None:
-        """The standard deviation of the runs, as of a sample; None of a single run."""
+        """The sample standard deviation of the runs; None for a single run."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
 
-def single(figure: str, value: float) -> Measured:
-    """Return a figure of a single run, such as its time, with what it may vary by."""
-    share = NOISE.get(figure)
+def measured_once(figure: str, value: float) -> Measurement:
+    """A figure of a single run, such as its time."""
+    share = RUN_TO_RUN.get(figure)
     if share is None:
-        return Measured((value,))
-    words = f"the {100 * share:.0f} % that one run each cannot tell from chance"
-    return Measured((value,), margin=share * abs(value), rule=words)
+        return Measurement((value,))
+    rule = f"the {100 * share:.0f} % by which single runs vary"
+    return Measurement((value,), margin=share * abs(value), rule=rule)
 
 
 def loss_margin(tokens: int) -> float:
-    """Return how much the held-out loss may rise by chance: losses of tokens deviate by about 1."""
-    return max(_RISE, tokens**-0.5) if tokens else _RISE
+    """By how much held-out losses over so many tokens may differ by chance, in nats.
+
+    The loss of a single token has a standard deviation of about 1, so that of their mean is about
+    1 / sqrt(tokens). It exceeds the constant below 2,500 tokens.
+    """
+    return max(_SMALLEST_LOSS_MARGIN, tokens**-0.5) if tokens else _SMALLEST_LOSS_MARGIN
 
 
-def heldout(loss: float, tokens: int) -> Measured:
-    """Return a single run's held-out loss with what it may vary by on so many tokens."""
+def loss_measured_once(loss: float, tokens: int) -> Measurement:
+    """The held-out loss of a single run, over so many supervised tokens."""
     margin = loss_margin(tokens)
-    words = f"the {margin:.2g} that one run each on {tokens:,} tokens cannot tell from chance"
-    return Measured((loss,), margin=margin, rule=words)
+    rule = f"the {margin:.2g} by which single runs vary on {tokens:,} tokens"
+    return Measurement((loss,), margin=margin, rule=rule)
 
 
-def apart(one: Measured, other: Measured) -> bool:
-    """Return whether two figures differ beyond what chance explains, as this file's head says."""
+def differs_significantly(one: Measurement, other: Measurement) -> bool:
+    """Whether chance does not explain the difference, by the rules at the head of this file."""
     if one.deviation is not None and other.deviation is not None:
         return _welch(one, other)
     if one.deviation is not None or other.deviation is not None:
         repeated, single = (one, other) if one.deviation is not None else (other, one)
-        return _beyond_prediction(repeated, single.mean)
+        return _outside_prediction(repeated, single.mean)
     if one.low is not None and one.high is not None:
         if other.low is not None and other.high is not None:
             return one.high < other.low or other.high < one.low
@@ -98,23 +105,24 @@ def apart(one: Measured, other: Measured) -> bool:
     return abs(one.mean - other.mean) > max(one.margin, other.margin)
 
 
-def how_judged(one: Measured, other: Measured) -> str:
-    """Return the words for the rule that `apart` takes."""
+def rule_of(one: Measurement, other: Measurement) -> str:
+    """What `differs_significantly` compares the difference with, in words."""
     if one.deviation is not None or other.deviation is not None:
         return "the spread of the seeds"
     if one.low is not None or other.low is not None:
         return "the intervals"
-    return max(one, other, key=lambda each: each.margin).rule
+    return max(one, other, key=lambda measurement: measurement.margin).rule
 
 
-def _welch(one: Measured, other: Measured) -> bool:
-    if not one.deviation and not other.deviation:
+def _welch(one: Measurement, other: Measurement) -> bool:
+    if not one.deviation and not other.deviation:  # the t-test would divide by zero
         return one.mean != other.mean
-    found = stats.ttest_ind(one.values, other.values, equal_var=False)
-    return bool(found.pvalue < 1 - CONFIDENCE)
+    result = stats.ttest_ind(one.values, other.values, equal_var=False)
+    return bool(result.pvalue < 1 - CONFIDENCE)
 
 
-def _beyond_prediction(repeated: Measured, value: float) -> bool:
+def _outside_prediction(repeated: Measurement, value: float) -> bool:
     runs, deviation = len(repeated.values), repeated.deviation or 0.0
     quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, runs - 1))
+    # 1 + 1 / n: both the mean of the runs and the single run vary
     return abs(value - repeated.mean) > quantile * deviation * math.sqrt(1 + 1 / runs)

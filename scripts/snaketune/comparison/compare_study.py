@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 from snaketune.comparison.collect import collect
-from snaketune.comparison.page import html
-from snaketune.comparison.report import build, table
+from snaketune.comparison.comparison_page import html
+from snaketune.comparison.comparison_report import build, table
 from snaketune.core.errors import UserError, nearest
 from snaketune.core.files import write_json, write_text
 from snaketune.experiment import Studies, load_studies

@@ -9,8 +9,8 @@ import pytest
 
 from html_page import Page
 from snaketune.comparison.collect import TRAINING, collect
-from snaketune.comparison.page import averaged
-from snaketune.comparison.report import build
+from snaketune.comparison.comparison_page import averaged
+from snaketune.comparison.comparison_report import build
 from study_results import STUDY, write_lines
 
 HEAD = STUDY.partition("variants:")[0]
@@ -149,7 +149,7 @@ def test_an_empty_figure_is_no_figure(study):
 
 def test_comparing_imports_no_torch_and_no_mlflow(repository):
     program = (
-        "import sys, snaketune.comparison.stage; "
+        "import sys, snaketune.comparison.compare_study; "
         "print(sorted({'torch', 'transformers', 'mlflow', 'peft'} & set(sys.modules)))"
     )
     environment = os.environ | {"PYTHONPATH": str(repository / "scripts")}

@@ -7,10 +7,10 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from snaketune.comparison.collect import Collected
+from snaketune.comparison.comparison_report import probes
 from snaketune.comparison.fairness import FIELDS
 from snaketune.comparison.figures import COSTS, interval, label, number
 from snaketune.comparison.groups import value_of
-from snaketune.comparison.report import probes
 from snaketune.core.pages import LINES, plot, render
 from snaketune.experiment.settings import shown
 
@@ -40,7 +40,7 @@ def html(report: dict[str, Any], variants: Sequence[Collected]) -> str:
     """
     trained = [found for found in variants if found.updates]
     return render(
-        "comparison/report.html.jinja",
+        "comparison/comparison.html.jinja",
         f"{report['study']}: comparison",
         report=report,
         few=len(variants) <= FEW,

@@ -4,7 +4,7 @@ import pytest
 
 from snaketune.core.errors import UserError
 from snaketune.experiment import load_studies
-from snaketune.planning.request import read_targets
+from snaketune.planning.plan_targets import read_targets
 from study_results import write_study
 
 

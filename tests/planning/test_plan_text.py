@@ -2,10 +2,10 @@
 
 import pytest
 
-from snaketune.planning import words
+from snaketune.planning import plan_text
 from snaketune.planning.cost import Cost
 from snaketune.planning.plan import Line, Plan
-from snaketune.planning.words import duration, in_all, lines, size
+from snaketune.planning.plan_text import duration, in_all, lines, size
 
 GIB = 2**30
 
@@ -20,8 +20,10 @@ def plan(*stages, targets=("experiments/x/merged",), experiments=("x",), reused=
 
 @pytest.fixture(autouse=True)
 def on_a_cpu(monkeypatch):
-    monkeypatch.setattr(words, "gpus", lambda: 0)
-    monkeypatch.setattr(words.psutil, "virtual_memory", lambda: type("", (), {"total": 16 * GIB}))
+    monkeypatch.setattr(plan_text, "gpus", lambda: 0)
+    monkeypatch.setattr(
+        plan_text.psutil, "virtual_memory", lambda: type("", (), {"total": 16 * GIB})
+    )
 
 
 def test_a_stage_is_a_line_with_its_reason_and_cost_in_columns():
