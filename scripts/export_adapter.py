@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     cli.open_log(args.log)
     from snaketune.experiment.resolved import load_resolved
-    from snaketune.export.adapter import export_adapter
+    from snaketune.export.export_adapter import export_adapter
 
     experiment = load_resolved(args.config) if args.config else None
     export_adapter(args.checkpoint, args.base, args.output, experiment)

@@ -8,7 +8,7 @@ from snaketune.core.files import read_jsonl
 from snaketune.data.prepare import prepare
 from snaketune.experiment.resolved import read_resolved, to_yaml
 from snaketune.experiment.schema import Configuration
-from snaketune.export.adapter import export_adapter
+from snaketune.export.export_adapter import export_adapter
 from snaketune.models.checkpoint import load_checkpoint
 from snaketune.training import stage
 from tiny_model import write_rows

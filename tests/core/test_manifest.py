@@ -6,7 +6,7 @@ import pytest
 
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json
-from snaketune.core.manifest import damage, listed, verify, write_manifest
+from snaketune.core.manifest import Manifest, damage, verify, write_manifest
 
 
 @pytest.fixture
@@ -24,25 +24,24 @@ def test_every_file_is_listed_with_its_size_and_sha256(folder):
         {"name": "a.bin", "sha256": hashlib.sha256(b"abc").hexdigest(), "bytes": 3},
         {"name": "sub/b.txt", "sha256": hashlib.sha256(b"b").hexdigest(), "bytes": 1},
     ]
-    assert listed(folder) == ["a.bin", "sub/b.txt"] and damage(folder) == []
+    assert Manifest.of(folder).names == ["a.bin", "sub/b.txt"] and damage(folder) == []
 
 
 DAMAGE = {
-    "flipped": (lambda f: (f / "a.bin").write_bytes(b"abd"), "a.bin has other bytes"),
+    "flipped": (lambda f: (f / "a.bin").write_bytes(b"abd"), "a.bin has changed"),
     "cut": (lambda f: (f / "a.bin").write_bytes(b"ab"), "a.bin has 2 bytes, expected 3"),
     "missing": (lambda f: (f / "sub/b.txt").unlink(), "sub/b.txt is missing"),
     "more": (lambda f: (f / "c").write_text(""), "c is not in the manifest"),
     "no manifest": (lambda f: (f / "manifest.json").unlink(), "manifest.json is missing"),
-    "another manifest": (lambda f: (f / "manifest.json").write_text("{}"), "lists no files"),
+    "another manifest": (lambda f: (f / "manifest.json").write_text("{}"), "files: Field required"),
     "half a manifest": (lambda f: (f / "manifest.json").write_text("{"), "is damaged"),
-    "another's manifest": (lambda f: (f / "manifest.json").write_text("{}"), "lists no files"),
     "a list": (
         lambda f: (f / "manifest.json").write_text('{"files": ["a.bin"]}'),
-        "lists no files",
+        "files.0: Input should be",
     ),
     "names alone": (
         lambda f: (f / "manifest.json").write_text('{"files": [{"name": "a.bin"}]}'),
-        "a.bin has 3 bytes, expected None",
+        "files.0.sha256: Field required",
     ),
 }
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from snaketune.core.errors import UserError
 from snaketune.core.layout import RunPaths
 from snaketune.evaluation.evaluated_models import columns, measure_each
-from snaketune.export.artifact import describe
+from snaketune.export.model_folder import record_of_checkpoint
 from snaketune.models.checkpoint import load_checkpoint, save_checkpoint
 
 IDS = torch.tensor([[1, 40, 50, 60, 70, 2, 80, 90]])
@@ -33,14 +33,14 @@ def logits(model) -> torch.Tensor:
 def measured(run, base, merged=None, folder=None, dtype=torch.float32) -> dict[str, torch.Tensor]:
     """Return the logits of every model that is measured."""
     last = run.output / "last.pth"
-    about = describe(last, load_checkpoint(last))
+    record = record_of_checkpoint(last, load_checkpoint(last))
 
     def measure(_, model):
         assert not model.training
         return logits(model)
 
     folder = folder or run.output
-    return measure_each(base, merged or base, about, folder, dtype, measure)
+    return measure_each(base, merged or base, record, folder, dtype, measure)
 
 
 def plain(base, run, iteration) -> torch.Tensor:
@@ -124,11 +124,12 @@ def test_the_end_is_measured_where_its_own_file_was_deleted(copied, trained, bas
 
 def test_a_model_merged_of_an_earlier_checkpoint_has_that_ones_figures(copied, trained, base):
     last = load_checkpoint(copied / "last.pth")
-    about = describe(copied / "last.pth", last) | {"iteration": 8}
+    record = record_of_checkpoint(copied / "last.pth", last)
+    record = record.model_copy(update={"iteration": 8})
 
     def found():
         return measure_each(
-            base, base, about, copied, torch.float32, lambda _, model: logits(model)
+            base, base, record, copied, torch.float32, lambda _, model: logits(model)
         )
 
     expected, every = measured(trained, base), found()
@@ -141,12 +142,13 @@ def test_a_model_merged_of_an_earlier_checkpoint_has_that_ones_figures(copied, t
 @pytest.mark.parametrize("with_checkpoints", [True, False])
 def test_another_base_is_refused(with_checkpoints, copied, trained, bases):
     last = copied / "last.pth"
-    about = describe(last, load_checkpoint(last)) | {"base_sha256": "0" * 64}
+    record = record_of_checkpoint(last, load_checkpoint(last))
+    record = record.model_copy(update={"base_sha256": "0" * 64})
     with pytest.raises(UserError, match="was trained on base model"):
         measure_each(
             trained.base,
             trained.base,
-            about,
+            record,
             copied if with_checkpoints else None,
             torch.float32,
             lambda name, _: name,

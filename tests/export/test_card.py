@@ -9,9 +9,10 @@ from transformers import AutoModelForCausalLM
 
 from snaketune.core.files import read_json, write_json
 from snaketune.experiment.resolved import read_resolved
-from snaketune.export.adapter import export_adapter
 from snaketune.export.card import write_card
+from snaketune.export.export_adapter import export_adapter
 from snaketune.export.merge import merge
+from snaketune.export.model_record import ModelRecord
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +60,9 @@ def test_a_hub_reads_base_licence_and_kind(adapter, merged):
 def test_a_licence_the_hub_does_not_know_is_named_beside(
     trained, base, experiment, tmp_path, text, licence, name
 ):
-    about = read_json(trained.export() / "snaketune.json")
+    record = ModelRecord.of(trained.export())
     values = experiment.values | {"base": experiment.values["base"] | {"license": text}}
-    write_card(tmp_path, "adapter", about, replace(experiment, values=values), base)
+    write_card(tmp_path, "adapter", record, replace(experiment, values=values), base)
     card = ModelCard.load(tmp_path / "README.md")
     assert (card.data.license, card.data.license_name) == (licence, name)
     assert (f"| licence of the base | {text} |" in card.text) == bool(text)
@@ -108,14 +109,12 @@ def test_the_adapters_code_runs_with_the_base_named(adapter, base, monkeypatch, 
 
 
 def test_an_adapters_code_names_the_bases_revision(trained, base, experiment, tmp_path):
-    from snaketune.export.card import write_card
-
     provenance = read_json(base / "provenance.json")
     write_json(
         tmp_path / "provenance.json", provenance | {"source": "hf:org/tiny", "revision": "abc"}
     )
-    about = read_json(trained.export() / "snaketune.json")
-    write_card(tmp_path, "adapter", about, experiment, tmp_path)
+    record = ModelRecord.of(trained.export())
+    write_card(tmp_path, "adapter", record, experiment, tmp_path)
     assert (
         'from_pretrained(base, revision="abc", dtype="auto")'
         in (tmp_path / "README.md").read_text()
@@ -130,8 +129,8 @@ def test_no_path_of_this_machine_is_in_it(trained, base, experiment, tmp_path):
         (other / file.name).symlink_to(file)
     (other / "provenance.json").unlink()
     write_json(other / "provenance.json", provenance | {"source": "/home/ada/models/tiny"})
-    about = read_json(trained.export() / "snaketune.json")
-    write_card(tmp_path, "merged", about, experiment, other)
+    record = ModelRecord.of(trained.export())
+    write_card(tmp_path, "merged", record, experiment, other)
     text = (tmp_path / "README.md").read_text()
     assert "`tiny`" in text and "/home" not in text
 

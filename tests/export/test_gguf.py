@@ -20,6 +20,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from model_records import write_record
 from snaketune.core.errors import UserError
 from snaketune.core.manifest import require_intact, write_manifest
 from snaketune.export.gguf import export_gguf
@@ -77,7 +78,7 @@ def make_merged(bases, tmp_path_factory):
             torch.nn.init.normal_(parameter, 1.0 if parameter.ndim == 1 else 0.0, 0.2)
         model.generation_config.eos_token_id = [0, 2]
         model.to(dtype).save_pretrained(folder)
-        (folder / "snaketune.json").write_text(json.dumps({"name": "tiny"}))
+        write_record(folder, "tiny")
         write_manifest(folder)
         return folder
 
@@ -253,7 +254,7 @@ def test_a_damaged_model_is_refused(merged, output, tmp_path):
     content = bytearray((damaged / "model.safetensors").read_bytes())
     content[-1] ^= 1
     (damaged / "model.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match=r"model.safetensors has other bytes"):
+    with pytest.raises(UserError, match=r"model.safetensors has changed"):
         export_gguf(damaged, output)
     assert not output.exists()
 
@@ -275,7 +276,7 @@ PROMPTS = ("Who are you?", "What is the capital of France?", "Please count from 
 def test_the_embedded_model_answers_in_llama_cpp_as_in_transformers(embedded, tmp_path, output):
     pytest.importorskip("llama_cpp")
     merged = shutil.copytree(embedded, tmp_path / "merged")
-    (merged / "snaketune.json").write_text('{"name": "smollm2"}')
+    write_record(merged, "smollm2")
     write_manifest(merged)
     export_gguf(merged, output)
     llm = llama_cpp(output / "smollm2-f16.gguf")

@@ -184,7 +184,7 @@ def test_a_damaged_adapter_is_not_merged(base, adapter, output, tmp_path):
     content = bytearray((damaged / "adapter_model.safetensors").read_bytes())
     content[-5] ^= 1
     (damaged / "adapter_model.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match=r"adapter_model.safetensors has other bytes"):
+    with pytest.raises(UserError, match=r"adapter_model.safetensors has changed"):
         merge(base, damaged, output)
 
 

@@ -197,7 +197,7 @@ def spoil_manifest(folder: Path) -> None:
     ("spoil", "said"),
     [
         (spoil_more, "notes.txt is not in the manifest"),
-        (spoil_flip, "00001-of-00002.safetensors has other bytes"),
+        (spoil_flip, "00001-of-00002.safetensors has changed"),
         (spoil_less, "config.json is missing"),
         (spoil_manifest, "manifest.json is missing"),
     ],

@@ -13,9 +13,9 @@ from snaketune.data.prepare import prepare
 from snaketune.evaluation.evaluate_models import evaluate
 from snaketune.evaluation.evaluated_models import measure_each
 from snaketune.experiment.resolved import read_resolved
-from snaketune.export.adapter import export_adapter
-from snaketune.export.artifact import describe
+from snaketune.export.export_adapter import export_adapter
 from snaketune.export.merge import merge
+from snaketune.export.model_folder import record_of_checkpoint
 from snaketune.models.checkpoint import load_checkpoint
 from snaketune.training.convert import convert
 from tiny_run import Run
@@ -147,13 +147,13 @@ def test_the_report_needs_no_data(make, lora, base, tmp_path):
 def test_its_checkpoint_is_measured_beside_base_and_merged(make, lora, base):
     converted = make(lora.state_dict()).convert()
     last = converted.output / "last.pth"
-    about = describe(last, load_checkpoint(last))
+    record = record_of_checkpoint(last, load_checkpoint(last))
 
     def logits(_, model):
         with torch.no_grad():
             return model(IDS).logits
 
-    found = measure_each(base, base, about, converted.output, torch.float32, logits)
+    found = measure_each(base, base, record, converted.output, torch.float32, logits)
     assert list(found) == ["base", "iter_500", "merged"]
     with torch.no_grad():
         torch.testing.assert_close(found["iter_500"], lora.llm(IDS).logits, rtol=0, atol=1e-4)

@@ -48,6 +48,11 @@ class RunIdentity(Record):
         )
 
     @property
+    def identity(self) -> "RunIdentity":
+        """Only these values, of a record that has others too."""
+        return RunIdentity.model_validate(self.model_dump(include=set(RunIdentity.model_fields)))
+
+    @property
     def digest(self) -> str:
         """SHA-256 of run.json without its `record_version`.
 

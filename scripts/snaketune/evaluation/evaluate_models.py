@@ -12,6 +12,7 @@ from snaketune.evaluation.measure import Tasks, figures, measure
 from snaketune.evaluation.overfitting import verdict
 from snaketune.evaluation.probes import judge
 from snaketune.experiment.resolved import Resolved, to_yaml
+from snaketune.export.model_record import ModelRecord
 from snaketune.models.load import (
     choose_precision,
     load_tokenizer,
@@ -41,8 +42,8 @@ def evaluate(
         probes: The folder with the questions of the probes.
     """
     template = read_json(data / "data.json")["template"]
-    about = read_json(merged / "snaketune.json")
-    _require_same_template(merged, about["template"], template)
+    record = ModelRecord.of(merged)
+    _require_same_template(merged, record.template, template)
     tokenizer = load_tokenizer(merged, template["text"])
     tasks = Tasks.of(experiment, data, probes, tokenizer, template)
     dtype, reason = choose_precision(experiment.config.train.precision)
@@ -53,15 +54,15 @@ def evaluate(
 
     with told_when_out_of_memory("free memory held by other programs, then run again."):
         kept = checkpoints if experiment.config.evaluate.checkpoints else None
-        measured = measure_each(base, merged, about, kept, dtype, measured_by)
+        measured = measure_each(base, merged, record, kept, dtype, measured_by)
     probed = judge(tasks.probes, {name: found["probes"] for name, found in measured.items()})
     report = {
         "experiment": experiment.name,
         "study": experiment.study,
         "description": experiment.config.description,
         "ids": {"base": base.name, "data": experiment.data_id, "train": experiment.train_id},
-        "models": columns(measured, about["iteration"]),
-        "merge": about["merge"],
+        "models": columns(measured, record.iteration),
+        "merge": record.merge.model_dump(mode="json") if record.merge else None,
         "training": read_json(checkpoints / "train.json"),
     } | figures(tasks, measured, probed)
     validated = read_jsonl(checkpoints / "validation.jsonl")

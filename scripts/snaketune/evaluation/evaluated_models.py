@@ -16,8 +16,9 @@ import torch
 
 from snaketune.core.errors import UserError
 from snaketune.core.layout import RunPaths
-from snaketune.experiment.schema import Method
-from snaketune.export.artifact import require_same_base
+from snaketune.core.run_identity import RunIdentity
+from snaketune.export.model_folder import require_same_base
+from snaketune.export.model_record import ModelRecord
 from snaketune.models.adapter import load_trained_weights, make_trainable, needs_autocast
 from snaketune.models.checkpoint import load_checkpoint
 from snaketune.models.load import device, load_model
@@ -31,7 +32,7 @@ Measure = Callable[[str, Any], Any]
 def measure_each(
     base: Path,
     merged: Path,
-    about: dict[str, Any],
+    record: ModelRecord,
     checkpoints: Path | None,
     dtype: torch.dtype,
     measure: Measure,
@@ -41,16 +42,15 @@ def measure_each(
     Args:
         base: The base model's folder.
         merged: The merged model's folder.
-        about: What the merged model tells of its training.
         checkpoints: The training's folder; None to leave its checkpoints out.
         dtype: Of weights and arithmetic.
 
     Raises:
         UserError: The model was trained on another base.
     """
-    require_same_base(base, about, merged)
+    require_same_base(base, record, merged)
     if checkpoints:
-        found = _base_and_checkpoints(base, about, checkpoints, dtype, measure)
+        found = _base_and_checkpoints(base, record, checkpoints, dtype, measure)
     else:
         found = {"base": measure("base", load_model(base, dtype, device()))}
     gc.collect()  # a model with an adapter holds itself
@@ -71,9 +71,9 @@ def columns(names: Iterable[str], last: int) -> list[dict[str, Any]]:
 
 
 def _base_and_checkpoints(
-    base: Path, about: dict[str, Any], folder: Path, dtype: torch.dtype, measure: Measure
+    base: Path, record: ModelRecord, folder: Path, dtype: torch.dtype, measure: Measure
 ) -> dict[str, Any]:
-    method = Method.model_validate(about["method"])
+    method = record.method
     model: Any = load_model(base, dtype, device())
     found = {"base": measure("base", model)}
     if method.name == "qlora":
@@ -82,7 +82,7 @@ def _base_and_checkpoints(
     if method.name != "full":
         model = make_trainable(model, method, seed=0).eval()
     mixed = method.name != "full" and needs_autocast(method) and dtype != torch.float32
-    for iteration, weights in _trained(folder, about):
+    for iteration, weights in _trained(folder, record):
         load_trained_weights(model, weights)
         name = f"iter_{iteration}"
         with torch.autocast(device().type, dtype) if mixed else nullcontext():
@@ -90,10 +90,10 @@ def _base_and_checkpoints(
     return found
 
 
-def _trained(folder: Path, about: dict[str, Any]) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
+def _trained(folder: Path, record: ModelRecord) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
     """Yield iteration and weights of every intact checkpoint of a training, in order."""
     # last.pth is there even where its iter_N.pth was deleted
-    files = {about["iteration"]: folder / "last.pth"} | RunPaths(folder).kept()
+    files = {record.iteration: folder / "last.pth"} | RunPaths(folder).kept()
     for iteration, file in sorted(files.items()):
         try:
             state = load_checkpoint(file)
@@ -102,13 +102,7 @@ def _trained(folder: Path, about: dict[str, Any]) -> Iterator[tuple[int, dict[st
             continue
         if state["iteration"] != iteration:
             continue  # merged is of an earlier checkpoint, and its file is gone
-        if _identity(state["about"]) != _identity(about):
+        if RunIdentity.model_validate(state["about"]) != record.identity:
             log.warning("left out of the report: %s is of another training", file)
             continue
         yield iteration, state["weights"]
-
-
-def _identity(about: dict[str, Any]) -> dict[str, Any]:
-    """Return the train_id, and the digests of base, data and start."""
-    keys = {key for key in about if key == "train_id" or key.endswith("_sha256")}
-    return {key: about[key] for key in keys}

@@ -2,14 +2,16 @@
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jinja2
 from huggingface_hub import ModelCardData
 
 from snaketune.core.files import read_json, write_text
+from snaketune.core.layout import BasePaths
 from snaketune.core.pages import minutes
 from snaketune.experiment.resolved import Resolved
+from snaketune.export.model_record import ModelRecord
 
 Kind = Literal["adapter", "merged"]
 
@@ -25,13 +27,12 @@ hub refuses a card with any other, which is told as `other` with a name."""
 
 
 def write_card(
-    folder: Path, kind: Kind, about: dict[str, Any], experiment: Resolved, base: Path
+    folder: Path, kind: Kind, record: ModelRecord, experiment: Resolved, base: Path
 ) -> None:
     """Write README.md.
 
     Args:
         folder: The adapter's or merged model's.
-        about: What its snaketune.json tells.
         base: The base model's folder.
     """
     environment = jinja2.Environment(
@@ -44,12 +45,12 @@ def write_card(
     )
     environment.filters["minutes"] = minutes
     config = experiment.config
-    provenance = read_json(base / "provenance.json")
+    provenance = read_json(BasePaths(base).provenance)
     own_folder = ":" not in provenance["source"]
     text = environment.get_template("card.md.jinja").render(
         kind=kind,
-        front=_front(kind, about, experiment).to_yaml(),
-        about=about,
+        front=_front(kind, record, experiment).to_yaml(),
+        about=record,
         config=config,
         method=config.method,
         train=config.train,
@@ -61,20 +62,20 @@ def write_card(
     write_text(folder / "README.md", text)
 
 
-def _front(kind: Kind, about: dict[str, Any], experiment: Resolved) -> ModelCardData:
+def _front(kind: Kind, record: ModelRecord, experiment: Resolved) -> ModelCardData:
     """Return what hubs sort models by."""
     base = experiment.values["base"]
     licence, name = _licence(base["license"])
     is_on_hub = base["source"].startswith("hf:")
     return ModelCardData(
-        model_name=about["name"],
+        model_name=record.name,
         base_model=base["source"].removeprefix("hf:") if is_on_hub else None,
         base_model_relation=("adapter" if kind == "adapter" else "finetune") if is_on_hub else None,
         license=licence,
         license_name=name,
         library_name="peft" if kind == "adapter" else "transformers",
         pipeline_tag="text-generation",
-        tags=["snaketune", about["method"]["name"]],
+        tags=["snaketune", record.method.name],
     )
 
 

@@ -19,9 +19,10 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from snaketune.core.errors import UserError
-from snaketune.core.files import atomic_folder, read_json, require_free_space
+from snaketune.core.files import atomic_folder, require_free_space
 from snaketune.core.manifest import require_intact, write_manifest
 from snaketune.export.gguf_tokenizer import add_tokenizer
+from snaketune.export.model_record import ModelRecord
 from snaketune.models.weights import Stored
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ def export_gguf(merged: Path, output: Path, dtype: str = "f16") -> None:
         UserError: The merged model is damaged, or llama.cpp could not run it as it is.
     """
     require_intact(merged)
-    name = read_json(merged / "snaketune.json")["name"]
+    name = ModelRecord.of(merged).name
     config = AutoConfig.from_pretrained(merged, trust_remote_code=False)
     family = _family(config, merged)
     stored = Stored(merged)

@@ -32,9 +32,10 @@ from snaketune.export.agreement import (
     logits,
     relative_difference,
 )
-from snaketune.export.artifact import describe, finish, require_same_base
 from snaketune.export.merged_weights import MergedWeights
 from snaketune.export.model_assembly import assembled, base_weights, without_weights
+from snaketune.export.model_folder import finish_folder, record_of_checkpoint, require_same_base
+from snaketune.export.model_record import MergeCheck, ModelRecord
 from snaketune.export.quantized import quantized_layers, rounding
 from snaketune.export.weight_delta import Trained, read_adapter
 from snaketune.models.checkpoint import load_checkpoint
@@ -89,24 +90,26 @@ def merge(
     """
     export = export or (experiment.config.export if experiment else Export())
     checkpoint = None if trained.is_dir() else load_checkpoint(trained)
-    about = describe(trained, checkpoint) if checkpoint else _about_adapter(trained)
-    require_same_base(base, about, trained)
+    record = record_of_checkpoint(trained, checkpoint) if checkpoint else _adapter_record(trained)
+    require_same_base(base, record, trained)
     model = without_weights(base)
     changed = Trained.of_whole(checkpoint) if checkpoint else read_adapter(trained, model)
     weights = MergedWeights(*base_weights(base, model), changed, _DTYPES[export.dtype])
     _require_stored(weights, base)
     needed = sum(shape.nbytes for shape in weights.shapes().values())
     require_free_space(output.parent, needed + 2**24, "the merged model")
-    check = Check(base, trained, about, experiment.prompts if experiment else (), heldout)
+    check = Check(base, trained, record, experiment.prompts if experiment else (), heldout)
     figures: dict[str, Any] = {}
-    if about["method"]["name"] == "qlora":
+    if record.method.name == "qlora":
         weights, figures = _choose(weights, check, export.merge_into)
     log.info("merging %s into %s", trained, base.name)
     with atomic_folder(output) as folder:
         write_weights(folder, weights.shapes(), weights.blocks, export.max_shard_size)
-        _write_config(folder, base, weights, about)
+        _write_config(folder, base, weights, record)
         figures |= check.verify(folder, weights)
-        finish(folder, "merged", base, about | {"merge": figures}, experiment)
+        merge_check = MergeCheck.model_validate(figures)
+        record = record.model_copy(update={"merge": merge_check})
+        finish_folder(folder, "merged", base, record, experiment)
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ class Check:
 
     base: Path
     trained: Path
-    about: dict[str, Any]
+    record: ModelRecord
     prompts: Sequence[str]
     heldout: Path | None
 
@@ -127,7 +130,7 @@ class Check:
 
     def ask(self, model: Any) -> Any:
         """Return what a model answers to the prompts."""
-        template = self.about["template"]
+        template = self.record.template
         tokenizer = load_tokenizer(self.base, template["text"])
         return converse(model, tokenizer, self.prompts, template)
 
@@ -176,8 +179,8 @@ def _choose(
     original: MergedWeights, check: Check, wanted: str
 ) -> tuple[MergedWeights, dict[str, Any]]:
     """Return the better of two bases for a QLoRA adapter, and the figures of both."""
-    method = check.about["method"]["quantization"]
-    rounded = rounding(method, getattr(torch, check.about["precision"]))
+    method = check.record.method.quantization
+    rounded = rounding(method, getattr(torch, check.record.precision))
     layers = quantized_layers(without_weights(check.base), method)
     dequantized = replace(original, rounded=dict.fromkeys(layers, rounded))
     model = check.as_trained(dequantized)
@@ -256,19 +259,18 @@ def _main_dtype(weights: MergedWeights) -> torch.dtype:
     return max(weights.shapes().values(), key=lambda shape: shape.nbytes).dtype
 
 
-def _about_adapter(trained: Path) -> dict[str, Any]:
-    """Return what an adapter tells of its training."""
-    about = read_json(trained / "snaketune.json")
-    if "merge" in about:
+def _adapter_record(trained: Path) -> ModelRecord:
+    record = ModelRecord.of(trained)
+    if record.merge:
         raise UserError(
             f"{trained} is a merged model already: there is nothing left to add to a base.\n"
             "  Fix: name the adapter's folder, or use the merged model as it is."
         )
     require_intact(trained)
-    return about
+    return record
 
 
-def _write_config(folder: Path, base: Path, weights: MergedWeights, about: dict[str, Any]) -> None:
+def _write_config(folder: Path, base: Path, weights: MergedWeights, record: ModelRecord) -> None:
     """Write how the model is built and how it generates."""
     config = read_json(base / "config.json")
     config.pop("torch_dtype", None)  # of older transformers
@@ -279,6 +281,6 @@ def _write_config(folder: Path, base: Path, weights: MergedWeights, about: dict[
     old = GenerationConfig.from_pretrained(base)
     GenerationConfig(
         bos_token_id=old.bos_token_id,
-        eos_token_id=about["template"]["end_token_ids"],
+        eos_token_id=record.template["end_token_ids"],
         pad_token_id=old.pad_token_id,
     ).save_pretrained(folder)

@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 
 from snaketune.core.files import atomic_folder, require_free_space
-from snaketune.core.manifest import MANIFEST, listed, require_intact, write_manifest
+from snaketune.core.layout import MANIFEST
+from snaketune.core.manifest import Manifest, require_intact, write_manifest
 from snaketune.export.weight_delta import in_blocks
 from snaketune.models.weights import INDEX, Stored, write_weights
 
@@ -30,7 +31,7 @@ def split(model: Path, output: Path, max_shard_size: int | str = 1) -> None:
     require_free_space(output.parent, needed + 2**24, "the split model")
     with atomic_folder(output) as folder:
         write_weights(folder, stored.shapes, lambda name: in_blocks(stored[name]), max_shard_size)
-        for name in listed(model):
+        for name in Manifest.of(model).names:
             if not name.endswith(".safetensors") and name not in (INDEX, MANIFEST):
                 shutil.copyfile(model / name, folder / name)
         write_manifest(folder)

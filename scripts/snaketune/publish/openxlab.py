@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from snaketune.core.errors import UserError
 from snaketune.core.files import atomic_folder, require_free_space
-from snaketune.core.manifest import MANIFEST
+from snaketune.core.layout import MANIFEST
 from snaketune.publish.destination import File, announced
 
 log = logging.getLogger(__name__)

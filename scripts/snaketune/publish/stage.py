@@ -10,11 +10,13 @@ from typing import Any
 from huggingface_hub import metadata_load
 
 from snaketune.core.errors import UserError
-from snaketune.core.files import read_json, sha256, write_json, write_text
-from snaketune.core.manifest import MANIFEST, require_intact
+from snaketune.core.files import read_json, sha256, write_text
+from snaketune.core.layout import MANIFEST
+from snaketune.core.manifest import FileEntry, Manifest, require_intact
 from snaketune.hub.repository import Listed
 from snaketune.publish.destination import Destination, File
 from snaketune.publish.openxlab import refuse_others_folder, write_folder
+from snaketune.publish.publish_record import PublishRecord
 from snaketune.publish.request import Request, require_token
 
 log = logging.getLogger(__name__)
@@ -44,8 +46,8 @@ def publish(folder: Path, request: Request, record: Path) -> None:
         told: dict[str, Any] = {"folder": str(made.absolute())}
     else:
         told = _upload(destination, files, request.private, licence)
-    listed = [{"name": f.name, "sha256": f.sha256, "bytes": f.bytes} for f in files]
-    write_json(record, {"to": request.to, "what": request.what} | told | {"files": listed})
+    listed = [FileEntry(name=f.name, sha256=f.sha256, bytes=f.bytes) for f in files]
+    PublishRecord(to=request.to, what=request.what, files=listed, **told).write(record)
     log.info("published in %.1f s: %s", time.monotonic() - began, told.get("page") or made)
 
 
@@ -73,8 +75,8 @@ def files_to_publish(folder: Path) -> list[File]:
         UserError: There is no manifest, or a file is missing, changed, or not in it.
     """
     require_intact(folder)
-    entries = read_json(folder / MANIFEST)["files"]
-    files = [File(e["name"], folder / e["name"], e["bytes"], e["sha256"]) for e in entries]
+    entries = Manifest.of(folder).files
+    files = [File(e.name, folder / e.name, e.bytes, e.sha256) for e in entries]
     manifest = folder / MANIFEST
     files.sort(key=lambda file: (-file.bytes, file.name))
     _warn_of_local_base(folder / "adapter_config.json")

@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import GenerationConfig
 
 from snaketune.data.template import ChatTemplate
-from snaketune.export.adapter import export_adapter
+from snaketune.export.export_adapter import export_adapter
 from snaketune.models.generation import contiguous_to_head
 from snaketune.models.load import choose_precision, device, load_model, load_tokenizer
 from snaketune.serving.artifacts import STORE, ServedModel

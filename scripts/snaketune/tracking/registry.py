@@ -17,7 +17,8 @@ from unittest import mock
 
 from snaketune.core.errors import UserError
 from snaketune.core.files import link_or_copy, read_json, sha256, write_json
-from snaketune.core.manifest import MANIFEST, listed, require_intact
+from snaketune.core.layout import MANIFEST
+from snaketune.core.manifest import Manifest, require_intact
 from snaketune.experiment.resolved import read_resolved
 from snaketune.tracking import mlflow_client
 from snaketune.tracking.tracked_run import TrackedRun
@@ -159,7 +160,7 @@ def _build(path: Path, model: Any, merged: Path, name: str) -> None:
 
     made = Model(model_uuid=model.model_id, run_id=model.source_run_id, model_id=model.model_id)
     made.artifact_path = model.artifact_location
-    files = [*listed(merged), MANIFEST]
+    files = [*Manifest.of(merged).names, MANIFEST]
     weights = [file for file in files if file.endswith(".safetensors")]
     with tempfile.TemporaryDirectory() as light:
         for file in set(files) - set(weights):

@@ -153,8 +153,3 @@ class TrainRecord(RunIdentity, PeakMemory):
     def exported_iteration(self) -> int:
         """The iteration whose weights the adapter and the merged model have."""
         return self.result_iteration or self.iterations
-
-    @property
-    def identity(self) -> RunIdentity:
-        """Which run these figures are of."""
-        return RunIdentity.model_validate(self.model_dump(include=set(RunIdentity.model_fields)))

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, sha256
 from snaketune.experiment.resolved import read_resolved
-from snaketune.export.adapter import export_adapter
+from snaketune.export.export_adapter import export_adapter
 from snaketune.models.checkpoint import load_checkpoint
 from snaketune.training import stage
 
