@@ -22,6 +22,7 @@ from snaketune.experiment.identity import (
     evaluate_key,
     export_key,
     report_key,
+    result_key,
     train_key,
 )
 from snaketune.experiment.experiment import is_task_file

@@ -19,7 +19,7 @@ rule train:
         "../envs/cpu.yaml"
     threads: workflow.cores
     params:
-        train=lambda wildcards: canonical(train_key(experiment(wildcards))),
+        train=lambda wildcards: canonical(result_key(experiment(wildcards))),
         id=lambda wildcards: train_id(experiment(wildcards)),
         base=subpath(input.base, parent=True),
         data=subpath(input.data, parent=True),

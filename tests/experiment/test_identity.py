@@ -11,9 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snaketune.experiment import base_id, data_id, load_studies, train_id
-from snaketune.experiment.explain import _model_in
-from snaketune.experiment.identity import agent_key, evaluate_key, export_key
-from snaketune.experiment.schema import Configuration
+from snaketune.experiment.affects import is_section, marks
+from snaketune.experiment.explain import model_in
+from snaketune.experiment.identity import (
+    agent_key,
+    evaluate_key,
+    export_key,
+    report_key,
+    result_key,
+    train_key,
+)
+from snaketune.experiment.schema import ColumnMap, Configuration, Filter
 
 SHA = "0" * 64
 PIN = "a" * 40
@@ -82,8 +90,8 @@ CHANGES = {
     "truncation": ("drop", DATA),
     "deduplicate": (True, DATA),
     "pack": (False, DATA),
-    "train.epochs": (1, WEIGHTS),
-    "train.max_steps": (9, WEIGHTS),
+    "train.epochs": (1, WEIGHTS | {"report"}),
+    "train.max_steps": (9, WEIGHTS | {"report"}),
     "train.schedule": ("linear", WEIGHTS),
     "train.warmup_steps": (2, WEIGHTS),
     "train.optimizer": ("adamw_8bit", WEIGHTS),
@@ -92,12 +100,12 @@ CHANGES = {
     "train.attention": ("sdpa", WEIGHTS),
     "train.gradient_checkpointing": (True, set()),
     "train.compile": (True, WEIGHTS),
-    "train.validate_every": (5, WEIGHTS),
+    "train.validate_every": (5, set()),
     "train.early_stop": (2, WEIGHTS),
-    "train.keep_best": (True, WEIGHTS),
+    "train.keep_best": (True, {"result"}),
     "train.deterministic": (True, WEIGHTS),
-    "train.batch_size": (2, WEIGHTS),
-    "train.accumulate": (4, WEIGHTS),
+    "train.batch_size": (2, WEIGHTS | {"report"}),
+    "train.accumulate": (4, WEIGHTS | {"report"}),
     "train.lr": (1e-3, WEIGHTS),
     "train.warmup_ratio": (0.1, WEIGHTS),
     "train.weight_decay": (0.1, WEIGHTS),
@@ -105,7 +113,7 @@ CHANGES = {
     "train.deepspeed": ("zero2", WEIGHTS),
     "train.precision": ("fp32", WEIGHTS | {"agent"}),
     "train.seed": (1, WEIGHTS),
-    "train.save_every": (7, set()),
+    "train.save_every": (7, {"report"}),
     "train.keep": (7, set()),
     "train.log_every": (7, set()),
     "sample.every": (7, set()),
@@ -126,7 +134,7 @@ CHANGES = {
     "export.dtype": ("fp16", {"export"}),
     "export.max_shard_size": ("5GB", {"export"}),
     "export.merge_into": ("original", {"export"}),
-    "export.gguf": ("bf16", set()),
+    "export.gguf": ("bf16", {"gguf"}),
 }
 
 
@@ -145,7 +153,10 @@ def ids_of(text, folder, catalog="format: alpaca"):
         "base": base_id(experiment),
         "data": data_id(experiment),
         "train": train_id(experiment),
+        "result": json.dumps(result_key(experiment).get("result")),
+        "report": json.dumps(report_key(experiment)),
         "export": json.dumps(export_key(experiment)),
+        "gguf": experiment.config.export.gguf,
         "evaluate": json.dumps(evaluate_key(experiment)),
         "agent": json.dumps(agent_key(experiment)),
     }
@@ -164,7 +175,7 @@ def changed(study, path, value):
 def leaves(model, prefix=""):
     """Yield the dotted path of each key of a model, list items left out."""
     for name, field in model.model_fields.items():
-        inner = _model_in(field.annotation)
+        inner = model_in(field.annotation)
         yield from leaves(inner, f"{prefix}{name}.") if inner else [prefix + name]
 
 
@@ -176,7 +187,33 @@ def test_a_change_changes_exactly_these_ids(tmp_path, path, change):
     assert {name for name in before if before[name] != after[name]} == expected
 
 
-def test_the_table_above_speaks_of_every_key():
+def test_every_setting_says_what_it_affects():
+    """A new field needs a mark: see experiment/affects.py, and add it to CHANGES above."""
+    inner = (model_in(field.annotation) for field in Configuration.model_fields.values())
+    sections = {Configuration, ColumnMap, Filter, *inner}
+    unmarked = {
+        f"{section.__name__}.{name}"
+        for section in sections - {None}
+        for name, field in section.model_fields.items()
+        if not marks(field) and not is_section(field.annotation)
+    }
+    assert unmarked == set()
+
+
+def test_validate_every_counts_where_it_decides_when_to_stop(tmp_path):
+    study = changed(STUDY, "train.early_stop", 2)
+    other = changed(study, "train.validate_every", 5)
+    before, after = (ids_of(json.dumps(text), tmp_path) for text in (study, other))
+    assert {name for name in before if before[name] != after[name]} == {"train"}
+
+
+def test_a_run_without_a_choice_of_checkpoint_keeps_its_job(load):
+    text = "model: tiny\ndata: [{dataset: rows}]\n"
+    experiment = load(text + "train: {validate_every: 3}").experiments["a"]
+    assert result_key(experiment) == train_key(experiment)
+
+
+def test_the_table_above_has_every_key():
     spoken_of = {".".join(p for p in path.split(".") if not p.isdigit()) for path in CHANGES}
     spoken_of.add("method.start_from")  # it names another experiment: see test_load
     assert set(leaves(Configuration)) == spoken_of

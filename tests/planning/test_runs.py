@@ -13,7 +13,7 @@ from study_results import STUDY, write_results, write_study
 CHANGED = {
     "lr": ("lr: 3e-4", "lr: 4e-4", "train.lr"),
     "epochs": ("epochs: 1", "epochs: 2", "train.epochs"),
-    "validation": ("epochs: 1", "epochs: 1, validate_every: 5", "train.validate_every"),
+    "validation": ("epochs: 1", "epochs: 1, validate_every: 5", None),
     "rank": ("r: 16", "r: 8", "method.r"),
     "length": ("max_length: 256", "max_length: 128", "max_length"),
     "held out": ("evaluate: {", "evaluate: {heldout: 0.2, ", "evaluate.heldout"),
@@ -50,6 +50,15 @@ def test_the_settings_that_change_weights_are_those_that_change_the_id(folder, c
     found = changes(now(before), now(after))
     assert list(found) == ([key] if key else [])
     assert bool(found) == (train_id(before) != train_id(after))
+
+
+def test_a_choice_of_checkpoint_is_a_change_without_another_id(folder):
+    before = experiment(folder, STUDY.replace("epochs: 1", "epochs: 1, validate_every: 5", 1))
+    after = experiment(
+        folder, STUDY.replace("epochs: 1", "epochs: 1, validate_every: 5, keep_best: true", 1)
+    )
+    assert changes(now(before), now(after)) == {"train.keep_best": (False, True)}
+    assert train_id(before) == train_id(after)
 
 
 def test_they_have_the_keys_by_which_variants_are_compared(folder):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.comparison.collect import Collected
-from snaketune.experiment.settings import NO_EFFECT, SEED, changed, shown
+from snaketune.experiment.settings import effective_changes, shown
 
 
 @dataclass(frozen=True)
@@ -102,13 +102,13 @@ def _unnoticed(
     found: Collected, first: Collected, each: Field, variants: Sequence[Collected]
 ) -> str:
     """Return why a difference may escape the reader, empty if it is what the variant is about."""
-    by_setting = changed(found.settings, first.settings, {SEED, *NO_EFFECT})
+    by_setting = effective_changes(found.settings, first.settings)
     if not by_setting & set(each.keys):
         return "The settings are the same, so this was decided by the machine or a default"
     if by_setting == {"method.r"}:
         return "Only method.r was changed, and the scale alpha / r changed with it"
     for other in variants:
-        between = changed(found.settings, other.settings, {SEED, *NO_EFFECT})
+        between = effective_changes(found.settings, other.settings)
         if between and between <= set(each.keys):
             return ""
     return "Other settings differ too, and no variant differs in this alone"

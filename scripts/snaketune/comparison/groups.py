@@ -70,7 +70,7 @@ def grouped(variants: Sequence[Collected], study: str) -> list[Group]:
     for found in variants:
         for group in groups:
             seeds = [each.settings[SEED] for each in group]
-            same = not changed(group[0].settings, found.settings, {SEED})
+            same = not changed(group[0].settings, found.settings)
             if same and found.settings[SEED] not in seeds:
                 group.append(found)
                 break

@@ -110,17 +110,17 @@ def _fields_at(model: type[BaseModel], path: KeyPath) -> list[str]:
     for part in path:
         if isinstance(part, int):
             continue
-        nested = _model_in(model.model_fields[str(part)].annotation)
+        nested = model_in(model.model_fields[str(part)].annotation)
         if nested is None:
             return []
         model = nested
     return list(model.model_fields)
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next(filter(None, map(_model_in, get_args(annotation))), None)
+    return next(filter(None, map(model_in, get_args(annotation))), None)
 
 
 def _show(value: Any) -> str:

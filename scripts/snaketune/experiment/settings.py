@@ -1,28 +1,22 @@
 """What differs between variants, by dotted key and with every default filled in."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
-from snaketune.experiment import Experiment
-from snaketune.experiment.experiment import Source
+from snaketune.experiment.affects import Affects, affecting
+from snaketune.experiment.experiment import Experiment, Source
+from snaketune.experiment.schema import Configuration
 
 Settings = dict[str, Any]
 
 SEED = "train.seed"
-NO_EFFECT = frozenset(
-    {
-        *("train.save_every", "train.keep", "train.log_every"),
-        *("sample.every", "sample.prompts", "sample.max_new_tokens"),
-    }
-)
-"""Shown when they differ, but a variant with one more of these still has a single change."""
 
 
 def settings(experiment: Experiment) -> Settings:
-    """Return an experiment's settings by dotted key; `data` and `model` are one each.
+    """An experiment's settings by dotted key, without its description.
 
-    The description is none. Data sources are those of the catalog, filled in.
+    `data` and `model` are one setting each; data sources are those of the catalog, filled in.
     """
     config = experiment.config.model_dump(mode="json", exclude={"description", "data", "model"})
     model = experiment.config.model
@@ -31,41 +25,58 @@ def settings(experiment: Experiment) -> Settings:
     return {"model": model, "data": experiment.sources} | dict(flat(config, ""))
 
 
-def differing(variants: Mapping[str, Settings]) -> dict[str, dict[str, Any]]:
-    """Return the keys whose values are not all equal, each with every variant's value.
+def decisive(variants: Iterable[Settings], *marks: Affects) -> Set[str]:
+    """The settings with any of these marks (affects.py), as far as they decide in some variant.
 
-    The values of `data` are lists of texts, one a source; the others are as configured.
+    `train.validate_every` decides about the weights only where `train.early_stop` is set.
     """
-    keys = list(dict.fromkeys(key for each in variants.values() for key in each))
-    found = {key: {name: each.get(key) for name, each in variants.items()} for key in keys}
-    lines = {key: values for key, values in found.items() if not _all_equal(values.values())}
+    stops_early = any(variant.get("train.early_stop") for variant in variants)
+    conditional = affecting(Configuration, Affects.STOPPING)
+    if Affects.WEIGHTS in marks and stops_early:
+        marks = (*marks, Affects.STOPPING)
+    found = affecting(Configuration, *marks)
+    return found - conditional if Affects.PROGRESS in marks and stops_early else found
+
+
+def differing(variants: Mapping[str, Settings]) -> dict[str, dict[str, Any]]:
+    """The keys whose values are not all equal, each with every variant's value.
+
+    The values of `data` become lists of texts, one per source; the others are as configured.
+    """
+    keys = list(dict.fromkeys(key for variant in variants.values() for key in variant))
+    values = {key: {name: variant.get(key) for name, variant in variants.items()} for key in keys}
+    lines = {key: line for key, line in values.items() if not _all_equal(line.values())}
     described: dict[str, Any] = _readable(lines["data"]) if "data" in lines else {}
     return lines | ({"data": described} if described else {})
 
 
-def changed(one: Settings, other: Settings, but: Collection[str] = ()) -> set[str]:
-    """Return the keys by which two variants differ, leaving out some."""
+def changed(one: Settings, other: Settings) -> set[str]:
+    """The keys by which two variants differ, besides their seed."""
     keys = one.keys() | other.keys()
-    return {key for key in keys if one.get(key) != other.get(key)} - set(but)
+    return {key for key in keys if one.get(key) != other.get(key)} - {SEED}
+
+
+def effective_changes(one: Settings, other: Settings) -> set[str]:
+    """The same without settings that only change what a run logs and saves on its way."""
+    return changed(one, other) - decisive((one, other), Affects.PROGRESS)
 
 
 def single_change(one: Settings, other: Settings) -> str | None:
-    """Return the one key by which two variants differ, None if there are more or none.
+    """The one key by which two variants differ, None for several or none.
 
-    Seeds do not count, and keys without effect only where nothing else differs.
+    Settings without effect on the result count only if nothing else differs.
     """
-    keys = changed(one, other, {SEED})
-    keys = keys - NO_EFFECT or keys
+    keys = effective_changes(one, other) or changed(one, other)
     return next(iter(keys)) if len(keys) == 1 else None
 
 
 def shown(value: Any) -> str:
-    """Return a setting's value as a study's file writes it."""
+    """A setting's value as a study's file writes it."""
     if value is None:
         return "not set"
     if isinstance(value, str):
         return value
-    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return " + ".join(value)
     return json.dumps(value, ensure_ascii=False)
 
@@ -84,24 +95,24 @@ def _all_equal(values: Iterable[Any]) -> bool:
     return all(value == first for value in rest)
 
 
-def _readable(values: dict[str, Any]) -> dict[str, list[str]]:
-    """Describe data sources shortly, or in full where the short words say the same of two."""
-    short = {name: [_source(each) for each in sources] for name, sources in values.items()}
-    pairs = [(values[name], text) for name, text in short.items()]
+def _readable(values: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Describe data sources briefly, or in full where two different ones would look the same."""
+    brief = {name: [_brief(source) for source in sources] for name, sources in values.items()}
+    pairs = [(values[name], text) for name, text in brief.items()]
     if all((a == b) == (m == n) for a, m in pairs for b, n in pairs):
-        return short
-    return {name: [_in_full(each) for each in sources] for name, sources in values.items()}
+        return brief
+    return {name: [_in_full(source) for source in sources] for name, sources in values.items()}
 
 
-def _source(source: Source) -> str:
-    told = [f"× {source.weight:g}"] if source.weight != 1 else []
+def _brief(source: Source) -> str:
+    details = [f"× {source.weight:g}"] if source.weight != 1 else []
     if source.max_rows:
-        told.append(f"at most {source.max_rows:,} rows")
-    told += [f"{name}: {value}" for name, value in source.vars.items()]
-    return f"{source.label} ({', '.join(told)})" if told else source.label
+        details.append(f"at most {source.max_rows:,} rows")
+    details += [f"{name}: {value}" for name, value in source.vars.items()]
+    return f"{source.label} ({', '.join(details)})" if details else source.label
 
 
 def _in_full(source: Source) -> str:
     rest = source.model_dump(mode="json", exclude_defaults=True)
     kept = {key: value for key, value in rest.items() if key not in ("label", "vars", "weight")}
-    return f"{_source(source)} {json.dumps(kept, ensure_ascii=False)}"
+    return f"{_brief(source)} {json.dumps(kept, ensure_ascii=False)}"

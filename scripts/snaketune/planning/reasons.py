@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from snaketune.experiment.affects import Affects, affecting
+from snaketune.experiment.schema import Configuration
 from snaketune.experiment.settings import flat, shown
 from snaketune.planning.job import Job
 
@@ -13,13 +15,13 @@ Changes = Mapping[str, tuple[Any, Any]]
 _LISTED = 2
 """How many files are named; of others the number is told."""
 
-_SECTIONS = {
-    ("data_report", "train"): "train.",
-    ("merge", "export"): "export.",
-    ("export_gguf", "dtype"): "export.gguf",
-    ("fetch_base", "spec"): "model.",
+_OF_PARAMETER = {
+    ("data_report", "train"): Affects.DATA_REPORT,
+    ("merge", "export"): Affects.EXPORT,
+    ("export_gguf", "dtype"): Affects.GGUF,
+    ("fetch_base", "spec"): Affects.BASE,
 }
-"""The dotted key that a rule's parameter belongs to, where it does not tell itself."""
+"""The settings that a rule's parameter has, where its value does not name their section."""
 
 _IDS = ("base", "data", "start", "tokenizer", "id", "ids")
 """Parameters with an id or a folder: they follow from others, which are told in words."""
@@ -61,10 +63,11 @@ def parameters(job: Job) -> dict[str, tuple[Any, Any]]:
     before = [_parsed(value) for value in job.before]
     changes: dict[str, tuple[Any, Any]] = {}
     for name, value in job.now.items():
-        new, key = _parsed(value), _SECTIONS.get((job.rule, name), "")
+        new, key = _parsed(value), _section(job.rule, name)
         old = _counterpart(new, before)
         if isinstance(new, Mapping) and old is not None:
-            then, now = dict(flat(old, key)), dict(flat(new, key))
+            section = f"{key.rstrip('.')}." if key else ""
+            then, now = dict(flat(old, section)), dict(flat(new, section))
             both = {k: (then.get(k), now.get(k)) for k in then | now}
             changes |= {k: pair for k, pair in both.items() if pair[0] != pair[1]}
         elif name not in _IDS and old is not None:
@@ -72,6 +75,14 @@ def parameters(job: Job) -> dict[str, tuple[Any, Any]]:
     repeated = {"prompts"} if "evaluate.prompts" in changes else set()
     left_out = {key for key, pair in changes.items() if key in _IDS and not _is_table(pair[1])}
     return {key: pair for key, pair in changes.items() if key not in left_out | repeated}
+
+
+def _section(rule: str, parameter: str) -> str:
+    """The section of a parameter's settings, such as `train.`, or the key of its only one."""
+    if (rule, parameter) not in _OF_PARAMETER:
+        return ""
+    first, *others = sorted(affecting(Configuration, _OF_PARAMETER[rule, parameter]))
+    return f"{first.partition('.')[0]}." if others else first
 
 
 def _counterpart(new: Any, before: Sequence[Any]) -> Any:

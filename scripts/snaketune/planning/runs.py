@@ -9,16 +9,13 @@ from typing import Any
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json
 from snaketune.core.layout import RunPaths
+from snaketune.experiment.affects import Affects
 from snaketune.experiment.experiment import Source
-from snaketune.experiment.identity import NO_EFFECT_ON_WEIGHTS
 from snaketune.experiment.resolved import Resolved, read_resolved
-from snaketune.experiment.settings import Settings, differing, flat
+from snaketune.experiment.settings import Settings, decisive, differing, flat
 
-_WITHOUT_EFFECT = {f"train.{key}" for key in NO_EFFECT_ON_WEIGHTS}
-_OF_DATA = (
-    *("model", "data", "template", "loss_on", "max_length", "truncation", "deduplicate", "pack"),
-    "evaluate.heldout",
-)
+_DATA = (Affects.BASE, Affects.DATA)
+_RESULT = (*_DATA, Affects.WEIGHTS, Affects.RESULT)
 
 _DAMAGED = (UserError, AttributeError, KeyError, TypeError, ValueError)
 """What reading a file raises that is not what its stage writes."""
@@ -68,21 +65,16 @@ def settings_of(resolved: Mapping[str, Any]) -> Settings:
 _NOT_FLAT = ("description", "data", "model")
 
 
-def of_weights(key: str) -> bool:
-    """Tell whether a setting, by dotted key, decides the trained weights."""
-    own = key.startswith(("method.", "train.")) or key in ("deepspeed_json", "convert_from")
-    return of_data(key) or (own and key not in _WITHOUT_EFFECT)
-
-
 def of_data(key: str) -> bool:
-    """Tell whether a setting, by dotted key, decides the processed data."""
-    return key in _OF_DATA
+    """Whether a setting, by dotted key, decides the processed data."""
+    return key in decisive((), *_DATA)
 
 
 def changes(before: Settings, now: Settings) -> dict[str, tuple[Any, Any]]:
-    """Return the settings that decide the weights and differ, with their values before and now."""
+    """The settings that decide the result of training and differ, with both values."""
+    decide = {*decisive((before, now), *_RESULT), "deepspeed_json"}
     found = differing({"before": before, "now": now})
-    return {key: (v["before"], v["now"]) for key, v in found.items() if of_weights(key)}
+    return {key: (v["before"], v["now"]) for key, v in found.items() if key in decide}
 
 
 def last_run(checkpoints: Path) -> tuple[Resolved, Settings] | None:
