@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from snaketune.evaluation.differences import differing
+from snaketune.evaluation.differences import mark_differences
 
 
 @pytest.mark.parametrize(
@@ -22,18 +22,18 @@ from snaketune.evaluation.differences import differing
         ("a\nb", "a\n\nb", ["\n\n"]),
     ],
 )
-def test_words_and_characters_that_differ(before, after, marked):
-    assert [text for text, other in differing(before, after) if other] == marked
+def test_marked_parts(before, after, marked):
+    assert [text for text, other in mark_differences(before, after) if other] == marked
 
 
-def test_the_parts_joined_are_the_answer_and_the_unmarked_ones_were_there():
+def test_parts_join_to_the_answer():
     order = random.Random(0)
     for _ in range(50):
         before, after = (
             "".join(order.choices(["red ", "blue", ", ", "\n", "红", "ない", "é", "7"], k=12))
             for _ in range(2)
         )
-        parts = differing(before, after)
+        parts = mark_differences(before, after)
         assert "".join(text for text, _ in parts) == after
         place = 0
         for text, other in parts:

@@ -51,7 +51,7 @@ def evaluated(trained, base, merged, held_out, tmp_path_factory):
 
 
 def plain_answers(folder, adapter) -> list[str]:
-    """Return what PEFT and transformers answer to PROMPTS, each alone."""
+    """What PEFT and transformers answer to PROMPTS, one at a time."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
     model, found = PeftModel.from_pretrained(model, adapter).eval(), []
@@ -64,7 +64,7 @@ def plain_answers(folder, adapter) -> list[str]:
 
 
 def plain_loss(folder, packs, adapter=None) -> tuple[float, int]:
-    """Return transformers' own loss, each sample alone, weighted by its supervised tokens."""
+    """transformers' own loss of single samples, weighted by their supervised tokens."""
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
     if adapter:
         model = PeftModel.from_pretrained(model, adapter).eval()
@@ -81,7 +81,7 @@ def plain_loss(folder, packs, adapter=None) -> tuple[float, int]:
     return total / tokens, tokens
 
 
-def test_held_out_loss_is_transformers_loss_over_all_tokens(base, held_out):
+def test_heldout_loss_agrees_with_transformers(base, held_out):
     packs = Packs(held_out / "heldout.arrow")
     assert any(len(pack.lengths) > 1 for pack in packs) and len(packs) > 1
     expected, tokens = plain_loss(base, packs)
@@ -91,7 +91,7 @@ def test_held_out_loss_is_transformers_loss_over_all_tokens(base, held_out):
     assert found["supervised_tokens"] == tokens
 
 
-def test_no_held_out_rows_have_no_loss(base, data):
+def test_no_heldout_rows_have_no_loss(base, data):
     model = load_model(base, torch.float32, CPU)
     found = heldout_loss(model, Packs(data / "heldout.arrow"), CPU)
     assert found == {"loss": None, "perplexity": None, "supervised_tokens": 0}
@@ -105,7 +105,7 @@ def test_both_models_are_measured_on_the_same_rows(evaluated, base, merged, held
     assert heldout["merged"]["loss"] < heldout["base"]["loss"] - 1
 
 
-def test_both_models_answer_every_prompt_greedily(evaluated, base, merged):
+def test_answers_agree_with_transformers(evaluated, base, merged):
     answers = read_json(evaluated / "report.json")["answers"]
     assert [row["prompt"] for row in answers] == PROMPTS
     for name, folder in (("base", base), ("merged", merged)):
@@ -121,7 +121,7 @@ def test_both_models_answer_every_prompt_greedily(evaluated, base, merged):
     assert answers[0]["base"] != answers[0]["merged"]
 
 
-def test_every_checkpoint_is_measured_between_base_and_merged(evaluated, trained, base, held_out):
+def test_every_checkpoint_is_measured(evaluated, trained, base, held_out):
     report = read_json(evaluated / "report.json")
     names = ["base", *(f"iter_{n}" for n in (4, 8, 12, 16, 20, 24)), "merged"]
     assert [row["name"] for row in report["models"]] == names
@@ -138,9 +138,7 @@ def test_every_checkpoint_is_measured_between_base_and_merged(evaluated, trained
     assert report["checkpoints"]["sentence"] in unescape((evaluated / "report.html").read_text())
 
 
-def test_checkpoints_are_left_out_where_the_experiment_says_so(
-    trained, base, merged, data, run, tmp_path
-):
+def test_checkpoints_can_be_left_out(trained, base, merged, data, run, tmp_path):
     experiment = read_resolved(run("few", evaluate={"checkpoints": False}).resolved)
     evaluate(experiment, base, merged, data, trained.output, tmp_path / "eval", PROBES)
     report = read_json(tmp_path / "eval" / "report.json")
@@ -148,17 +146,17 @@ def test_checkpoints_are_left_out_where_the_experiment_says_so(
     assert report["checkpoints"]["best"] is None
 
 
-def test_the_report_tells_what_was_measured(evaluated, trained, merged):
+def test_report_has_ids_training_and_merge(evaluated, trained, merged):
     report = read_json(evaluated / "report.json")
     assert report["ids"] == {"base": "tiny", "data": "data-id", "train": "0123456789ab"}
-    assert report["training"] == read_json(trained.output / "train.json")
+    training = read_json(trained.output / "train.json")
+    training.pop("record_version", None)
+    assert report["training"] == training
     assert report["merge"] == read_json(merged / "snaketune.json")["merge"]
     assert "<h1>run</h1>" in (evaluated / "report.html").read_text()
 
 
-def test_nothing_held_out_and_nothing_asked_is_still_a_report(
-    trained, base, merged, data, run, tmp_path
-):
+def test_report_without_heldout_rows_and_prompts(trained, base, merged, data, run, tmp_path):
     experiment = read_resolved(run("other", sample={"prompts": []}).resolved)
     evaluate(experiment, base, merged, data, trained.output, tmp_path / "eval", PROBES)
     report = read_json(tmp_path / "eval" / "report.json")
@@ -168,7 +166,7 @@ def test_nothing_held_out_and_nothing_asked_is_still_a_report(
     assert "no rows are held out" in (tmp_path / "eval" / "report.html").read_text()
 
 
-def test_probes_put_the_same_questions_to_both_models(trained, base, merged, data, run, tmp_path):
+def test_probe_is_scored_for_both_models(trained, base, merged, data, run, tmp_path):
     (tmp_path / "retention.yaml").write_text(
         "- {question: Say 3, accept: ['3']}\n- {question: Say 5, accept: [nothing like this]}\n"
     )
@@ -208,7 +206,7 @@ KINDS = {
 }
 
 
-def test_every_kind_of_probe_is_put_to_both_models(trained, base, merged, held_out, run, tmp_path):
+def test_every_kind_of_probe(trained, base, merged, held_out, run, tmp_path):
     for name, (text, _) in KINDS.items():
         (tmp_path / f"{name}.yaml").write_text(text)
     settings = {"probes": list(KINDS), "heldout_answers": 3, "max_new_tokens": 20}
@@ -236,10 +234,10 @@ def test_every_kind_of_probe_is_put_to_both_models(trained, base, merged, held_o
     }
     assert report["lm_eval"] == {}
     page = (output / "report.html").read_text()
-    assert "holds the right choice for the likeliest" in page
+    assert "gives the right choice the highest likelihood" in page
 
 
-def test_a_broken_probe_and_a_missing_harness_are_told_before_anything_is_measured(
+def test_mistakes_are_reported_before_models_are_loaded(
     trained, base, merged, data, run, tmp_path, monkeypatch
 ):
     (tmp_path / "mine.yaml").write_text("kind: numeric\nquestions: 3")
@@ -258,13 +256,13 @@ def test_a_broken_probe_and_a_missing_harness_are_told_before_anything_is_measur
     assert not (tmp_path / "eval").exists()
 
 
-def test_another_template_is_refused(trained, base, merged, data, tmp_path):
+def test_other_template_is_refused(trained, base, merged, data, tmp_path):
     changed = shutil.copytree(data, tmp_path / "data")
     told = read_json(changed / "data.json")
     told["template"] |= {"name": "chatml", "sha256": 64 * "f"}
     (changed / "data.json").write_text(json.dumps(told))
     experiment = read_resolved(trained.resolved)
-    message = r"trained with chat template 'auto' \(\w{12}\), the data now uses 'chatml' \(f{12}\)"
+    message = r"template 'auto' \(\w{12}\), but the data now uses 'chatml' \(f{12}\)"
     with pytest.raises(UserError, match=message):
         evaluate(experiment, base, merged, changed, trained.output, tmp_path / "eval", PROBES)
     assert not (tmp_path / "eval").exists()

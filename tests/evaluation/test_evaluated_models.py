@@ -31,7 +31,7 @@ def logits(model) -> torch.Tensor:
 
 
 def measured(run, base, merged=None, folder=None, dtype=torch.float32) -> dict[str, torch.Tensor]:
-    """Return the logits of every model that is measured."""
+    """The logits of every evaluated model."""
     last = run.output / "last.pth"
     record = record_of_checkpoint(last, load_checkpoint(last))
 
@@ -44,7 +44,7 @@ def measured(run, base, merged=None, folder=None, dtype=torch.float32) -> dict[s
 
 
 def plain(base, run, iteration) -> torch.Tensor:
-    """Return the logits of a checkpoint by transformers and PEFT alone."""
+    """The logits of a checkpoint by transformers and PEFT alone."""
     state = torch.load(run.output / f"iter_{iteration}.pth", weights_only=True)
     method = state["about"]["method"]["name"]
     config = None
@@ -68,7 +68,7 @@ def copied(trained, tmp_path):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_each_checkpoint_is_what_peft_and_transformers_load(method, run, base):
+def test_checkpoints_agree_with_peft_and_transformers(method, run, base):
     trained = run(method=METHODS[method], lr=1e-2, keep=9, save_every=9).train()
     found = measured(trained, base)
     assert list(found) == ["base", "iter_9", "iter_18", "iter_24", "merged"]
@@ -81,7 +81,7 @@ def test_each_checkpoint_is_what_peft_and_transformers_load(method, run, base):
         assert (one - other).abs().max() > 0.01
 
 
-def test_layers_trained_whole_meet_a_base_of_fewer_bits(run, base):
+def test_modules_to_save_with_a_bfloat16_base(run, base):
     method = METHODS["layers trained whole"]
     trained = run(method=method, lr=1e-2, keep=9, save_every=9).train()
     exact, rounded = (measured(trained, base, dtype=d) for d in (torch.float32, torch.bfloat16))
@@ -89,7 +89,7 @@ def test_layers_trained_whole_meet_a_base_of_fewer_bits(run, base):
         torch.testing.assert_close(found, exact[name], rtol=0.1, atol=0.1 * exact[name].std())
 
 
-def test_damaged_checkpoints_are_left_out_with_a_warning(copied, trained, base, caplog):
+def test_damaged_checkpoints_are_skipped(copied, trained, base, caplog):
     half = (copied / "iter_8.pth").read_bytes()
     (copied / "iter_8.pth").write_bytes(half[: len(half) // 2])
     (copied / "iter_12.pth").write_bytes(b"")
@@ -100,7 +100,7 @@ def test_damaged_checkpoints_are_left_out_with_a_warning(copied, trained, base, 
     assert len(told) == 2 and "iter_8.pth cannot be used" in told[0] and "iter_12" in told[1]
 
 
-def test_checkpoints_of_another_training_are_left_out(copied, trained, base, caplog):
+def test_checkpoints_of_another_training_are_skipped(copied, trained, base, caplog):
     for number, key in [(4, "train_id"), (8, "data_sha256")]:
         state = load_checkpoint(copied / f"iter_{number}.pth")
         changed = state | {"about": state["about"] | {key: "other"}}
@@ -111,10 +111,10 @@ def test_checkpoints_of_another_training_are_left_out(copied, trained, base, cap
     with caplog.at_level(logging.WARNING, "snaketune"):
         found = measured(trained, base, folder=copied)
     assert list(found) == ["base", "iter_12", "iter_16", "iter_20", "iter_24", "merged"]
-    assert "iter_4.pth is of another training" in caplog.text
+    assert "iter_4.pth is a checkpoint of another training" in caplog.text
 
 
-def test_the_end_is_measured_where_its_own_file_was_deleted(copied, trained, base):
+def test_last_checkpoint_replaces_its_deleted_file(copied, trained, base):
     for file in RunPaths(copied).kept().values():
         file.unlink()
     found = measured(trained, base, folder=copied)
@@ -122,7 +122,7 @@ def test_the_end_is_measured_where_its_own_file_was_deleted(copied, trained, bas
     assert torch.equal(found["iter_24"], measured(trained, base)["iter_24"])
 
 
-def test_a_model_merged_of_an_earlier_checkpoint_has_that_ones_figures(copied, trained, base):
+def test_model_merged_of_an_earlier_checkpoint(copied, trained, base):
     last = load_checkpoint(copied / "last.pth")
     record = record_of_checkpoint(copied / "last.pth", last)
     record = record.model_copy(update={"iteration": 8})
@@ -140,7 +140,7 @@ def test_a_model_merged_of_an_earlier_checkpoint_has_that_ones_figures(copied, t
 
 
 @pytest.mark.parametrize("with_checkpoints", [True, False])
-def test_another_base_is_refused(with_checkpoints, copied, trained, bases):
+def test_other_base_is_refused(with_checkpoints, copied, trained, bases):
     last = copied / "last.pth"
     record = record_of_checkpoint(last, load_checkpoint(last))
     record = record.model_copy(update={"base_sha256": "0" * 64})
@@ -155,10 +155,11 @@ def test_another_base_is_refused(with_checkpoints, copied, trained, bases):
         )
 
 
-def test_columns_tell_their_iterations():
-    assert columns(["base", "iter_20", "iter_100", "merged"], 20) == [
-        {"name": "base", "iteration": 0},
-        {"name": "iter_20", "iteration": 20},
-        {"name": "iter_100", "iteration": 100},
-        {"name": "merged", "iteration": 20},
+def test_columns_have_iterations():
+    found = columns(["base", "iter_20", "iter_100", "merged"], 20)
+    assert [(column.name, column.iteration) for column in found] == [
+        ("base", 0),
+        ("iter_20", 20),
+        ("iter_100", 100),
+        ("merged", 20),
     ]

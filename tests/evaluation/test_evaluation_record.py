@@ -9,14 +9,16 @@ from snaketune.evaluation.evaluation_record import EvaluationRecord, read_probed
 ESTIMATE = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 20}
 LOSS = {"loss": 2.0, "perplexity": 7.389, "supervised_tokens": 1234}
 SIGN = {"figure": "leak", "from": 8, "lowest": 0.5, "highest": 0.6}
+MERGE = {"dtype": "bfloat16", "difference": 0.001, "bound": 0.05}
+MERGE |= {"equal_tokens": 0.98, "equal_tokens_bound": 0.9}
 REPORT = {
     "experiment": "study_none",
     "study": "study",
     "description": "",
     "ids": {"base": "b", "data": "d", "train": "t"},
     "models": [{"name": "base", "iteration": 0}, {"name": "merged", "iteration": 8}],
-    "merge": {"dtype": "bfloat16"},
-    "training": {"iterations": 8},
+    "merge": MERGE,
+    "training": {"train_id": "t", "iterations": 8},
     "heldout": {"base": LOSS, "merged": {"loss": None, "perplexity": None, "supervised_tokens": 0}},
     "heldout_by_source": {"chat": {"base": LOSS, "merged": LOSS}},
     "answers": [{"prompt": "Who?", "base": "A model.", "merged": "Ada."}],
@@ -55,7 +57,7 @@ def test_probe_row_separates_metrics_and_models(tmp_path):
     row = {"probe": "leak", "kind": "excludes", "question": "2+2?", "forms": ["Ada"]}
     file.write_text(json.dumps(row | {"base": answer}) + "\n")
     [question] = read_probed_questions(file)
-    assert question.by_model["base"].metrics["found"] is True
+    assert question.by_model["base"].score("found") is True
     assert question.model_dump() == row | {"base": answer}
 
 

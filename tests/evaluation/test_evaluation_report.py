@@ -8,7 +8,14 @@ import pytest
 
 from html_page import Page
 from snaketune.core.pages import mib, minutes, percent
-from snaketune.evaluation.evaluation_report import asks, by_prompt, html, over_checkpoints
+from snaketune.evaluation.evaluation_record import EvaluationRecord, ProbedQuestion
+from snaketune.evaluation.evaluation_report import (
+    by_prompt,
+    describe_metrics,
+    html,
+    over_checkpoints,
+)
+from snaketune.training.train_record import MetricsRow, SampleRow, ValidationRow
 
 EVIL = "<script>alert('x')</script> & [b]"
 
@@ -34,8 +41,10 @@ def report(**changes) -> dict:
         "heldout_by_source": {},
         "lm_eval": {},
         "probes": {},
-        "merge": {"dtype": "bfloat16", "difference": 0.00123, "bound": 0.05, "equal_tokens": 0.98},
+        "merge": {"dtype": "bfloat16", "difference": 0.00123, "bound": 0.05, "equal_tokens": 0.98}
+        | {"equal_tokens_bound": 0.9},
         "training": {
+            "train_id": "t",
             "training_seconds": 102.0,
             "iterations": 24,
             "updates": 8,
@@ -58,6 +67,11 @@ METRICS = [
         "grad_norm": 1.0 if iteration % 2 == 0 else None,
         "lr": 1e-4,
         "tokens_per_second": 100.0,
+        "loss": 1.0,
+        "tokens": 9,
+        "supervised_tokens": 5,
+        "time_seconds": 1.0,
+        "data_seconds": 0.1,
     }
     for iteration in range(1, 9)
 ]
@@ -102,7 +116,18 @@ def page(
     resolved="name: study_none\n",
     **changes,
 ) -> str:
-    return html(report(**changes), metrics, samples, validated, probed, resolved)
+    record = EvaluationRecord.model_validate(report(**changes))
+    return html(
+        record,
+        [MetricsRow.model_validate(row) for row in metrics],
+        [SampleRow.model_validate(row) for row in samples],
+        [ValidationRow.model_validate(row) for row in validated],
+        [ProbedQuestion.model_validate(row) for row in probed],
+        resolved,
+    )
+
+
+BEST = {"decided_by": "probes", "distance": 0.1, "loss": None, "close": []}
 
 
 def with_checkpoints(**changes) -> dict:
@@ -123,14 +148,14 @@ def with_checkpoints(**changes) -> dict:
         "answers": [{"prompt": "Who?"} | dict(zip(names, told, strict=True))],
         "checkpoints": {
             "result": "iter_24",
-            "best": {"name": "iter_12", "iteration": 12},
+            "best": BEST | {"name": "iter_12", "iteration": 12},
             "loss_margin": 0.03,
             "sentence": "From iteration 24 on <it> leaks.",
         },
     } | changes
 
 
-def test_the_page_loads_nothing():
+def test_page_loads_nothing():
     text = page()
     found = Page(text)
     assert not {"script", "link", "iframe", "img", "object"} & set(found.tags)
@@ -152,13 +177,13 @@ def test_the_page_loads_nothing():
         {"probes": PROBES, "probed": probed(EVIL)},
     ],
 )
-def test_what_a_model_or_a_user_wrote_is_shown_as_text(changes):
+def test_foreign_text_is_escaped(changes):
     found = Page(page(**changes))
     assert "script" not in found.tags
     assert EVIL in found.text
 
 
-def test_the_figures_are_shown_with_their_units():
+def test_figures_have_units():
     text = " ".join(Page(page()).text.split())
     for shown in (
         "2.000 → 1.500",
@@ -175,30 +200,30 @@ def test_the_figures_are_shown_with_their_units():
 
 
 @pytest.mark.parametrize(("after", "judged"), [(1.5, "good"), (2.5, "bad")])
-def test_better_and_worse_look_different(after, judged):
+def test_better_and_worse_are_coloured(after, judged):
     heldout = report()["heldout"]
     heldout["merged"]["loss"] = after
     assert page(heldout=heldout).count(f'class="{judged}"') == 2
 
 
-def test_no_held_out_rows_are_said():
+def test_no_heldout_rows():
     nothing = {"loss": None, "perplexity": None, "supervised_tokens": 0}
     text = Page(page(heldout={"base": nothing, "merged": nothing})).text
     assert "no rows are held out (evaluate.heldout)" in text
     assert "None" not in text
 
 
-def test_no_prompts_are_said():
+def test_no_prompts():
     text = Page(page(answers=[], samples=[])).text
     assert "No prompts: set sample.prompts or evaluate.prompts." in text
-    assert "Answers while training" not in text
+    assert "Answers during training" not in text
 
 
-def test_one_update_is_enough_for_the_curves():
+def test_curves_of_one_update():
     assert Page(page(metrics=METRICS[:2])).tags.count("svg") == 4
 
 
-def test_a_curve_goes_through_every_point():
+def test_curve_goes_through_every_point():
     path = re.search(r'id="line2d_\d+">\s*<path d="([^"]+)"[^>]*var\(--line\)', page())
     heights = [float(y) for _, y in re.findall(r"[ML] ([\d.]+) ([\d.]+)", path[1])]
     assert len(heights) == 4
@@ -207,12 +232,13 @@ def test_a_curve_goes_through_every_point():
     assert steps == pytest.approx([steps[0]] * 3, rel=1e-3)
 
 
-def test_the_same_report_gives_the_same_bytes():
+def test_page_is_reproducible():
     assert page() == page()
 
 
-def test_repeated_answers_are_told_once():
-    assert by_prompt(SAMPLES) == {"Who?": [(0, "A model."), (8, "Ada.")]}
+def test_repeated_answers_are_shown_once():
+    samples = [SampleRow.model_validate(row) for row in SAMPLES]
+    assert by_prompt(samples) == {"Who?": [(0, "A model."), (8, "Ada.")]}
 
 
 @pytest.mark.parametrize(
@@ -222,15 +248,15 @@ def test_durations(seconds, told):
     assert minutes(seconds) == told
 
 
-def test_bytes_are_told_in_mib():
+def test_bytes_in_mib():
     assert mib(2**30) == "1,024 MiB"
 
 
-def test_shares_are_told_in_whole_percent():
+def test_shares_in_whole_percent():
     assert [percent(share) for share in (0, 0.005, 0.916, 1.0)] == ["0 %", "0 %", "92 %", "100 %"]
 
 
-def test_the_three_figures_of_a_qlora_merge_are_shown():
+def test_bases_of_a_qlora_merge():
     bases = {
         "as_trained": {"heldout_loss": 1.2345, "difference": 0.0},
         "original": {"heldout_loss": 1.3456, "difference": 0.21},
@@ -244,7 +270,7 @@ def test_the_three_figures_of_a_qlora_merge_are_shown():
     assert merge_rows(merged) == [
         "the nf4 base it was trained on, not merged 1.2345 0",
         "the base's own weights 1.3456 0.21",
-        "the nf4 weights, dequantised (taken) 1.2346 0.0021",
+        "the nf4 weights, dequantised (used) 1.2346 0.0021",
     ]
     bases["original"]["heldout_loss"] = None
     assert "the base's own weights – 0.21" in merge_rows(merged)
@@ -257,14 +283,14 @@ def merge_rows(merged) -> list[str]:
     return [unescape(" ".join(row.split())) for row in rows]
 
 
-def test_shares_are_shown_with_their_intervals_and_what_is_wanted():
+def test_probe_row_has_wanted_value_and_intervals():
     text = " ".join(Page(page(probes=PROBES)).text.split())
     assert "asked something else 20 answers0 % 0 % 0–16 % 75 % 53–89 %" in text
     assert "general question 20 answers100 % 60 % 39–78 % 50 % 30–70 %" in text
     assert "Probes" not in Page(page()).text
 
 
-def test_a_share_is_judged_only_where_the_intervals_do_not_overlap():
+def test_only_significant_differences_are_coloured():
     def judged(**changes):
         return re.findall(r'<td class="number ?(good|bad)?">', page(probes=PROBES | changes))
 
@@ -280,16 +306,16 @@ def test_wrong_answers_are_marked():
     assert "leak: without Ada or Eda" in text
 
 
-def test_the_verdict_is_near_the_top_with_the_way_to_the_best_checkpoint():
+def test_verdict_with_the_command_for_the_best_checkpoint():
     text = " ".join(Page(page(**with_checkpoints())).text.split())
     verdict = text.index("From iteration 24 on <it> leaks.")
     assert verdict < text.index("Held-out loss")
-    assert "snakemake experiments/study_none/iter_12/merged makes a model of iteration 12." in text
-    best = with_checkpoints()["checkpoints"] | {"best": {"name": "iter_24", "iteration": 24}}
+    assert "snakemake experiments/study_none/iter_12/merged builds a model of iteration 12." in text
+    best = with_checkpoints()["checkpoints"] | {"best": BEST | {"name": "iter_24", "iteration": 24}}
     assert "snakemake experiments" not in page(**with_checkpoints(checkpoints=best))
 
 
-def test_words_that_differ_from_the_column_before_are_marked():
+def test_differences_from_the_previous_column_are_marked():
     text = page(**with_checkpoints())
     assert '<td data-model="base">A model of many.</td>' in text
     assert '<td data-model="iteration 12">A model of <mark>few</mark>.</td>' in text
@@ -298,7 +324,7 @@ def test_words_that_differ_from_the_column_before_are_marked():
     assert '<td data-model="merged"><mark>Ada</mark>.</td>' in text
 
 
-def test_marked_answers_are_still_text():
+def test_marked_answers_are_escaped():
     answers = [{"prompt": "Who?", "base": "A", "iter_12": EVIL, "iter_24": "B", "merged": EVIL}]
     found = Page(page(**with_checkpoints(answers=answers)))
     assert "script" not in found.tags
@@ -312,9 +338,10 @@ def points(svg: str, style: str) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in max(lines, key=len, default=[])]
 
 
-def test_curves_go_through_every_checkpoint_from_the_base_on():
-    made = report(**with_checkpoints())
-    (leak, curve), (loss, losses) = over_checkpoints(made, [], asks(made["probes"], []))
+def test_curves_over_the_checkpoints():
+    made = EvaluationRecord.model_validate(report(**with_checkpoints()))
+    meanings = describe_metrics(made.probes, [])
+    (leak, curve), (loss, losses) = over_checkpoints(made, [], meanings)
     assert leak == ("leak: says the persona's name when asked something else; wanted: 0\u00a0%")
     assert loss == "Held-out loss"
     for svg, values in ((curve, [0.0, 0.25, 0.75]), (losses, [3.0, 1.0, 2.0])):
@@ -325,31 +352,31 @@ def test_curves_go_through_every_checkpoint_from_the_base_on():
         assert heights[1] - heights[0] == pytest.approx(scale * (values[1] - values[0]), rel=1e-3)
 
 
-def test_without_checkpoints_there_are_no_curves_over_them():
-    assert over_checkpoints(report(), [], {}) == []
-    assert "From checkpoint to checkpoint" not in page()
+def test_no_curves_without_checkpoints():
+    assert over_checkpoints(EvaluationRecord.model_validate(report()), [], {}) == []
+    assert "Figures over the checkpoints" not in page()
     assert "A verdict." in page()
 
 
-def test_what_was_measured_in_training_is_drawn_too():
-    made = report(**with_checkpoints())
-    rows = [{"iteration": n, "heldout_loss": 2.0} for n in (4, 8)]
-    both, one = (
-        over_checkpoints(made, each, asks(made["probes"], []))[-1][1] for each in (rows, [])
-    )
+def test_losses_of_training_are_drawn_too():
+    made = EvaluationRecord.model_validate(report(**with_checkpoints()))
+    meanings = describe_metrics(made.probes, [])
+    rows = [ValidationRow(iteration=n, heldout_loss=2.0) for n in (4, 8)]
+    both, one = (over_checkpoints(made, measured, meanings)[-1].svg for measured in (rows, []))
     style = "currentColor; stroke-width: 0.8; stroke-linecap: square"
     assert (len(points(both, style)), len(points(one, style))) == (2, 0)
 
 
-def test_a_probe_may_be_called_as_a_figure_of_another_kind():
-    rows = [{"probe": "acc", "kind": "contains"}, {"probe": "mc", "kind": "multiple_choice"}]
-    assert asks(["acc", "mc.acc"], rows) == {
+def test_probe_named_like_a_metric():
+    kinds = {"acc": "contains", "mc": "multiple_choice"}
+    rows = [ProbedQuestion(probe=name, kind=kind, question="?") for name, kind in kinds.items()]
+    assert describe_metrics(["acc", "mc.acc"], rows) == {
         "acc": "has an accepted form",
-        "mc.acc": "holds the right choice for the likeliest",
+        "mc.acc": "gives the right choice the highest likelihood",
     }
 
 
-def test_a_source_without_supervised_tokens_has_no_loss():
+def test_source_without_supervised_tokens():
     some = {"loss": 1.5, "perplexity": 4.482, "supervised_tokens": 9}
     none = {"loss": None, "perplexity": None, "supervised_tokens": 0}
     both = {"a": {"base": some, "merged": some}, "b": {"base": none, "merged": none}}

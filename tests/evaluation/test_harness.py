@@ -1,4 +1,4 @@
-"""lm-evaluation-harness: run for real where it is installed, and what is said where it is not."""
+"""lm-evaluation-harness: run for real where it is installed, and the message where it is not."""
 
 import importlib.util
 import json
@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from snaketune.core.errors import UserError
+from snaketune.evaluation.evaluation_record import HarnessFigure
 from snaketune.evaluation.harness import Harness, _figures
-from snaketune.evaluation.probes import judge, summary
-from snaketune.experiment.probe_files import MultipleChoice
+from snaketune.evaluation.probes import probe_figures, score_answers
+from snaketune.experiment.probe_kinds import MultipleChoice
 from snaketune.models.likelihood import choice_log_probs
 from snaketune.models.load import load_model, load_tokenizer
 
@@ -36,49 +37,49 @@ ROWS = [
 
 
 @needs_the_harness
-def test_a_local_task_scores_as_our_own_multiple_choice_does(base, tmp_path, monkeypatch):
+def test_local_task_agrees_with_our_multiple_choice(base, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
     (tmp_path / "task.yaml").write_text(TASK.replace("FOLDER", str(tmp_path)))
     model, tokenizer = load_model(base, torch.float32, CPU), load_tokenizer(base)
     found = Harness([str(tmp_path / "task.yaml")]).measure(model, tokenizer)
-    told = [
+    log_probs = [
         choice_log_probs(
             model, tokenizer, f"Q: {row['question']} A:", [f" {c}" for c in row["choices"]], CPU
         )
         for row in ROWS
     ]
     probe = {"own": MultipleChoice(questions=ROWS)}
-    own = summary(probe, judge(probe, {"base": {"own": told}}))
+    own = probe_figures(probe, score_answers(probe, {"base": {"own": log_probs}}))
     for metric in ("acc", "acc_norm"):
         figure = found["our_choices"][metric]
-        share = own[f"own.{metric}"]["base"]["value"]
-        assert figure["value"] == pytest.approx(share)
-        assert figure["stderr"] == pytest.approx((share * (1 - share) / 7) ** 0.5)
-        assert (figure["n"], figure["higher_is_better"]) == (8, True)
+        share = own[f"own.{metric}"].by_model["base"].value
+        assert figure.value == pytest.approx(share)
+        assert figure.stderr == pytest.approx((share * (1 - share) / 7) ** 0.5)
+        assert (figure.n, figure.higher_is_better) == (8, True)
 
 
 @needs_the_harness
-def test_a_task_that_is_none_is_told_with_the_nearest():
+def test_unknown_task_suggests_the_nearest():
     with pytest.raises(UserError, match=r"no task 'arc_eazy'\. Did you mean 'arc_easy'"):
         Harness(["arc_eazy"])
 
 
 @needs_the_harness
-def test_a_task_without_its_data_is_told_before_any_model(tmp_path):
+def test_task_without_data_fails_early(tmp_path):
     (tmp_path / "task.yaml").write_text(TASK.replace("FOLDER", str(tmp_path)))
     with pytest.raises(UserError, match=r"cannot run .*task\.yaml(.|\n)*Fix: correct the task"):
         Harness([str(tmp_path / "task.yaml")])
 
 
-def test_without_the_package_it_is_said_how_to_install_it(monkeypatch):
+def test_missing_package_says_how_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"arc_easy need(.|\n)*pip install -e '\.\[lm-eval\]'"):
         Harness(["arc_easy"])
 
 
-def test_figures_have_their_errors_counts_and_directions():
+def test_figures_have_errors_counts_and_directions():
     found = {
         "results": {
             "t": {
@@ -93,6 +94,6 @@ def test_figures_have_their_errors_counts_and_directions():
         "n-samples": {"t": {"original": 9, "effective": 4}},
     }
     assert _figures(found, "t") == {
-        "acc": {"value": 0.5, "stderr": 0.1, "n": 4, "higher_is_better": True},
-        "exact_match,strict": {"value": 0.25, "stderr": None, "n": 4, "higher_is_better": None},
+        "acc": HarnessFigure(value=0.5, stderr=0.1, n=4, higher_is_better=True),
+        "exact_match,strict": HarnessFigure(value=0.25, n=4),
     }

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from snaketune.data.prepare import prepare
 from snaketune.data.storage import Packs, Samples
+from snaketune.evaluation.evaluation_record import HeldoutLoss
 from snaketune.evaluation.heldout import Heldout, heldout_losses
 from snaketune.export.agreement import heldout_loss
 from snaketune.models.load import load_model, load_tokenizer
@@ -67,7 +68,7 @@ def plain_loss(folder, tokenizer, rows) -> tuple[float, int]:
     return total / count, count
 
 
-def test_the_loss_of_each_source_is_that_of_its_rows(data, base):
+def test_loss_of_each_source(data, base):
     heldout, tokenizer = Heldout(data), AutoTokenizer.from_pretrained(base)
     rows = rows_held_out(heldout, tokenizer)
     assert all(rows.values())
@@ -75,17 +76,18 @@ def test_the_loss_of_each_source_is_that_of_its_rows(data, base):
     every, by_source = heldout_losses(model, heldout, CPU)
     assert set(by_source) == {"fruit", "towns"}
     numbers = map(heldout.packs.samples, range(len(heldout.packs)))
-    mixed = [len(set(map(heldout.source, each))) for each in numbers]
+    mixed = [len(set(map(heldout.source, of_pack))) for of_pack in numbers]
     assert max(mixed) == 2  # some pack has rows of both
     for name, figures in by_source.items():
         loss, tokens = plain_loss(base, tokenizer, rows[name])
-        assert figures["loss"] == pytest.approx(loss, abs=1e-5)
-        assert figures["perplexity"] == pytest.approx(math.exp(loss), rel=1e-5)
-        assert figures["supervised_tokens"] == tokens
-    assert every == pytest.approx(heldout_loss(model, Packs(data / "heldout.arrow"), CPU))
+        assert figures.loss == pytest.approx(loss, abs=1e-5)
+        assert figures.perplexity == pytest.approx(math.exp(loss), rel=1e-5)
+        assert figures.supervised_tokens == tokens
+    whole = heldout_loss(model, Packs(data / "heldout.arrow"), CPU)
+    assert every.model_dump() == pytest.approx(whole)
 
 
-def test_every_sample_is_of_the_source_whose_words_it_has(data, base):
+def test_source_of_each_sample(data, base):
     heldout, tokenizer = Heldout(data), AutoTokenizer.from_pretrained(base)
     samples = Samples(data / "samples.arrow")
     assert len(samples) == len(FRUIT) + len(TOWNS)
@@ -94,7 +96,7 @@ def test_every_sample_is_of_the_source_whose_words_it_has(data, base):
         assert heldout.source(number) == ("fruit" if "Fruit" in text else "towns")
 
 
-def test_weights_go_with_their_rows(base, tmp_path):
+def test_loss_is_weighted(base, tmp_path):
     folder = tmp_path / "weighed"
     folder.mkdir()
     asked = {"role": "user", "content": "Hi?"}
@@ -112,41 +114,43 @@ def test_weights_go_with_their_rows(base, tmp_path):
     model, packs = load_model(base, torch.float32, CPU), Packs(folder / "data/heldout.arrow")
     assert any(pack.weights is not None for pack in packs)
     every, by_source = heldout_losses(model, Heldout(folder / "data"), CPU)
-    assert by_source == {"own": every} and every == pytest.approx(heldout_loss(model, packs, CPU))
+    assert by_source == {"own": every}
+    assert every.model_dump() == pytest.approx(heldout_loss(model, packs, CPU))
 
 
-def test_nothing_held_out_has_no_loss(base, tmp_path):
+def test_no_heldout_rows_have_no_loss(base, tmp_path):
     heldout = Heldout(split_by_source(tmp_path, base, heldout=0.0))
     every, by_source = heldout_losses(load_model(base, torch.float32, CPU), heldout, CPU)
-    assert (every, by_source) == ({"loss": None, "perplexity": None, "supervised_tokens": 0}, {})
+    assert every == HeldoutLoss(loss=None, perplexity=None, supervised_tokens=0)
+    assert by_source == {}
     assert heldout.questions(5, load_tokenizer(base), [END]).questions == []
 
 
-def test_rows_are_asked_as_they_stand_and_have_their_own_answers(data, base):
+def test_rows_to_answer_have_their_own_answers(data, base):
     heldout, tokenizer = Heldout(data), load_tokenizer(base)
     rows = rows_held_out(heldout, tokenizer)
     found = heldout.questions(99, tokenizer, [END]).questions
-    assert {(row.source, row.answers[0]) for row in found} == {
-        (name, answer) for name, each in rows.items() for _, answer in each
+    assert {row.answers[0] for row in found} == {
+        answer for own in rows.values() for _, answer in own
     }
     for row in found:
         begin, _, rest = tokenizer.decode(row.prompt).partition("user\n")
         question, _, end = rest.partition("<|im_end|>")
         assert (begin, end) == ("<|im_start|>", "\n<|im_start|>assistant\n")
-        assert (question, row.answers[0]) in rows[row.source]
+        assert (question, row.answers[0]) in rows["fruit" if "Fruit" in question else "towns"]
         assert question in row.question and "<|" not in row.question
 
 
-def test_a_few_are_spread_over_all_sources(data, base):
+def test_few_rows_are_spread_over_all_sources(data, base):
     heldout, tokenizer = Heldout(data), load_tokenizer(base)
     every = heldout.questions(99, tokenizer, [END]).questions
     few = heldout.questions(3, tokenizer, [END]).questions
     assert len(few) == 3 and few[0] == every[0] and few[-1] == every[-1]
-    assert {row.source for row in few} == {"fruit", "towns"}
+    assert {row.question.split()[1] for row in few} == {"Fruit", "Town"}
     assert heldout.questions(3, tokenizer, [END]).questions == few
 
 
-def test_of_a_conversation_the_last_answer_is_asked_for(base, tmp_path):
+def test_last_answer_of_a_conversation_is_asked_for(base, tmp_path):
     rows = [
         {"instruction": f"Last {i}?", "output": f"z{i}", "history": [[f"{i}?", "a"], ["Mid?", "b"]]}
         for i in range(6)
@@ -160,7 +164,7 @@ def test_of_a_conversation_the_last_answer_is_asked_for(base, tmp_path):
         assert row.answers[0].startswith("z")
 
 
-def test_a_cut_answer_and_a_text_without_a_question_are_not_asked(base, tmp_path):
+def test_truncated_answers_and_plain_texts_are_skipped(base, tmp_path):
     rows = [{"instruction": f"Q{i}?", "input": "", "output": "word " * 40} for i in range(6)]
     cut = Heldout(split_rows(tmp_path / "cut", base, rows, max_length=80))
     assert len(cut.packs) and cut.questions(9, load_tokenizer(base), [END]).questions == []

@@ -2,15 +2,17 @@
 
 import pytest
 
-from snaketune.evaluation.overfitting import verdict
+from snaketune.evaluation.evaluation_record import EvaluationRecord
+from snaketune.evaluation.overfitting import judge_checkpoints
 from snaketune.scoring.intervals import share
 from snaketune.scoring.significance import loss_margin
+from snaketune.training.train_record import ValidationRow
 
 PROBES = {"identity": 1, "leak": 0, "retention": 1}
 
 
 def report(iterations, losses=None, tokens=10_000, last=None, **hits) -> dict:
-    """Return a report of which each probe has hits of 20 for the base and each iteration."""
+    """A report in which each probe has some hits of 20, of the base and each iteration."""
     names = ["base", *(f"iter_{n}" for n in iterations), "merged"]
     last = last or max(iterations, default=100)
     losses = losses or [None] * (len(names) - 1)
@@ -35,7 +37,16 @@ def report(iterations, losses=None, tokens=10_000, last=None, **hits) -> dict:
     }
 
 
-def test_the_moment_of_over_fitting_is_named_and_the_best_checkpoint():
+def verdict(made: dict, validation=()) -> dict:
+    """The verdict on a report, as its JSON; `validation` are pairs of iteration and loss."""
+    about = {"experiment": "x", "study": "x", "ids": {"train": "t"}, "answers": []}
+    training = {"train_id": "t", "iterations": 1}
+    record = EvaluationRecord.model_validate(about | {"training": training} | made)
+    rows = [ValidationRow(iteration=number, heldout_loss=loss) for number, loss in validation]
+    return judge_checkpoints(record, rows).model_dump(by_alias=True)
+
+
+def test_start_of_overfitting_and_best_checkpoint():
     # 0 of 20 is 0..16 %, 2 of 20 3..30 %: told apart from 0 only from 8 of 20 (22..61 %) on
     told = verdict(
         report(
@@ -43,8 +54,7 @@ def test_the_moment_of_over_fitting_is_named_and_the_best_checkpoint():
             identity=[0, 18, 20, 20, 20],
             leak=[0, 1, 2, 16, 18],
             retention=[15, 15, 12, 12, 11],
-        ),
-        [],
+        )
     )
     assert told["overfitting"] == {
         "iteration": 300,
@@ -68,23 +78,23 @@ def test_the_moment_of_over_fitting_is_named_and_the_best_checkpoint():
     )
 
 
-def test_what_comes_and_goes_is_no_over_fitting():
-    told = verdict(report([10, 20, 30], leak=[0, 15, 16, 1]), [])
+def test_recovered_figure_is_no_overfitting():
+    told = verdict(report([10, 20, 30], leak=[0, 15, 16, 1]))
     assert told["overfitting"] is None
     assert told["best"]["name"] == "iter_30"
-    assert told["sentence"].startswith("No over-fitting is seen at iteration 30: no probe")
+    assert told["sentence"].startswith("No over-fitting at iteration 30: no probe")
     assert "The merged model" not in told["sentence"]
 
 
-def test_overlapping_intervals_are_no_sign():
+def test_overlapping_intervals_are_no_signal():
     # Wilson: 10 of 20 is 30..70 %, 16 of 20 is 58..92 %, 18 of 20 is 70..97 %
-    assert verdict(report([10, 20], retention=[16, 16, 10]), [])["overfitting"] is None
-    [sign] = verdict(report([10, 20], retention=[16, 19, 10]), [])["overfitting"]["signs"]
+    assert verdict(report([10, 20], retention=[16, 16, 10]))["overfitting"] is None
+    [sign] = verdict(report([10, 20], retention=[16, 19, 10]))["overfitting"]["signs"]
     assert (sign["from"], sign["than"]) == (20, {"iteration": 10, "value": 0.95})
 
 
-def test_a_probe_may_be_worse_than_a_checkpoint_and_better_than_the_base():
-    told = verdict(report([10, 20, 30], identity=[0, 20, 10, 9]), [])
+def test_worse_than_a_checkpoint_but_better_than_the_base():
+    told = verdict(report([10, 20, 30], identity=[0, 20, 10, 9]))
     [sign] = told["overfitting"]["signs"]
     assert (sign["from"], sign["lowest"], sign["highest"]) == (20, 0.45, 0.5)
     assert "from iteration 20 on" in told["sentence"].lower()
@@ -94,8 +104,8 @@ def test_a_probe_may_be_worse_than_a_checkpoint_and_better_than_the_base():
     )
 
 
-def test_the_held_out_loss_rises_from_its_lowest():
-    told = verdict(report([10, 20, 30, 40], losses=[3.0, 2.0, 1.5, 1.51, 1.7]), [])
+def test_heldout_loss_rises_from_its_lowest():
+    told = verdict(report([10, 20, 30, 40], losses=[3.0, 2.0, 1.5, 1.51, 1.7]))
     [sign] = told["overfitting"]["signs"]
     assert sign == {
         "figure": "heldout",
@@ -113,9 +123,8 @@ def test_the_held_out_loss_rises_from_its_lowest():
     )
 
 
-def test_what_was_measured_while_training_tells_the_moment_more_finely():
-    validated = [{"iteration": n, "heldout_loss": loss} for n, loss in [(5, 1.2), (8, 1.6)]]
-    [sign] = verdict(report([10], losses=[3.0, 1.8]), validated)["overfitting"]["signs"]
+def test_losses_of_training_refine_the_start():
+    [sign] = verdict(report([10], losses=[3.0, 1.8]), [(5, 1.2), (8, 1.6)])["overfitting"]["signs"]
     assert (sign["from"], sign["than"]["iteration"]) == (8, 5)
     assert (sign["lowest"], sign["highest"]) == (1.6, 1.8)
 
@@ -123,81 +132,78 @@ def test_what_was_measured_while_training_tells_the_moment_more_finely():
 @pytest.mark.parametrize(
     ("tokens", "margin"), [(0, 0.02), (25, 0.2), (100, 0.1), (2500, 0.02), (10**6, 0.02)]
 )
-def test_few_held_out_tokens_must_rise_further(tokens, margin):
+def test_margin_grows_with_fewer_heldout_tokens(tokens, margin):
     assert loss_margin(tokens) == pytest.approx(margin)
 
 
 @pytest.mark.parametrize(("rise", "seen"), [(0.09, False), (0.11, True)])
-def test_the_margin_decides(rise, seen):
-    told = verdict(report([10, 20], losses=[3.0, 1.0, 1.0 + rise], tokens=100), [])
+def test_loss_rise_within_margin_is_ignored(rise, seen):
+    told = verdict(report([10, 20], losses=[3.0, 1.0, 1.0 + rise], tokens=100))
     assert (told["overfitting"] is not None) is seen
     assert told["loss_margin"] == 0.1
 
 
-def test_equally_near_checkpoints_are_told_apart_by_the_held_out_loss():
+def test_heldout_loss_decides_between_equals():
     leak = [0, 2, 2, 2]
-    assert verdict(report([1, 2, 3], [3.0, 2.0, 1.0, 1.5], leak=leak), [])["best"]["name"] == (
-        "iter_2"
-    )
-    told = verdict(report([1, 2, 3], [3.0, 2.0, 1.0, 1.5], leak=leak), [])
+    assert verdict(report([1, 2, 3], [3.0, 2.0, 1.0, 1.5], leak=leak))["best"]["name"] == ("iter_2")
+    told = verdict(report([1, 2, 3], [3.0, 2.0, 1.0, 1.5], leak=leak))
     assert told["best"]["decided_by"] == "heldout"
     assert "(leak 10 %, held-out loss 1.000)" in told["sentence"]
-    best = verdict(report([1, 2, 3], leak=leak), [])["best"]
+    best = verdict(report([1, 2, 3], leak=leak))["best"]
     assert best["decided_by"] == "probes"
     assert (best["name"], best["close"]) == ("iter_1", ["iter_2", "iter_3"])
 
 
-def test_a_probe_of_several_figures_counts_once():
+def test_probe_with_several_figures_counts_once():
     # (leak + retention) / 2 at 10: 0.25 + 0, at 20: 0 + 0.4, then 0 + 0.2
     figures = {"retention.acc": [20, 20, 12], "retention.acc_norm": [20, 20, 12]}
-    best = verdict(report([10, 20], leak=[0, 5, 0], **figures), [])["best"]
+    best = verdict(report([10, 20], leak=[0, 5, 0], **figures))["best"]
     assert (best["name"], best["distance"]) == ("iter_10", pytest.approx(0.125))
     figures = {"retention.acc": [20, 20, 16], "retention.acc_norm": [20, 20, 16]}
-    best = verdict(report([10, 20], leak=[0, 5, 0], **figures), [])["best"]
+    best = verdict(report([10, 20], leak=[0, 5, 0], **figures))["best"]
     assert (best["name"], best["distance"]) == ("iter_20", pytest.approx(0.1))
 
 
-def test_how_answers_end_does_not_choose_the_best_but_shows_over_fitting():
-    told = verdict(report([10, 20], identity=[0, 18, 20], repetition=[0, 1, 16]), [])
+def test_degeneration_shows_overfitting_but_is_not_ranked():
+    told = verdict(report([10, 20], identity=[0, 18, 20], repetition=[0, 1, 16]))
     assert told["best"]["name"] == "iter_20"
     assert told["overfitting"]["signs"][0]["figure"] == "repetition"
     assert "answers repeat 80 % of their 4-grams" in told["sentence"]
 
 
-def test_a_figure_without_aim_is_no_sign():
+def test_figure_without_wanted_value_is_ignored():
     made = report([10, 20], leak=[0, 20, 20])
     made["probes"]["leak"]["wanted"] = None
-    told = verdict(made, [])
+    told = verdict(made)
     assert (told["best"], told["overfitting"]) == (None, None)
-    assert told["sentence"].startswith("Whether the model over-fits cannot be seen")
+    assert told["sentence"].startswith("Over-fitting cannot be judged")
 
 
-def test_one_checkpoint_tells_that_not_when():
-    told = verdict(report([64], leak=[0, 17]), [])
+def test_single_checkpoint_leaves_the_start_open():
+    told = verdict(report([64], leak=[0, 17]))
     assert told["overfitting"]["iteration"] == 64
     assert told["sentence"] == (
         "At iteration 64 the persona leaks into 85 % of unrelated answers (base: 0 %). Only "
-        "iteration 64 is measured: when over-fitting begins cannot be seen. A smaller "
+        "iteration 64 is measured, so where over-fitting starts cannot be seen. A smaller "
         "train.save_every and a larger train.keep keep more checkpoints."
     )
 
 
-def test_no_checkpoint_tells_nothing_of_them():
-    told = verdict(report([], leak=[0], last=7), [])
+def test_without_checkpoints():
+    told = verdict(report([], leak=[0], last=7))
     assert (told["result"], told["best"], told["overfitting"]) == (None, None, None)
     assert told["sentence"] == (
-        "No over-fitting is seen at iteration 7: no probe is worse there than before, beyond the "
-        "95 % intervals. No checkpoint is measured: when over-fitting begins cannot be seen. "
-        "evaluate.checkpoints: true measures those that are kept."
+        "No over-fitting at iteration 7: no probe is worse than before, beyond the 95 % "
+        "intervals. No checkpoint is measured, so where over-fitting starts cannot be seen. "
+        "evaluate.checkpoints: true measures the kept ones."
     )
 
 
-def test_the_merged_model_stands_for_a_checkpoint_that_is_not_measured():
+def test_merged_model_replaces_a_missing_checkpoint():
     made = report([], losses=[3.0], leak=[0], last=60)
     made["probes"]["leak"]["merged"] = share([True] * 17 + [False] * 3)
     made["heldout"]["merged"]["loss"] = 2.5
-    validated = [{"iteration": 30, "heldout_loss": 2.0}]
-    told = verdict(made, validated)
+    told = verdict(made, [(30, 2.0)])
     assert [(sign["figure"], sign["from"]) for sign in told["overfitting"]["signs"]] == [
         ("leak", 60),
         ("heldout", 60),
@@ -206,33 +212,32 @@ def test_the_merged_model_stands_for_a_checkpoint_that_is_not_measured():
     assert told["sentence"] == (
         "At iteration 60 the persona leaks into 85 % of unrelated answers (base: 0 %); at "
         "iteration 60 the held-out loss is 2.500, above its lowest (iteration 30: 2.000). No "
-        "checkpoint is measured: from when on a probe is worse cannot be seen. "
-        "evaluate.checkpoints: true measures those that are kept."
+        "checkpoint is measured, so at which iteration a probe becomes worse cannot be seen. "
+        "evaluate.checkpoints: true measures the kept ones."
     )
 
 
-def test_the_losses_of_training_tell_when_although_one_checkpoint_is_measured():
-    validated = [{"iteration": n, "heldout_loss": loss} for n, loss in [(20, 1.2), (40, 1.5)]]
-    told = verdict(report([60], losses=[3.0, 1.8]), validated)
+def test_losses_of_training_give_the_start_alone():
+    told = verdict(report([60], losses=[3.0, 1.8]), [(20, 1.2), (40, 1.5)])
     assert told["overfitting"]["iteration"] == 40
     assert "cannot be seen" not in told["sentence"]
 
 
-def test_habits_alone_do_not_hide_how_many_checkpoints_there_are():
-    sentence = verdict(report([10, 20], repetition=[0, 1, 16]), [])["sentence"]
+def test_degeneration_alone_ranks_no_checkpoints():
+    sentence = verdict(report([10, 20], repetition=[0, 1, 16]))["sentence"]
     assert sentence == "At iteration 20 answers repeat 80 % of their 4-grams (base: 0 %)."
 
 
-def test_the_checkpoint_of_the_merged_model_is_named():
-    assert verdict(report([10, 20], leak=[0, 0, 0]), [])["result"] == "iter_20"
-    told = verdict(report([10, 20], leak=[0, 0, 0], last=10), [])
+def test_checkpoint_of_the_merged_model_is_named():
+    assert verdict(report([10, 20], leak=[0, 0, 0]))["result"] == "iter_20"
+    told = verdict(report([10, 20], leak=[0, 0, 0], last=10))
     assert told["result"] == "iter_10"
 
 
-def test_a_falling_loss_ends_at_its_lowest():
-    sentence = verdict(report([10, 20], losses=[3.0, 2.0, 1.0]), [])["sentence"]
+def test_falling_loss_ends_at_its_lowest():
+    sentence = verdict(report([10, 20], losses=[3.0, 2.0, 1.0]))["sentence"]
     assert "the held-out loss is 1.000, which is its lowest." in sentence
-    sentence = verdict(report([10, 20], losses=[3.0, 1.0, 1.0004]), [])["sentence"]
+    sentence = verdict(report([10, 20], losses=[3.0, 1.0, 1.0004]))["sentence"]
     assert "the held-out loss is 1.000, which is its lowest." in sentence
-    sentence = verdict(report([10, 20], losses=[3.0, 1.0, 1.01]), [])["sentence"]
+    sentence = verdict(report([10, 20], losses=[3.0, 1.0, 1.01]))["sentence"]
     assert "the held-out loss is 1.010, its lowest is 1.000 (iteration 10)." in sentence

@@ -1,4 +1,4 @@
-"""Files of questions: what they may be, and every mistake in one with its line."""
+"""Probe files: their forms, and every mistake with its line."""
 
 import importlib.util
 import json
@@ -7,17 +7,14 @@ import re
 import pytest
 
 from snaketune.core.errors import UserError
-from snaketune.experiment.probe_files import (
-    KINDS,
+from snaketune.experiment.probe_files import probe_problems, read_probe, rows_file, task_files
+from snaketune.experiment.probe_kinds import (
+    PROBE_KINDS,
     Contains,
     Excludes,
     MultipleChoice,
     Numeric,
     ToolCalls,
-    probe_problems,
-    read_probe,
-    rows_file,
-    task_files,
 )
 
 
@@ -30,19 +27,19 @@ def write(tmp_path):
     return write
 
 
-def test_a_list_is_of_questions_whose_answer_must_have_a_form_or_if_it_is_leak_must_not(write):
+def test_list_is_contains_or_excludes_for_leak(write):
     text = "- question: A?\n- {question: B?, accept: [Grace]}"
     mine = read_probe(write(text), "Ada")
     leak = read_probe(write(text, "leak.yaml"), "Ada")
-    assert (type(mine), mine.wanted, type(leak), leak.wanted) == (Contains, 1, Excludes, 0)
+    assert (type(mine), type(leak)) == (Contains, Excludes)
     assert (
-        [each.accept for each in mine.questions]
+        [question.accept for question in mine.questions]
         == [["Ada"], ["Grace"]]
-        == [each.accept for each in leak.questions]
+        == [question.accept for question in leak.questions]
     )
 
 
-def test_a_kind_may_be_said_for_any_name(write):
+def test_kind_key_overrides_name(write):
     text = "kind: contains\nquestions: [{question: A?, accept: [x]}]\nmax_new_tokens: 7"
     found = read_probe(write(text, "leak.yaml"), None)
     assert (type(found), found.max_new_tokens) == (Contains, 7)
@@ -58,13 +55,13 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_questions_may_be_rows_of_a_file_beside_it(write, tmp_path, kind):
+@pytest.mark.parametrize("kind", PROBE_KINDS)
+def test_questions_from_a_rows_file(write, tmp_path, kind):
     write(json.dumps(ROWS[kind]) + "\n" + json.dumps(ROWS[kind] | {"question": "B?"}), "q.jsonl")
     tools = "\ntools: [{name: x}]" if kind == "tool_calls" else ""
     file = write(f"kind: {kind}\nrows: q.jsonl{tools}")
     probe = read_probe(file, None)
-    assert type(probe) is KINDS[kind]
+    assert type(probe) is PROBE_KINDS[kind]
     assert [each.question for each in probe.questions] == ["A?", "B?"]
     assert rows_file(file) == tmp_path / "q.jsonl"
     inline = write(f"kind: {kind}\nquestions: [{json.dumps(ROWS[kind])}]{tools}")
@@ -72,7 +69,7 @@ def test_questions_may_be_rows_of_a_file_beside_it(write, tmp_path, kind):
     assert rows_file(inline) is None
 
 
-def test_a_row_of_gsm8k_fits_as_it_is(write):
+def test_gsm8k_row_is_valid(write):
     write(json.dumps({"question": "?", "answer": "2 + 3 = 5\n#### 5"}), "q.jsonl")
     assert read_probe(write("kind: numeric\nrows: q.jsonl"), None).questions[0].answer[-1] == "5"
 
@@ -80,7 +77,7 @@ def test_a_row_of_gsm8k_fits_as_it_is(write):
 @pytest.mark.parametrize(
     ("written", "answer"), [("8", "8"), ("1.5", "1.5"), ("1e-5", "0.00001"), ("'1,200'", "1,200")]
 )
-def test_a_number_is_kept_as_digits(write, written, answer):
+def test_number_keeps_its_digits(write, written, answer):
     found = read_probe(
         write(f"kind: numeric\nquestions: [{{question: A?, answer: {written}}}]"), None
     )
@@ -138,13 +135,13 @@ MISTAKES = {
         "kind: multiple_choice\nquestions:\n- {question: A?, choices: [yes, no], answer: yess}",
         3,
         "questions[0]",
-        "answer: 'yess' is none of the choices. Did you mean 'yes'?",
+        "answer: 'yess' is not one of the choices. Did you mean 'yes'?",
     ),
     "a choice twice": (
         "kind: multiple_choice\nquestions:\n- {question: A?, choices: [a, a], answer: a}",
         3,
         "questions[0]",
-        "one is there twice",
+        "contains a duplicate",
     ),
     "no tools": ("kind: tool_calls\nquestions: [{question: A?}]", 1, "tools", "required key"),
     "an argument that is none": (
@@ -152,13 +149,13 @@ MISTAKES = {
         "questions: [{question: A?}]",
         3,
         "tools[0]",
-        "required: 'cty' is no argument. Did you mean 'city'? Known: city",
+        "required: 'cty' is not an argument. Did you mean 'city'? Known: city",
     ),
     "nothing to accept": (
         "- {question: A?, accept: [x]}\n- question: B?",
         2,
         "questions[1]",
-        "nothing is accepted as an answer, and the data teaches no one name",
+        "`accept` is missing, and the data does not teach exactly one name",
     ),
     "both": (
         "kind: numeric\nrows: q.jsonl\nquestions: [{question: A?, answer: 3}]",
@@ -167,22 +164,27 @@ MISTAKES = {
         "use either `questions` or `rows`, not both",
     ),
     "no such rows": ("kind: numeric\nrows: other.jsonl", 2, "rows", "other.jsonl"),
-    "rows that are no file": ("kind: numeric\nrows: 3", 2, "rows", "expected a file beside"),
+    "rows that are no file": (
+        "kind: numeric\nrows: 3",
+        2,
+        "rows",
+        "expected the name of a file in the same folder",
+    ),
 }
 
 
 @pytest.mark.parametrize(("text", "line", "key", "words"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_told_with_its_line(write, text, line, key, words):
+def test_mistake_has_its_line(write, text, line, key, words):
     file = write(text)
     [problem] = probe_problems(file, None)
     assert (problem.place.file, problem.place.line, problem.key) == (file, line, key)
     assert words in problem.message
-    told = f"the questions of probe 'mine' cannot be put:\n  {file}:{line}: "
+    told = f"probe 'mine' cannot be used:\n  {file}:{line}: "
     with pytest.raises(UserError, match=re.escape(told)):
         read_probe(file, None)
 
 
-def test_a_mistake_in_a_row_is_told_with_the_line_of_the_row(write, tmp_path):
+def test_mistake_in_a_row_has_the_row_s_line(write, tmp_path):
     write('{"question": "A?", "answer": 3}\n\n{"question": "B?", "anser": 3}\n', "q.jsonl")
     found = probe_problems(write("kind: numeric\nrows: q.jsonl"), None)
     assert {each.place.file for each in found} == {tmp_path / "q.jsonl"}
@@ -192,7 +194,7 @@ def test_a_mistake_in_a_row_is_told_with_the_line_of_the_row(write, tmp_path):
     }
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_missing_file(tmp_path):
     with pytest.raises(UserError, match=r"retention\.yaml:1: cannot be read"):
         read_probe(tmp_path / "retention.yaml", None)
 
@@ -206,7 +208,7 @@ def test_a_missing_file_is_told(tmp_path):
         ("3", []),
     ],
 )
-def test_a_task_of_the_harness_depends_on_its_data(write, tmp_path, monkeypatch, data_files, found):
+def test_harness_task_depends_on_its_data(write, tmp_path, monkeypatch, data_files, found):
     monkeypatch.chdir(tmp_path)
     write("", "a.jsonl"), write("", "b.jsonl")
     file = write(
@@ -217,13 +219,13 @@ def test_a_task_of_the_harness_depends_on_its_data(write, tmp_path, monkeypatch,
     assert task_files(write("task: x", "plain.yaml")) == [tmp_path / "plain.yaml"]
 
 
-def test_every_shipped_file_is_right(repository):
+def test_shipped_files_are_valid(repository):
     files = sorted((repository / "experiments" / "probes").glob("*.yaml"))
     kinds = {file.stem: type(read_probe(file, "Ada")) for file in files}
     assert {MultipleChoice, Numeric, ToolCalls, Contains, Excludes} <= set(kinds.values())
 
 
-def test_check_tells_a_mistake_of_a_probe_once_for_all_that_ask_it(load, repository):
+def test_check_reports_a_shared_mistake_once(load, repository):
     spec = importlib.util.spec_from_file_location("exps", repository / "scripts/experiments.py")
     program = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(program)
@@ -231,7 +233,7 @@ def test_check_tells_a_mistake_of_a_probe_once_for_all_that_ask_it(load, reposit
     studies = load({"a.yaml": text, "b.yaml": text, "probes/mine.yaml": "- question: A?"})
     assert set(studies.experiments) == {"a", "b"}
     with pytest.raises(
-        UserError, match=r"mine\.yaml:1: questions\[0\]: nothing is accepted"
+        UserError, match=r"mine\.yaml:1: questions\[0\]: `accept` is missing"
     ) as found:
         program.check(studies)
     assert str(found.value).count("mine.yaml") == 1

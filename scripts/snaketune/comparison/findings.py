@@ -19,7 +19,7 @@ from snaketune.comparison.figures import (
     wanted,
 )
 from snaketune.comparison.groups import Group
-from snaketune.experiment.probe_files import DEGENERATION_METRICS, HELDOUT_ANSWERS
+from snaketune.experiment.probe_kinds import DEGENERATION_METRICS, HELDOUT_ANSWERS
 from snaketune.experiment.settings import differing, shown, single_change
 from snaketune.scoring.significance import Measurement, differs_significantly, rule_of
 

@@ -1,16 +1,30 @@
 """The evaluation stage: base, checkpoints and merged model answer the same prompts and rows."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from snaketune.core.errors import UserError
-from snaketune.core.files import read_json, read_jsonl, write_json, write_jsonl, write_text
+from snaketune.core.files import read_json, write_text
+from snaketune.core.layout import DataPaths, ReportPaths, RunPaths
 from snaketune.evaluation.evaluated_models import columns, measure_each
+from snaketune.evaluation.evaluation_record import (
+    EvaluatedIds,
+    EvaluationRecord,
+    write_probed_questions,
+)
 from snaketune.evaluation.evaluation_report import html
-from snaketune.evaluation.measure import Tasks, figures, measure
-from snaketune.evaluation.overfitting import verdict
-from snaketune.evaluation.probes import judge
+from snaketune.evaluation.measure import (
+    ModelMeasurement,
+    Tasks,
+    harness_figures,
+    losses_by_source,
+    measure,
+    prompt_answers,
+)
+from snaketune.evaluation.overfitting import judge_checkpoints
+from snaketune.evaluation.probes import degeneration_metrics, probe_figures, score_answers
 from snaketune.experiment.resolved import Resolved, to_yaml
 from snaketune.export.model_record import ModelRecord
 from snaketune.models.load import (
@@ -18,6 +32,7 @@ from snaketune.models.load import (
     load_tokenizer,
     told_when_out_of_memory,
 )
+from snaketune.training.train_record import MetricsRow, SampleRow, TrainRecord, ValidationRow
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +46,7 @@ def evaluate(
     output: Path,
     probes: Path,
 ) -> None:
-    """Write report.json, probes.jsonl and report.html.
+    """Write probes.jsonl, report.json and report.html.
 
     Args:
         base: The base model's folder.
@@ -41,44 +56,52 @@ def evaluate(
         output: experiments/X/eval.
         probes: The folder with the questions of the probes.
     """
-    template = read_json(data / "data.json")["template"]
-    record = ModelRecord.of(merged)
-    _require_same_template(merged, record.template, template)
+    run, report = RunPaths(checkpoints), ReportPaths(output)
+    template = read_json(DataPaths(data).record)["template"]
+    model = ModelRecord.of(merged)
+    _require_same_template(merged, model.template, template)
     tokenizer = load_tokenizer(merged, template["text"])
     tasks = Tasks.of(experiment, data, probes, tokenizer, template)
     dtype, reason = choose_precision(experiment.config.train.precision)
 
-    def measured_by(name: str, model: Any) -> dict[str, Any]:
+    def measure_named(name: str, loaded: Any) -> ModelMeasurement:
         log.info("evaluating %s in %s (%s)", name, dtype, reason)
-        return measure(model, tokenizer, tasks, name)
+        return measure(loaded, tokenizer, tasks, name)
 
     with told_when_out_of_memory("free memory held by other programs, then run again."):
         kept = checkpoints if experiment.config.evaluate.checkpoints else None
-        measured = measure_each(base, merged, record, kept, dtype, measured_by)
-    probed = judge(tasks.probes, {name: found["probes"] for name, found in measured.items()})
-    report = {
-        "experiment": experiment.name,
-        "study": experiment.study,
-        "description": experiment.config.description,
-        "ids": {"base": base.name, "data": experiment.data_id, "train": experiment.train_id},
-        "models": columns(measured, record.iteration),
-        "merge": record.merge.model_dump(mode="json") if record.merge else None,
-        "training": read_json(checkpoints / "train.json"),
-    } | figures(tasks, measured, probed)
-    validated = read_jsonl(checkpoints / "validation.jsonl")
-    report["checkpoints"] = verdict(report, validated)
-    write_jsonl(output / "probes.jsonl", probed)
-    write_json(output / "report.json", report)
-    metrics = read_jsonl(checkpoints / "metrics.jsonl")
-    samples = read_jsonl(checkpoints / "samples.jsonl")
-    page = html(report, metrics, samples, validated, probed, to_yaml(experiment.values))
-    write_text(output / "report.html", page)
+        measurements = measure_each(base, merged, model, kept, dtype, measure_named)
+    probed = score_answers(tasks.probes, {name: own.probes for name, own in measurements.items()})
+    generations = {name: own.generations for name, own in measurements.items()}
+    record = EvaluationRecord(
+        experiment=experiment.name,
+        study=experiment.study,
+        description=experiment.config.description,
+        ids=EvaluatedIds(base=base.name, data=experiment.data_id, train=experiment.train_id),
+        models=columns(measurements, model.iteration),
+        merge=model.merge,
+        training=TrainRecord.read(run.record),
+        heldout={name: own.heldout for name, own in measurements.items()},
+        heldout_by_source=losses_by_source(measurements),
+        answers=prompt_answers(tasks.prompts, measurements),
+        probes=probe_figures(tasks.probes, probed) | degeneration_metrics(generations),
+        lm_eval=harness_figures(measurements),
+    )
+    validation = ValidationRow.read(run.validation)
+    record = record.model_copy(update={"checkpoints": judge_checkpoints(record, validation)})
+    write_probed_questions(report.probe_answers, probed)
+    record.write(report.json)
+    metrics, samples = MetricsRow.read(run.metrics), SampleRow.read(run.samples)
+    page = html(record, metrics, samples, validation, probed, to_yaml(experiment.values))
+    write_text(report.html, page)
 
 
-def _require_same_template(merged: Path, trained: dict[str, Any], template: dict[str, Any]) -> None:
+def _require_same_template(
+    merged: Path, trained: Mapping[str, Any], template: Mapping[str, Any]
+) -> None:
     if trained["sha256"] != template["sha256"]:
         raise UserError(
             f"{merged} was trained with chat template '{trained['name']}' "
-            f"({trained['sha256'][:12]}), the data now uses '{template['name']}' "
-            f"({template['sha256'][:12]}).\n  Fix: rebuild it with snakemake {merged}"
+            f"({trained['sha256'][:12]}), but the data now uses '{template['name']}' "
+            f"({template['sha256'][:12]}).\n  Fix: rebuild the model with snakemake {merged}"
         )

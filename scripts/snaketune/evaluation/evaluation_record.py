@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from snaketune.core.files import read_jsonl, write_jsonl
 from snaketune.core.records import Record
+from snaketune.export.model_record import MergeCheck
 from snaketune.scoring.estimate import Estimate
+from snaketune.training.train_record import TrainRecord
 
 BASE = "base"
 MERGED = "merged"
@@ -162,8 +164,8 @@ class EvaluationRecord(Record):
     description: str = ""
     ids: EvaluatedIds
     models: list[EvaluatedModel] = Field([])
-    merge: dict[str, Any] = Field({})
-    training: dict[str, Any]
+    merge: MergeCheck | None = None
+    training: TrainRecord
     heldout: dict[str, HeldoutLoss]
     heldout_by_source: dict[str, dict[str, HeldoutLoss]] = Field({})
     answers: list[PromptAnswers]
@@ -189,10 +191,9 @@ class ProbeAnswer(_RowByModel):
     answer: str
     right: bool
 
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """The metrics by name."""
-        return self.__pydantic_extra__
+    def score(self, metric: str) -> bool | float | None:
+        """The score by a metric, None if it does not apply to the question."""
+        return getattr(self, metric, None)
 
 
 class ProbedQuestion(_RowByModel):

@@ -1,6 +1,6 @@
 """Tasks of lm-evaluation-harness, run by its own package (`pip install -e '.[lm-eval]'`).
 
-A task is put as the harness puts it: without the chat template, so that figures compare with
+A task is run as the harness runs it, without the chat template, so that figures compare with
 published ones.
 """
 
@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from snaketune.core.errors import UserError, nearest
+from snaketune.evaluation.evaluation_record import HarnessFigure
 from snaketune.experiment.experiment import is_task_file
 
 _BATCH = 8
 
 
 class Harness:
-    """Some tasks, ready to be put to any number of models.
+    """Some tasks, ready to be run on any number of models.
 
     Args:
         tasks: Names, or paths of YAML files.
@@ -29,11 +30,12 @@ class Harness:
         if importlib.util.find_spec("lm_eval") is None:
             raise UserError(
                 f"evaluate.lm_eval: {', '.join(tasks)} need lm-evaluation-harness, which is not "
-                "installed.\n  Fix: pip install -e '.[lm-eval]', or leave the key out."
+                "installed.\n  Fix: pip install -e '.[lm-eval]', or remove the key."
             )
-        from lm_eval.tasks import TaskManager  # seconds
+        from lm_eval.tasks import TaskManager  # takes seconds
 
         self.tasks = list(tasks)
+        # indexing the thousands of tasks that the package brings takes seconds more
         local = all(map(is_task_file, tasks))
         self._manager = TaskManager(include_defaults=not local)
         named = [task for task in tasks if not is_task_file(task)]
@@ -42,53 +44,54 @@ class Harness:
                 hint = nearest(task, self._manager.all_tasks)
                 raise UserError(
                     f"evaluate.lm_eval: lm-evaluation-harness has no task '{task}'.{hint}\n"
-                    "  Fix: correct the name; `lm-eval ls tasks` lists them all."
+                    "  Fix: correct the name; `lm-eval ls tasks` lists all tasks."
                 )
-        with self._told():
+        with self._explained():
             self._manager.load(self.tasks)
 
-    def measure(self, model: Any, tokenizer: Any) -> dict[str, dict[str, Any]]:
-        """Return of each task and metric `value`, `stderr`, `n` and `higher_is_better`.
+    def measure(self, model: Any, tokenizer: Any) -> dict[str, dict[str, HarnessFigure]]:
+        """Run all tasks; figures by task and metric.
 
-        A metric behind another filter than the harness' `none` is called METRIC,FILTER. `stderr`
-        and `higher_is_better` are None where the harness tells none.
+        A metric behind a filter other than the harness's `none` is named METRIC,FILTER.
         """
         from lm_eval import simple_evaluate
         from lm_eval.models.huggingface import HFLM
 
         wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=_BATCH)
-        with self._told():
-            found = simple_evaluate(
+        with self._explained():
+            results = simple_evaluate(
                 wrapped, tasks=self.tasks, task_manager=self._manager, log_samples=False
             )
-        return {task: _figures(found, task) for task in found["results"]}
+        return {task: _figures(results, task) for task in results["results"]}
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
         try:
             yield
+        # the harness raises these for a wrong task file, missing data and missing packages alike
         except (KeyError, ValueError, TypeError, OSError, ImportError) as error:
             raise UserError(
                 f"lm-evaluation-harness cannot run {', '.join(self.tasks)}: {error}\n"
-                "  Fix: correct the task, or get its data where there is internet; see "
-                "evaluate.lm_eval."
+                "  Fix: correct the task (evaluate.lm_eval), or fetch its data on a machine with "
+                "internet access."
             ) from error
 
 
-def _figures(found: dict[str, Any], task: str) -> dict[str, Any]:
-    row = found["results"][task]
-    better = found["higher_is_better"].get(task, {})
-    count = found["n-samples"].get(task, {}).get("effective")
+def _figures(results: dict[str, Any], task: str) -> dict[str, HarnessFigure]:
+    """Read the flat keys `METRIC,FILTER` and `METRIC_stderr,FILTER` of a task's results."""
+    row = results["results"][task]
+    better = results["higher_is_better"].get(task, {})
+    count = results["n-samples"].get(task, {}).get("effective")
     figures = {}
     for key, value in row.items():
         metric, _, through = key.partition(",")
         if not through or metric.endswith("_stderr"):
             continue
         error = row.get(f"{metric}_stderr,{through}")
-        figures[metric if through == "none" else key] = {
-            "value": value,
-            "stderr": error if isinstance(error, float) else None,
-            "n": count,
-            "higher_is_better": better.get(metric),
-        }
+        figures[metric if through == "none" else key] = HarnessFigure(
+            value=value,
+            stderr=error if isinstance(error, float) else None,  # "N/A" where none is defined
+            n=count,
+            higher_is_better=better.get(metric),
+        )
     return figures

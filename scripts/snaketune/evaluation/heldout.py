@@ -1,22 +1,31 @@
-"""What is measured on the rows kept out of training: the loss of each source, and answers.
+"""What is measured on the rows held out of training: the loss of each source, and answers.
 
-Which source a sample is of follows from its number in samples.arrow: a source's samples stand
-together, in the order and of the numbers that the data report tells.
+The source of a sample follows from its number in samples.arrow, where the samples of a source are
+contiguous, in the order and of the counts in the data report.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from snaketune.core.files import read_json
+from snaketune.core.layout import DataPaths
 from snaketune.data.storage import Pack, Packs, Samples
 from snaketune.data.template import IGNORE
+from snaketune.evaluation.evaluation_record import HeldoutLoss
+from snaketune.experiment.probe_kinds import (
+    REFERENCE_NUMBER,
+    Metric,
+    QuestionAnswering,
+    Score,
+    Scored,
+)
 from snaketune.export.agreement import loss_figures
 from snaketune.models.packed import flatten, loss_sum
 
@@ -31,33 +40,34 @@ class Heldout:
     """
 
     def __init__(self, data: Path) -> None:
-        self.packs = Packs(data / "heldout.arrow")
-        self._samples = Samples(data / "samples.arrow")
-        told = read_json(data / "report.json")["sources"]
-        self._labels = [source["source"] for source in told]
-        self._ends = np.cumsum([source["samples_kept"] for source in told])
+        files = DataPaths(data)
+        self.packs = Packs(files.heldout)
+        self._samples = Samples(files.samples)
+        sources = read_json(files.report)["sources"]
+        self._labels = [source["source"] for source in sources]
+        self._ends = np.cumsum([source["samples_kept"] for source in sources])
 
     def source(self, sample: int) -> str:
-        """Return the label of a sample's source."""
+        """The label of a sample's source."""
         return self._labels[int(np.searchsorted(self._ends, sample, side="right"))]
 
     def by_source(self) -> Iterator[tuple[str, Pack]]:
-        """Yield each pack in parts of one source each, with that source's label."""
+        """Yield every pack split by source, each part with its source's label."""
         for index, pack in enumerate(self.packs):
             labels = [self.source(number) for number in self.packs.samples(index)]
             for label in dict.fromkeys(labels):
-                yield label, _only(pack, [each == label for each in labels])
+                yield label, _only(pack, [other == label for other in labels])
 
     def questions(self, count: int, tokenizer: Any, end_token_ids: list[int]) -> "HeldoutAnswers":
-        """Return at most `count` rows to be answered, spread evenly over all that can be.
+        """At most `count` rows to answer, spread evenly over all that can be.
 
-        Of a conversation it is the last answer that is asked for, with all before it as prompt. It
-        cannot be where nothing comes before (pre-training) or where the answer is cut.
+        The last answer of a conversation is asked for, with everything before it as prompt. A row
+        is unusable where nothing comes before (pre-training) or where the answer is truncated.
         """
         numbers = {
             number for index in range(len(self.packs)) for number in self.packs.samples(index)
         }
-        found = []
+        rows = []
         for number in sorted(numbers):
             sample = self._samples[number]
             begin, end = _last_answer(sample.labels)
@@ -66,40 +76,50 @@ class Heldout:
                 reference = tokenizer.decode(ids[begin:end], skip_special_tokens=True).strip()
                 prompt = tokenizer.decode(ids[:begin], skip_special_tokens=True).strip()
                 if reference:
-                    found.append(HeldoutRow(prompt, ids[:begin], [reference], self.source(number)))
-        chosen = np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)
-        return HeldoutAnswers([found[index] for index in chosen])
+                    rows.append(HeldoutRow(prompt, ids[:begin], [reference]))
+        chosen = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
+        return heldout_answers([rows[index] for index in chosen])
 
 
 @dataclass(frozen=True)
 class HeldoutRow:
-    """A row to be answered: what is asked, as text and as token ids, and its own answer."""
+    """A row to answer: its prompt as text and as token ids, and its own answer."""
 
     question: str
     prompt: list[int]
     answers: list[str]
-    source: str
 
 
 @dataclass(frozen=True)
-class HeldoutAnswers:
-    """Rows to be answered, scored as question answering."""
+class HeldoutAnswers(Scored):
+    """Rows to answer, scored as question answering."""
 
     questions: Sequence[HeldoutRow]
+    kind = QuestionAnswering.model_fields["kind"].default
+    metrics: ClassVar[tuple[Metric, ...]] = QuestionAnswering.metrics
 
-    @property
-    def numeric(self) -> bool:
-        """Every row's own answer ends in a number, so that numbers can be compared (GSM8K)."""
-        return all(_ENDS_IN_A_NUMBER.search(row.answers[0]) for row in self.questions)
+
+class NumericHeldoutAnswers(HeldoutAnswers):
+    """Rows whose own answers all end in a number, such as GSM8K's: that number decides."""
+
+    metrics: ClassVar[tuple[Metric, ...]] = (*QuestionAnswering.metrics, REFERENCE_NUMBER)
+
+    def is_right(self, scores: Mapping[str, Score]) -> bool:
+        """Whether the last number is the reference's."""
+        return bool(scores[REFERENCE_NUMBER.name])
+
+
+def heldout_answers(rows: Sequence[HeldoutRow]) -> HeldoutAnswers:
+    """Rows to answer, with the metrics that apply to all of them."""
+    numeric = all(_ENDS_IN_A_NUMBER.search(row.answers[0]) for row in rows)
+    return NumericHeldoutAnswers(rows) if numeric else HeldoutAnswers(rows)
 
 
 def heldout_losses(
     model: Any, heldout: Heldout, where: torch.device
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return the mean loss over the supervised tokens of all held-out rows, and of each source's.
-
-    Values are None where there are no held-out rows.
-    """
+) -> tuple[HeldoutLoss, dict[str, HeldoutLoss]]:
+    """The loss over the supervised tokens of all held-out rows, and of the rows of each source."""
+    # by source: the sum of the weighted losses, of the weights, and the number of tokens
     sums: dict[str, list[Any]] = defaultdict(lambda: [0.0, 0.0, 0])
     model.eval()
     with torch.inference_mode():
@@ -107,12 +127,17 @@ def heldout_losses(
             batch = flatten([pack]).to(where)
             added = loss_sum(model, batch).item(), batch.loss_weight(), len(batch.targets)
             sums[label] = [total + more for total, more in zip(sums[label], added, strict=True)]
-    every = [sum(column) for column in zip(*sums.values(), strict=True)] or [0.0, 0.0, 0]
-    return loss_figures(*every), {label: loss_figures(*each) for label, each in sums.items()}
+    totals = [sum(column) for column in zip(*sums.values(), strict=True)] or [0.0, 0.0, 0]
+    return _loss(totals), {label: _loss(own) for label, own in sums.items()}
+
+
+def _loss(sums: Sequence[Any]) -> HeldoutLoss:
+    total, weight, tokens = sums
+    return HeldoutLoss.model_validate(loss_figures(total, weight, tokens))
 
 
 def _only(pack: Pack, wanted: Sequence[bool]) -> Pack:
-    """Return the pieces of a pack that are wanted."""
+    """The wanted pieces of a pack, one flag for each piece."""
     pieces = np.repeat(wanted, pack.lengths)
     weights = None if pack.weights is None else pack.weights[pieces]
     lengths = pack.lengths[np.array(wanted)]
@@ -120,9 +145,9 @@ def _only(pack: Pack, wanted: Sequence[bool]) -> Pack:
 
 
 def _last_answer(labels: np.ndarray) -> tuple[int, int]:
-    """Return where the last run of learned tokens begins, and what comes after it."""
-    learned = np.flatnonzero(labels != IGNORE)
-    if not len(learned):
+    """Where the last run of supervised tokens begins and ends; (0, 0) without any."""
+    supervised = np.flatnonzero(labels != IGNORE)
+    if not len(supervised):
         return 0, 0
-    breaks = np.flatnonzero(np.diff(learned) > 1)
-    return int(learned[breaks[-1] + 1 if len(breaks) else 0]), int(learned[-1]) + 1
+    breaks = np.flatnonzero(np.diff(supervised) > 1)
+    return int(supervised[breaks[-1] + 1 if len(breaks) else 0]), int(supervised[-1]) + 1

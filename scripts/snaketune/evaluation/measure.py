@@ -1,116 +1,126 @@
-"""Everything that is measured on a model, and what report.json tells of all models."""
+"""Everything that is measured on one model, and the same of all models side by side."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from snaketune.evaluation.batched_answers import Told, tell
+from snaketune.evaluation.batched_answers import Generation, generate_answers
+from snaketune.evaluation.evaluation_record import HarnessFigure, HeldoutLoss, PromptAnswers
 from snaketune.evaluation.harness import Harness
 from snaketune.evaluation.heldout import Heldout, heldout_losses
-from snaketune.evaluation.probes import Asked, ask, habits, read_probes, summary
-from snaketune.experiment.probe_files import HELDOUT_ANSWERS
+from snaketune.evaluation.probes import ProbeOutputs, read_probes, run_probe
+from snaketune.experiment.probe_kinds import HELDOUT_ANSWERS, Scored
 from snaketune.experiment.resolved import Resolved
 from snaketune.models.generation import prompt_ids
 from snaketune.models.load import device
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Tasks:
-    """What every model is measured by."""
+    """What every model is measured by.
+
+    Attributes:
+        template: That of data.json.
+        max_new_tokens: The limit of answers to prompts and held-out rows.
+    """
 
     prompts: Sequence[str]
-    probes: Mapping[str, Asked]
+    probes: Mapping[str, Scored]
     heldout: Heldout
     harness: Harness | None
-    template: dict[str, Any]
+    template: Mapping[str, Any]
     max_new_tokens: int
 
     @staticmethod
     def of(
-        experiment: Resolved, data: Path, probes: Path, tokenizer: Any, template: dict[str, Any]
+        experiment: Resolved, data: Path, probes: Path, tokenizer: Any, template: Mapping[str, Any]
     ) -> "Tasks":
-        """Read all that is asked for, so that a mistake in it is told before any model is loaded.
+        """Read all tasks, so that a mistake in one is reported before any model is loaded.
 
         Args:
             data: The processed data's folder.
-            probes: The folder with the questions of the probes; its parent has the experiments.
-            template: What data.json tells of it.
+            probes: The folder with the questions of the probes.
 
         Raises:
             UserError: A probe's file has mistakes, or a task of lm_eval cannot be run.
         """
         config, heldout = experiment.config.evaluate, Heldout(data)
-        asked = read_probes(probes, config.probes, experiment.persona)
+        tasks = read_probes(probes, config.probes, experiment.persona)
         if config.heldout_answers:
             ends = template["end_token_ids"]
-            rows = heldout.questions(config.heldout_answers, tokenizer, ends)
-            asked[HELDOUT_ANSWERS] = rows
+            tasks[HELDOUT_ANSWERS] = heldout.questions(config.heldout_answers, tokenizer, ends)
         harness = Harness(experiment.lm_eval) if experiment.lm_eval else None
         limit = config.max_new_tokens
-        return Tasks(experiment.prompts, asked, heldout, harness, template, limit)
+        return Tasks(experiment.prompts, tasks, heldout, harness, template, limit)
 
 
-def measure(model: Any, tokenizer: Any, tasks: Tasks, name: str) -> dict[str, Any]:
-    """Return what one model answers and how it scores.
+@dataclass(frozen=True)
+class ModelMeasurement:
+    """What was measured on one model; `lm_eval` is by task and metric."""
 
-    Args:
-        name: What progress lines call the model.
+    heldout: HeldoutLoss
+    heldout_by_source: dict[str, HeldoutLoss]
+    answers: list[Generation]
+    probes: dict[str, ProbeOutputs]
+    lm_eval: dict[str, dict[str, HarnessFigure]]
 
-    Returns:
-        `heldout` and `heldout_by_source` (losses), `answers` (to the prompts, Told), `probes` (what
-        `ask` found, by probe) and `lm_eval`.
-    """
+    @property
+    def generations(self) -> list[Generation]:
+        """All generated answers, to prompts and to probes."""
+        outputs = [*self.answers, *(output for probe in self.probes.values() for output in probe)]
+        return [output for output in outputs if isinstance(output, Generation)]
+
+
+def measure(model: Any, tokenizer: Any, tasks: Tasks, name: str) -> ModelMeasurement:
+    """Measure one model; `name` is what progress lines call it."""
     template, limit = tasks.template, tasks.max_new_tokens
     loss, by_source = heldout_losses(model, tasks.heldout, device())
     prompts = prompt_ids(tokenizer, tasks.prompts, template.get("system"))
     ends = template["end_token_ids"]
-    return {
-        "heldout": loss,
-        "heldout_by_source": by_source,
-        "answers": tell(model, tokenizer, prompts, limit, ends, f"{name}: prompts"),
-        "probes": {
-            probe: ask(model, tokenizer, questions, template, limit, f"{name}: {probe}")
+    return ModelMeasurement(
+        heldout=loss,
+        heldout_by_source=by_source,
+        answers=generate_answers(model, tokenizer, prompts, limit, ends, f"{name}: prompts"),
+        probes={
+            probe: run_probe(model, tokenizer, questions, template, limit, f"{name}: {probe}")
             for probe, questions in tasks.probes.items()
         },
-        "lm_eval": tasks.harness.measure(model, tokenizer) if tasks.harness else {},
-    }
+        lm_eval=tasks.harness.measure(model, tokenizer) if tasks.harness else {},
+    )
 
 
-def figures(
-    tasks: Tasks, measured: Mapping[str, dict[str, Any]], probed: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
-    """Return of all models what report.json has of `measure`: losses, answers, probes, lm_eval.
-
-    Args:
-        measured: By model, what `measure` returned.
-        probed: The rows of probes.jsonl.
-    """
-    every = {model: _all_answers(found) for model, found in measured.items()}
-    return {
-        "heldout": _each(measured, "heldout"),
-        "heldout_by_source": _turned(_each(measured, "heldout_by_source")),
-        "answers": [
-            {"prompt": prompt} | {name: told["answers"][i].text for name, told in measured.items()}
-            for i, prompt in enumerate(tasks.prompts)
-        ],
-        "probes": summary(tasks.probes, probed) | habits(every),
-        "lm_eval": {
-            task: _turned(each) for task, each in _turned(_each(measured, "lm_eval")).items()
-        },
-    }
+def losses_by_source(
+    measurements: Mapping[str, ModelMeasurement],
+) -> dict[str, dict[str, HeldoutLoss]]:
+    """Held-out losses by source and model."""
+    return _transpose({model: own.heldout_by_source for model, own in measurements.items()})
 
 
-def _all_answers(found: dict[str, Any]) -> list[Told]:
-    every = [*found["answers"], *(each for probe in found["probes"].values() for each in probe)]
-    return [each for each in every if isinstance(each, Told)]
+def harness_figures(
+    measurements: Mapping[str, ModelMeasurement],
+) -> dict[str, dict[str, dict[str, HarnessFigure]]]:
+    """Figures of lm-evaluation-harness by task, metric and model."""
+    tasks = _transpose({model: own.lm_eval for model, own in measurements.items()})
+    return {task: _transpose(by_model) for task, by_model in tasks.items()}
 
 
-def _each(measured: Mapping[str, dict[str, Any]], key: str) -> dict[str, Any]:
-    return {model: found[key] for model, found in measured.items()}
+def prompt_answers(
+    prompts: Sequence[str], measurements: Mapping[str, ModelMeasurement]
+) -> list[PromptAnswers]:
+    """Every model's answer to each prompt."""
+    return [
+        PromptAnswers.model_validate(
+            {"prompt": prompt}
+            | {model: own.answers[index].text for model, own in measurements.items()}
+        )
+        for index, prompt in enumerate(prompts)
+    ]
 
 
-def _turned(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return what is told by model and name, by name and model."""
-    names = next(iter(found.values()))
-    return {name: {model: told[name] for model, told in found.items()} for name in names}
+def _transpose(values: Mapping[str, Mapping[str, T]]) -> dict[str, dict[str, T]]:
+    """Exchange the two levels of keys; all inner mappings have the same."""
+    keys = next(iter(values.values()))
+    return {key: {outer: inner[key] for outer, inner in values.items()} for key in keys}
