@@ -29,7 +29,7 @@ from snaketune.experiment.experiment import is_task_file
 from snaketune.experiment.probe_files import rows_file, task_files
 from snaketune.experiment.targets import explain_unknown
 from snaketune.planning.plan_targets import read_targets
-from snaketune.publish import request as publishing
+from snaketune.publish import publish_config as publishing
 from snaketune.serving import lifetime
 from snaketune.serving.model_names import read_model, read_models, weights_of
 from snaketune.tracking.mlflow_client import shown_uri
@@ -168,7 +168,7 @@ def served_weights(program):
 
 def requested():
     """Return what --config says of publishing; only the rules that publish may ask."""
-    return publishing.read_request(config)
+    return publishing.read_publish_config(config)
 
 
 def refuse_publishing_without_token():
@@ -183,7 +183,9 @@ def refuse_publishing_without_token():
 def refuse_unknown_targets():
     """Stop with a helpful message when a target names no experiment or no file we can make."""
     for target in filter(re.compile(r"(\./)*experiments/").match, sys.argv[1:]):
-        message = explain_unknown(target, STUDIES) or publishing.explain(target, STUDIES, config)
+        message = explain_unknown(target, STUDIES) or publishing.explain_publish_target(
+            target, STUDIES, config
+        )
         if message:
             sys.exit(f"Error: {message}")
 

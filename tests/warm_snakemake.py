@@ -19,7 +19,7 @@ import snakemake.storage
 import snaketune.comparison.pair_config
 import snaketune.experiment
 import snaketune.planning.plan_targets
-import snaketune.publish.request
+import snaketune.publish.publish_config
 import snaketune.tracking.mlflow_client  # noqa: F401
 
 

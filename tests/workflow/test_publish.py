@@ -82,5 +82,5 @@ def test_a_missing_token_stops_before_the_first_job(publishing, hub):
 def test_a_missing_destination_stops_its_own_target_alone(publishing):
     stopped = publishing.snakemake("-n", TARGET, check=False)
     assert stopped.returncode != 0
-    assert "nothing says where to publish" in stopped.stdout
+    assert "no destination specified" in stopped.stdout
     assert publishing.would_run("experiments/study_none/merged") == {}

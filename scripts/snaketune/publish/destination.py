@@ -1,4 +1,4 @@
-"""What a place to publish to must do, and what its refusals mean to the one who asked."""
+"""The interface of a hub to publish to, and the explanation of its errors."""
 
 import logging
 import re
@@ -12,11 +12,11 @@ from snaketune.hub.repository import Listed
 
 log = logging.getLogger(__name__)
 
-MESSAGE = "Published with SnakeTune"
+COMMIT_MESSAGE = "Published with SnakeTune"
 
 
 @dataclass(frozen=True)
-class File:
+class PublishedFile:
     """A file to publish, as the manifest lists it."""
 
     name: str
@@ -25,8 +25,8 @@ class File:
     sha256: str
 
 
-def announced(files: Sequence[File]) -> Iterator[File]:
-    """Give the files one by one, and say each one's number, name and size before it."""
+def logged(files: Sequence[PublishedFile]) -> Iterator[PublishedFile]:
+    """Yield the files, logging number, name and size of each before it is sent."""
     for number, file in enumerate(files, 1):
         log.info("%d of %d: %s, %s bytes", number, len(files), file.name, f"{file.bytes:,}")
         yield file
@@ -37,62 +37,72 @@ class Destination(Protocol):
 
     @property
     def where(self) -> str:
-        """What to call it in a message: `hf:ORG/NAME`."""
+        """Its name in messages: `hf:ORG/NAME`."""
 
     @property
     def page(self) -> str:
         """Its address for a browser."""
 
     def open(self, private: bool, licence: str | None) -> bool:
-        """Make the repository if there is none; return whether it is private."""
+        """Create the repository if it does not exist; return whether it is private.
 
-    def listing(self, files: Sequence[File]) -> dict[str, Listed]:
-        """Return what the repository holds; `files` help to tell equal bytes."""
+        Raises:
+            UserError: The token is unknown or lacks write access, or the hub is unreachable.
+        """
 
-    def send(self, files: Sequence[File]) -> None:
-        """Upload files, and say so of each."""
+    def listing(self, files: Sequence[PublishedFile]) -> dict[str, Listed]:
+        """List the repository's files, each with its SHA-256 if it equals one of `files`."""
+
+    def send(self, files: Sequence[PublishedFile]) -> None:
+        """Upload and commit files.
+
+        Raises:
+            UserError: The hub refuses or the connection is lost. A repeat skips what is stored.
+        """
 
     def revision(self) -> str:
-        """Return what now names the repository's state."""
+        """Identify the repository's current state."""
 
 
-def refusal(status: int | None, where: str, variable: str, said: str) -> UserError:
-    """Turn a hub's HTTP status into what is wrong and how to mend it.
+def explain_status(status: int | None, where: str, variable: str, details: str) -> UserError:
+    """Turn a hub's HTTP status into what is wrong and how to fix it.
 
     Args:
-        status: None if no answer came.
+        status: None if no response arrived.
         where: The destination, `hf:ORG/NAME`.
         variable: The environment variable of the token.
-        said: The hub's or the network's own words.
+        details: The error message of the hub or the network.
     """
-    wrong, fix = _MEANING.get(status, _FAILED if (status or 500) >= 500 else _REFUSED)
-    said = re.sub(r"\?\S+", "?...", " ".join(said.split()))  # an address may carry a signature
-    again = "; what has arrived there is not sent again" if "same command" in fix else ""
+    wrong, fix = _MEANING.get(status, _HUB_FAILED if (status or 500) >= 500 else _REFUSED)
+    # an address may carry a signature that grants access to the upload
+    details = re.sub(r"\?\S+", "?...", " ".join(details.split()))
+    resumes = "; files that were uploaded are not sent again" if "same command" in fix else ""
     return UserError(
         f"{where}: {wrong.format(variable=variable)}\n"
-        f"  It said: {said[:300]}\n"
-        f"  Fix: {fix.format(variable=variable)}{again}."
+        f"  Details: {details[:300]}\n"
+        f"  Fix: {fix.format(variable=variable)}{resumes}."
     )
 
 
-_FAILED = ("the hub failed", "run the same command again later")
-_REFUSED = ("the hub refused", "correct what it says, then run the same command")
+_HUB_FAILED = ("the hub failed", "run the same command again later")
+_REFUSED = ("the hub refused", "correct what the details name, then run the same command")
+_CONFLICT = ("the repository is being changed by someone else", "run the same command in a minute")
 _MEANING: dict[int | None, tuple[str, str]] = {
     None: ("the connection was lost", "check the network, then run the same command"),
     401: (
         "the hub does not know the token in {variable}",
-        "make a token that may write on the hub's settings page and export it as {variable}",
+        "create a token with write access on the hub's settings page and export it as {variable}",
     ),
-    402: ("the account's storage is full or not paid", "free some on the hub's settings page"),
+    402: ("the account's storage is full or unpaid", "free some on the hub's settings page"),
     403: (
-        "the token in {variable} may not write there",
-        "publish under your own name, or export a {variable} that may write for that one",
+        "the token in {variable} has no write access there",
+        "publish under your own name, or export a {variable} with write access to that one",
     ),
     404: (
-        "there is no such place, or the token in {variable} may not see it",
-        "check the spelling of ORG; an organisation is made on the hub's page",
+        "it does not exist, or the token in {variable} has no access to it",
+        "check the spelling of ORG; organisations are created on the hub's page",
     ),
-    409: ("someone else is changing it", "run the same command again in a minute"),
-    412: ("someone else is changing it", "run the same command again in a minute"),
+    409: _CONFLICT,
+    412: _CONFLICT,
     429: ("too many requests", "wait some minutes, then run the same command"),
 }

@@ -19,18 +19,18 @@ from modelscope_hub.errors import (
 from requests import RequestException
 
 from snaketune.hub.repository import Listed
-from snaketune.publish.destination import MESSAGE, File, announced, refusal
-from snaketune.publish.request import TOKENS
+from snaketune.publish.destination import COMMIT_MESSAGE, PublishedFile, explain_status, logged
+from snaketune.publish.publish_config import TOKENS
 
 log = logging.getLogger(__name__)
 
 _BRANCH = "master"
 _STATUS = {AuthenticationError: 401, PermissionDeniedError: 403, NotExistError: 404}
-"""What an error means, whatever status the hub sent it with."""
+"""The statuses of these errors; the hub sends them with others, such as 400."""
 
 
-class ModelScope:
-    """A model repository."""
+class ModelScopePublisher:
+    """A model repository on ModelScope, as a `Destination`."""
 
     def __init__(self, name: str, token: str) -> None:
         self.name, self.where = name, f"modelscope:{name}"
@@ -39,63 +39,51 @@ class ModelScope:
         self.page = f"{config.endpoint}/models/{name}"
 
     def open(self, private: bool, licence: str | None) -> bool:
-        """Check the token and make the repository if there is none.
-
-        Returns:
-            Whether it is private.
-
-        Raises:
-            UserError: The token is unknown or may not write, or the hub is out of reach.
-        """
-        with self._explained():
-            log.info("%s: the token is %s's", self.where, self._api.whoami().username)
+        with self._explaining_errors():
+            log.info("%s: the token belongs to %s", self.where, self._api.whoami().username)
             try:
-                found = self._api.get_repo(self.name, "model")
+                repository = self._api.get_repo(self.name, "model")
             except NotExistError:
                 visibility = Visibility.PRIVATE if private else Visibility.PUBLIC
                 self._api.create_repo(
                     self.name, "model", visibility=visibility, license=licence or "other"
                 )
                 return private
-        return found.visibility != Visibility.PUBLIC
+        return repository.visibility != Visibility.PUBLIC
 
-    def listing(self, files: Sequence[File]) -> dict[str, Listed]:
-        """Return what the repository holds; a new one may have no branch yet."""
-        with self._explained():
+    def listing(self, files: Sequence[PublishedFile]) -> dict[str, Listed]:
+        with self._explaining_errors():
             try:
-                found = self._api.list_repo_files(self.name, "model", revision=_BRANCH)
-            except NotExistError:
+                listed = self._api.list_repo_files(self.name, "model", revision=_BRANCH)
+            except NotExistError:  # a new repository has no branch until the first commit
                 return {}
-        return {each.path: Listed(each.size, each.sha256) for each in found if not each.is_dir}
+        return {
+            entry.path: Listed(entry.size, entry.sha256) for entry in listed if not entry.is_dir
+        }
 
-    def send(self, files: Sequence[File]) -> None:
-        """Upload and commit the files one by one.
-
-        Raises:
-            UserError: The hub refuses or the connection is lost; what was committed stays.
-        """
-        for file in announced(files):
-            with self._explained():
+    def send(self, files: Sequence[PublishedFile]) -> None:
+        for file in logged(files):
+            with self._explaining_errors():
                 self._api.upload_file(
                     self.name,
                     "model",
                     file.path,
                     file.name,
-                    commit_message=MESSAGE,
+                    commit_message=COMMIT_MESSAGE,
                     revision=_BRANCH,
                     disable_tqdm=True,
                 )
 
     def revision(self) -> str:
-        """Return the branch: the client does not tell commits."""
+        """Return the branch, as the client does not report commits."""
         return _BRANCH
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explaining_errors(self) -> Iterator[None]:
         try:
             yield
         except APIError as error:
             status = _STATUS.get(type(error), error.status_code)
-            raise refusal(status, self.where, TOKENS["modelscope"], str(error)) from error
+            raise explain_status(status, self.where, TOKENS["modelscope"], str(error)) from error
         except (HubError, RequestException) as error:
-            raise refusal(None, self.where, TOKENS["modelscope"], str(error)) from error
+            raise explain_status(None, self.where, TOKENS["modelscope"], str(error)) from error

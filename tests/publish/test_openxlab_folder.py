@@ -1,4 +1,4 @@
-"""The folder for OpenXLab: what its client's `model create` asks of a metafile, key by key."""
+"""The folder for OpenXLab: the keys of the metafile that `openxlab model create` validates."""
 
 import json
 from pathlib import Path
@@ -8,12 +8,12 @@ from ruamel.yaml import YAML
 
 from snaketune.core.errors import UserError
 from snaketune.core.manifest import write_manifest
-from snaketune.publish.request import Request
-from snaketune.publish.stage import publish
+from snaketune.publish.publish_config import PublishConfig
+from snaketune.publish.publish_model import publish
 
 
 def published(folder: Path, target: Path) -> Path:
-    publish(folder, Request("openxlab", str(target)), folder.parent / "published")
+    publish(folder, PublishConfig("openxlab", str(target)), folder.parent / "published")
     return target
 
 
@@ -50,7 +50,7 @@ def test_another_folder_is_left_alone(folder, tmp_path) -> None:
     (tmp_path / "mine" / "thesis.txt").write_text("kept")
     (tmp_path / "file").write_text("kept")
     for name in ("mine", "file", "merged"):
-        with pytest.raises(UserError, match="left alone"):
+        with pytest.raises(UserError, match="not replaced"):
             published(folder, tmp_path / name)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "kept"
     assert not (tmp_path / "published").exists()

@@ -1,12 +1,12 @@
-"""What `--config to=... what=... private=...` asks for. The Snakefile reads it: no hub library."""
+"""What `--config to=... what=... private=...` requests. The Snakefile reads it: no hub library."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from snaketune.core.errors import UserError, nearest
-from snaketune.experiment import Studies
+from snaketune.core.layout import EXPERIMENTS, ITERATION, ExperimentPaths
+from snaketune.experiment.studies import Studies
 from snaketune.experiment.targets import explain_unknown
 
 KEYS = ("to", "what", "private")
@@ -15,15 +15,16 @@ TOKENS = {"hf": "HF_TOKEN", "modelscope": "MODELSCOPE_API_TOKEN"}
 """The environment variable that holds each hub's access token."""
 
 _TARGET = re.compile(
-    r"(\./)*experiments/(?P<name>[^/]+)/(?P<at>iter_[1-9]\d*/)?(published|to_publish\.txt)"
+    rf"(\./)*{EXPERIMENTS}/(?P<name>[^/]+)/(?P<at>{ITERATION.pattern}/)?(published|to_publish\.txt)"
 )
 _REPOSITORY = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-_LONGEST = 96  # characters of ORG/NAME, as the Hugging Face hub takes them
-_EXAMPLE = "snakemake experiments/X/published --config to=hf:ORG/NAME"
+# what the Hugging Face hub accepts for ORG/NAME
+_MAX_NAME_LENGTH = 96
+_EXAMPLE = f"snakemake {ExperimentPaths('X').folder}/published --config to=hf:ORG/NAME"
 
 
 @dataclass(frozen=True)
-class Request:
+class PublishConfig:
     """Where to publish: `name` is ORG/NAME on a hub, or the folder to make for OpenXLab."""
 
     scheme: str
@@ -37,11 +38,11 @@ class Request:
         return f"{self.scheme}:{self.name}"
 
 
-def read_request(config: Mapping[str, Any]) -> Request:
-    """Check Snakemake's `config` and return what it asks for.
+def read_publish_config(config: Mapping[str, object]) -> PublishConfig:
+    """Check Snakemake's `config`.
 
     Raises:
-        UserError: `to` is missing or names no place, or a key or value is not known.
+        UserError: `to` is missing or invalid, or a key or value is unknown.
     """
     for key in config:
         if key not in KEYS:
@@ -49,18 +50,19 @@ def read_request(config: Mapping[str, Any]) -> Request:
                 f"publishing has no setting '{key}'.{nearest(key, KEYS)}\n"
                 f"  Fix: use {', '.join(KEYS)} after --config."
             )
-    what, private = config.get("what", "merged"), str(config.get("private", True)).lower()
+    what, private = str(config.get("what", "merged")), str(config.get("private", True)).lower()
     if what not in FOLDERS:
         raise UserError(
             f"what={what} cannot be published.\n  Fix: what=merged (the default) or what=adapter."
         )
-    if private not in ("true", "false"):  # Snakemake leaves `false` a word, and reads `False`
+    # Snakemake parses `False` as a boolean but keeps `false` as a string
+    if private not in ("true", "false"):
         raise UserError(
             f"private={private} is neither true nor false.\n"
             "  Fix: private=true (the default) or private=false."
         )
     scheme, name = read_destination(config.get("to"))
-    return Request(scheme, name, what, private == "true")
+    return PublishConfig(scheme, name, what, private == "true")
 
 
 def read_destination(to: object) -> tuple[str, str]:
@@ -70,34 +72,37 @@ def read_destination(to: object) -> tuple[str, str]:
         UserError: It is none of these.
     """
     if not to:
-        raise UserError(f"nothing says where to publish.\n  Fix: name it, e.g. {_EXAMPLE}")
+        raise UserError(f"no destination specified.\n  Fix: name it, e.g. {_EXAMPLE}")
     scheme, _, name = str(to).partition(":")
     if scheme == "openxlab" and name:
         return scheme, name
-    if scheme in TOKENS and _REPOSITORY.fullmatch(name) and len(name) <= _LONGEST:
+    if scheme in TOKENS and _REPOSITORY.fullmatch(name) and len(name) <= _MAX_NAME_LENGTH:
         return scheme, name
     raise UserError(
-        f"to={to} names no place to publish to.\n"
+        f"invalid destination to={to}.\n"
         "  Fix: to=hf:ORG/NAME, to=modelscope:ORG/NAME, or to=openxlab:FOLDER for a folder on "
-        f"this machine.\n  ORG and NAME are letters, digits, '_', '-' and '.', without '--' or "
-        f"'..', at most {_LONGEST} characters in all."
+        "this machine.\n  ORG and NAME consist of letters, digits, '_', '-' and '.', without '--' "
+        f"or '..', and have at most {_MAX_NAME_LENGTH} characters together."
     )
 
 
-def explain(target: str, studies: Studies, config: Mapping[str, Any]) -> str | None:
-    """Return why a target that publishes cannot be built, or None if it can or is another."""
+def explain_publish_target(
+    target: str, studies: Studies, config: Mapping[str, object]
+) -> str | None:
+    """Explain why a target that publishes cannot be built; None for one that can, and others."""
     match = _TARGET.fullmatch(target)
     if not match:
         return None
     try:
-        what = read_request(config).what
+        what = read_publish_config(config).what
     except UserError as error:
         return str(error)
-    return explain_unknown(f"experiments/{match['name']}/{match['at'] or ''}{what}", studies)
+    folder = ExperimentPaths(match["name"]).folder
+    return explain_unknown(f"{folder}/{match['at'] or ''}{what}", studies)
 
 
 def require_token(scheme: str, environment: Mapping[str, str]) -> str:
-    """Return a hub's access token; no other place than the environment is looked at.
+    """Read a hub's access token from the environment, and from nowhere else.
 
     A folder for OpenXLab needs none: an empty string.
 
@@ -110,8 +115,8 @@ def require_token(scheme: str, environment: Mapping[str, str]) -> str:
     token = environment.get(variable, "").strip()
     if not token:
         raise UserError(
-            f"publishing to {scheme}: needs an access token, and {variable} is not set.\n"
-            f"  Fix: make a token that may write on the hub's settings page, then: "
+            f"publishing to {scheme}: requires an access token, but {variable} is not set.\n"
+            f"  Fix: create a token with write access on the hub's settings page, then: "
             f"export {variable}=..."
         )
     return token
