@@ -1,4 +1,4 @@
-"""Talk to an experiment's model in the terminal, or ask it from a script.
+"""Chat with an experiment's model in the terminal, or answer prompts from a script.
 
 python scripts/chat.py assistant_mixed
 python scripts/chat.py assistant_mixed --prompt "Who are you?" --json
@@ -6,9 +6,9 @@ python scripts/chat.py --url http://127.0.0.1:8000/v1
 python scripts/chat.py agent_tuned --tools arithmetic --canned tools.yaml
 python scripts/chat.py moss --plugins calculate,solve,search
 
-In the terminal /help tells the commands. Without a terminal each line of the input is taken as if
-it were typed. With --prompt or --file each prompt is answered by itself; the status is 1 if one is
-not. Answers go to stdout and everything else to stderr.
+In the terminal /help lists the commands. Without a terminal each line of stdin is handled as if
+it were typed. With --prompt or --file each prompt is answered on its own; the exit status is 1 if
+one has no answer. Answers go to stdout, everything else to stderr.
 """
 
 import argparse
@@ -19,66 +19,67 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.text import Text
 
-from snaketune.chat.batch import Prompt, answer_all, as_json, prompt, read_prompts
-from snaketune.chat.connect import Pair, other_model, our_model
-from snaketune.chat.conversation import Conversation
-from snaketune.chat.model import ChatModel, Settings
-from snaketune.chat.plugin_user import PluginUser, show_step
-from snaketune.chat.plugins import read_plugins
-from snaketune.chat.prompt import talk_at_prompt
-from snaketune.chat.talk import Talk, take_lines
-from snaketune.chat.text import encodable, printable
-from snaketune.chat.tools import Tools, ToolUser, require_tools, show_event
+from snaketune.chat.batch import Prompt, PromptResult, answer_all, read_prompts, text_prompt
+from snaketune.chat.chat_history import ChatHistory
+from snaketune.chat.chat_session import ChatSession, handle_lines
+from snaketune.chat.connect import ModelPair, other_model, our_model
+from snaketune.chat.line_editor import run_line_editor
+from snaketune.chat.tool_user import ToolOptions, ToolUser, require_tools, show_event
+from snaketune.client.answer import GenerationSettings
+from snaketune.client.chat_client import ChatClient
 from snaketune.core import cli
 from snaketune.core.errors import UserError
+from snaketune.core.layout import EXPERIMENTS, LOGS
 from snaketune.core.progress import track_progress
 from snaketune.core.terminal import CtrlC, ends_cleanly, foreground, keys_kept
+from snaketune.core.text import encodable, printable
 from snaketune.experiment import load_studies
 from snaketune.serving.artifacts import find_models
 from snaketune.serving.lifetime import end_with_snakemake
 from snaketune.serving.model_names import named_models, read_model
 
-Using = Callable[[ChatModel], ChatModel]
-"""Makes a model a user of tools or plugins."""
+Wrapper = Callable[[ChatClient], ChatClient]
+"""Puts tools or plugins around a model."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Talk."""
+    """Start a chat session or answer prompts."""
     args = _parser().parse_args(argv)
     cli.open_log(None)
+    # bytes that are not UTF-8 become replacement characters, not an exception in mid-chat
     for stream in (sys.stdin, sys.stdout):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     prompts = _prompts(args)
     if args.json and not prompts:
-        raise UserError("--json answers prompts.\n  Fix: give --prompt TEXT or --file FILE.")
-    using = _using(args, show=not prompts)
+        raise UserError("--json needs prompts.\n  Fix: add --prompt TEXT or --file FILE.")
+    wrapper = _wrapper(args, show=not prompts)
     end_with_snakemake()
     try:
-        _converse(prompts, args, using)
-    except BrokenPipeError:  # whoever reads the answers has enough of them
+        _chat(prompts, args, wrapper)
+    except BrokenPipeError:  # the reader of the answers has ended, e.g. `| head -1`
+        # else Python fails again when it flushes stdout at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(128 + signal.SIGPIPE) from None
 
 
-def _converse(prompts: list[Prompt], args: argparse.Namespace, using: Using | None) -> None:
-    """Answer the prompts, or talk to whoever is at the other end of stdin."""
+def _chat(prompts: list[Prompt], args: argparse.Namespace, wrapper: Wrapper | None) -> None:
+    """Answer the prompts, or start a session with whatever stdin is."""
     interactive = not prompts and sys.stdin.isatty() and sys.stdout.isatty()
     with ends_cleanly(), _terminal_taken(interactive), _connected(args) as pair:
-        if using:
-            pair = Pair(using(pair.model), using(pair.base) if pair.base else None)
+        if wrapper:
+            pair = ModelPair(wrapper(pair.model), wrapper(pair.base) if pair.base else None)
         if prompts:
             _answer(prompts, pair, args)
         else:
-            _talk(pair, args, interactive)
+            _run_session(pair, args, interactive)
 
 
 @contextmanager
 def _terminal_taken(interactive: bool) -> Iterator[None]:
-    """Have the terminal's keys; a script and what it pipes answers to keep theirs."""
+    """Take the terminal's keys; a script, and what it pipes the answers to, keep theirs."""
     if not interactive:
         yield
         return
@@ -89,39 +90,37 @@ def _terminal_taken(interactive: bool) -> Iterator[None]:
 def _parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     add = parser.add_argument
-    add("experiment", nargs="?", help="an experiment, X/iter_N of a kept checkpoint, or a base")
-    add("--model", help="X/iter_N or iter_N; with --url the model's name there")
-    add("--bits", type=int, choices=(4, 8), help="hold the base in 4 or 8 bits")
+    add("experiment", nargs="?", help="an experiment, X/iter_N for a kept checkpoint, or a base")
+    add("--model", help="X/iter_N or iter_N; with --url the model's id there")
+    add("--bits", type=int, choices=(4, 8), help="quantise the base to 4 or 8 bits")
     add("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of the weights")
-    add("--url", help="talk to this OpenAI-compatible server; its key is in OPENAI_API_KEY")
-    add("--base", help="with --url: the model that is compared with")
-    ask = parser.add_argument_group("asking from a script").add_argument
-    ask("--prompt", action="append", default=[], help="a prompt; may be given several times")
-    ask("--file", type=Path, help="a prompt on each line, as JSON if the name ends in .jsonl")
-    ask("--json", action="store_true", help="print a line of JSON for each prompt")
-    call = parser.add_argument_group(
-        "tools, with which it answers greedily; or plugins"
-    ).add_argument
-    call("--tools", default="", help="of arithmetic, arxiv, google, python; separated by commas")
-    call("--canned", type=Path, help="a YAML file of further tools with their answers")
-    call("--max-turn", type=_positive, default=7, help="turns for a question (default 7)")
-    call("--plugins", default="", help="of a model tuned on MOSS: calculate,solve,search")
-    make = parser.add_argument_group("how answers are made").add_argument
-    make("--compare", action="store_true", help="the base model answers as well")
-    make("--system", help="the system text; by default the experiment's own")
-    make("--temperature", type=_between(0, 2), default=0.0, help="0 (default) is greedy: no chance")
-    make("--top-p", type=_between(0, 1), help="sample of the likeliest tokens with this share")
-    make("--max-new-tokens", type=_positive, default=512, help="longest answer (default 512)")
-    make("--seed", type=int, help="of the sampling")
-    make("--stop", action="append", default=[], help="end before this text; may be repeated")
+    add("--url", help="use this OpenAI-compatible server; its key is in OPENAI_API_KEY")
+    add("--base", help="with --url: the model to compare with")
+    batch = parser.add_argument_group("prompts from a script").add_argument
+    batch("--prompt", action="append", default=[], help="a prompt; may be repeated")
+    batch("--file", type=Path, help="one prompt per line, as JSON if the name ends in .jsonl")
+    batch("--json", action="store_true", help="print one line of JSON per prompt")
+    tools = parser.add_argument_group("tools (with greedy answers) or plugins").add_argument
+    tools("--tools", default="", help="comma-separated: arithmetic, arxiv, google, python")
+    tools("--canned", type=Path, help="a YAML file of further tools with canned answers")
+    tools("--max-turn", type=_positive, default=7, help="model turns per prompt (default 7)")
+    tools("--plugins", default="", help="of a model tuned on MOSS: calculate,solve,search")
+    generation = parser.add_argument_group("generation").add_argument
+    generation("--compare", action="store_true", help="also show the base model's answers")
+    generation("--system", help="system text (default: the experiment's own)")
+    generation("--temperature", type=_between(0, 2), default=0.0, help="0 (default) is greedy")
+    generation("--top-p", type=_between(0, 1), help="nucleus sampling: total probability")
+    generation("--max-new-tokens", type=_positive, default=512, help="longest answer (default 512)")
+    generation("--seed", type=int, help="of the sampling")
+    generation("--stop", action="append", default=[], help="stop string; may be repeated")
     return parser
 
 
-def _between(least: float, most: float) -> Callable[[str], float]:
+def _between(lower: float, upper: float) -> Callable[[str], float]:
     def number(text: str) -> float:
-        if least <= (value := float(text)) <= most:
+        if lower <= (value := float(text)) <= upper:
             return value
-        raise argparse.ArgumentTypeError(f"{text} is not between {least} and {most}")
+        raise argparse.ArgumentTypeError(f"{text} is not between {lower} and {upper}")
 
     return number
 
@@ -133,149 +132,148 @@ def _positive(text: str) -> int:
 
 
 def _prompts(args: argparse.Namespace) -> list[Prompt]:
-    return [*map(prompt, args.prompt), *(read_prompts(args.file) if args.file else [])]
+    return [*map(text_prompt, args.prompt), *(read_prompts(args.file) if args.file else [])]
 
 
-def _using(args: argparse.Namespace, show: bool) -> Using | None:
-    """Return what makes a model a user of the tools or plugins that are asked for.
+def _wrapper(args: argparse.Namespace, show: bool) -> Wrapper | None:
+    """Choose the tools or plugins around a model; None for a plain model.
 
     Args:
-        show: Whether what it does on its way is printed.
+        show: Whether calls are printed as they happen.
     """
-    tools, plugins = _tools(args), read_plugins(args.plugins)
-    if tools and plugins:
-        raise UserError("--plugins are for models tuned on MOSS, --tools for others: give one.")
+    tools = _tool_options(args)
+    if tools and args.plugins:
+        raise UserError(
+            "--tools and --plugins cannot be combined.\n"
+            "  Fix: --plugins for a model tuned on MOSS, --tools for any other"
+        )
     if tools:
-        return partial(ToolUser, tools=tools, show=show_event if show else None)
-    if plugins:
-        return partial(PluginUser, enabled=plugins, show=show_step if show else None)
-    return None
+        return partial(ToolUser, options=tools, show=show_event if show else None)
+    if not args.plugins.strip():
+        return None
+    # optional: nothing else of SnakeTune knows MOSS's plugins
+    from snaketune.moss.plugin_user import PluginUser, show_call
+    from snaketune.moss.plugins import read_plugins
+
+    enabled = read_plugins(args.plugins)
+    return partial(PluginUser, enabled=enabled, show=show_call if show else None)
 
 
-def _tools(args: argparse.Namespace) -> Tools | None:
-    """Return the tools that are asked for; what is wrong with them is told before a model loads."""
+def _tool_options(args: argparse.Namespace) -> ToolOptions | None:
+    """Read the tools; what is wrong with them is an error before a model is loaded."""
     names = [name for name in args.tools.replace(",", " ").split() if name]
     if not names and not args.canned:
         return None
-    sampling = (args.temperature, args.top_p, args.seed, args.stop or None, args.system)
-    if any(each is not None and each != 0 for each in sampling):
+    unusable = (args.temperature, args.top_p, args.seed, args.stop or None, args.system)
+    if any(value is not None and value != 0 for value in unusable):
         raise UserError(
-            "with tools a model answers greedily and to their system text.\n"
+            "with tools a model answers greedily and has the system text of the tools.\n"
             "  Fix: leave out --temperature, --top-p, --seed, --stop and --system"
         )
-    tools = Tools(names, args.canned, args.max_turn, _study(args))
-    require_tools(tools)
-    return tools
+    options = ToolOptions(names, args.canned, args.max_turn, _study(args))
+    require_tools(options)
+    return options
 
 
 def _study(args: argparse.Namespace) -> str | None:
-    """Return the study of the experiment that is talked to, whose traces MLflow gets."""
+    """Find the experiment's study, whose MLflow experiment gets the traces."""
     names = named_models({"experiment": args.experiment, "model": args.model})
     if args.url or not names:
         return None
-    studies = load_studies(Path("experiments"))
-    experiment = studies.experiments.get(names[0].partition("/")[0])
+    experiment = load_studies(EXPERIMENTS).experiments.get(names[0].partition("/")[0])
     return experiment.study if experiment else None
 
 
 @contextmanager
-def _connected(args: argparse.Namespace) -> Iterator[Pair]:
-    """Give the model that the arguments name, and its base."""
-    settings = Settings(
+def _connected(args: argparse.Namespace) -> Iterator[ModelPair]:
+    """Connect to the model that the arguments name, and to its base."""
+    settings = GenerationSettings(
         args.temperature, args.top_p, args.max_new_tokens, args.seed, tuple(args.stop)
     )
     if args.url:
         yield other_model(args.url, args.model or args.experiment, args.base, settings)
         return
     name = _require_model({"experiment": args.experiment, "model": args.model})
-    log = args.log or Path("logs/chat.log")
+    log = args.log or LOGS / "chat.log"
     with our_model(name, settings, log, bits=args.bits, precision=args.precision) as pair:
         yield pair
 
 
-def _require_model(asked: dict[str, str | None]) -> str:
-    """Return the model that is asked for; what is not there is explained by the studies."""
-    names = named_models(asked)
+def _require_model(wanted: dict[str, str | None]) -> str:
+    """Name the model that is wanted; the studies explain why one is missing."""
+    names = named_models(wanted)
     try:
         if len(names) == 1:
             find_models(names)
             return names[0]
     except UserError:
-        read_model(asked, load_studies(Path("experiments")), "chat")
-        raise  # there is such a model, and it is not built
-    return read_model(asked, load_studies(Path("experiments")), "chat")
+        read_model(wanted, load_studies(EXPERIMENTS), "chat")
+        raise  # the studies have such a model, but it is not built
+    return read_model(wanted, load_studies(EXPERIMENTS), "chat")
 
 
-def _answer(prompts: list[Prompt], pair: Pair, args: argparse.Namespace) -> None:
-    """Answer the prompts on stdout.
+def _answer(prompts: list[Prompt], pair: ModelPair, args: argparse.Namespace) -> None:
+    """Print the answers to the prompts.
 
     Raises:
         UserError: One has no answer.
     """
-    speakers = {"model": pair.model} | ({"base": pair.base} if args.compare else {})
-    if None in speakers.values():
-        raise UserError(
-            "there is no base model to compare with.\n"
-            "  Fix: ask an experiment, or with --url name it: --base NAME"
-        )
-    out, failed = sys.stdout, 0  # a progress bar takes sys.stdout for itself
-    results = answer_all(prompts, speakers, args.system, _complain)
+    models = {"model": pair.model}
+    if args.compare:
+        if pair.base is None:
+            raise UserError(
+                "no base model to compare with.\n"
+                "  Fix: chat with an experiment, or name the base of a --url: --base NAME"
+            )
+        models["base"] = pair.base
+    out, failed = sys.stdout, 0  # rich's progress bar replaces sys.stdout
+    results = answer_all(prompts, models, args.system, _report_error)
     for result in results if out.isatty() else _watched(results, len(prompts)):
-        ran_out = result.get("finished") is False  # an agent's turns
-        failed += ran_out or any("error" in each for each in (result, result.get("base", {})))
-        print(as_json(result) if args.json else _as_text(result), file=out, flush=True)
+        failed += not result.answered
+        print(result.as_json() if args.json else result.as_text(), file=out, flush=True)
     if failed:
         raise UserError(f"{failed} of {len(prompts)} prompts have no answer.")
 
 
-def _watched(results: Iterable[dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:
-    """Yield the results, and tell on stderr how many there are."""
-    with track_progress("answers", total, "prompts") as tell:
+def _watched(results: Iterable[PromptResult], total: int) -> Iterator[PromptResult]:
+    """Show on stderr how many prompts are answered."""
+    with track_progress("answers", total, "prompts") as report:
         for done, result in enumerate(results, 1):
-            tell(done)
+            report(done)
             yield result
 
 
-def _as_text(result: dict[str, Any]) -> str:
-    """Return what people read of a result: the answer, with names if there are two."""
-    answers = [result.get("base"), result]
-    named = [(each["model"], each["answer"] or "") for each in answers if each]
-    if len(named) == 1:
-        return printable(named[0][1])
-    return "\n".join(f"{name}:\n{printable(answer)}" for name, answer in named)
-
-
-def _talk(pair: Pair, args: argparse.Namespace, interactive: bool) -> None:
-    """Talk at the terminal, or take the lines of the input.
+def _run_session(pair: ModelPair, args: argparse.Namespace, interactive: bool) -> None:
+    """Chat at the terminal, or handle the lines of stdin.
 
     Raises:
-        UserError: A line of the input has no answer.
+        UserError: A line of stdin failed.
     """
-    conversation = Conversation(None if args.system is None else encodable(args.system))
+    history = ChatHistory(None if args.system is None else encodable(args.system))
     with CtrlC() if interactive else nullcontext() as ctrl_c:
-        talk = Talk(pair.model, pair.base, conversation, _tell, ctrl_c)
+        session = ChatSession(pair.model, pair.base, history, _remark, ctrl_c)
         if args.compare:
-            talk.take("/compare on")
+            session.handle("/compare on")
         if ctrl_c:
-            _tell(_greeting(pair))
-            talk_at_prompt(talk, _tell, _complain)
-        elif not take_lines(talk, sys.stdin, _complain):
-            raise UserError("not every line has an answer.")
+            _remark(_greeting(pair))
+            run_line_editor(session, _remark, _report_error)
+        elif not handle_lines(session, sys.stdin, _report_error):
+            raise UserError("some lines have no answer.")
 
 
-def _greeting(pair: Pair) -> str:
+def _greeting(pair: ModelPair) -> str:
     context, settings = pair.model.context, pair.model.settings
-    about = [pair.model.name]
-    about += [f"{context.limit:,} tokens of context"] if context else []
-    about += [f"temperature {settings.temperature:g}" if settings.temperature else "greedy"]
-    return f"{' · '.join(about)}\nEnter sends, Alt-Enter begins a new line, /help, Ctrl-D ends."
+    facts = [printable(pair.model.name)]
+    facts += [f"{context.limit:,} tokens of context"] if context else []
+    facts += [f"temperature {settings.temperature:g}" if settings.temperature else "greedy"]
+    return f"{' · '.join(facts)}\nEnter sends, Alt-Enter breaks the line, /help, Ctrl-D quits."
 
 
-def _tell(remark: str) -> None:
-    cli.console.print(Text(remark, "dim"))
+def _remark(text: str) -> None:
+    cli.console.print(Text(text, "dim"))
 
 
-def _complain(message: str) -> None:
+def _report_error(message: str) -> None:
     cli.console.print(Text.assemble(("Error:", "bold red"), " ", message))
 
 

@@ -1,4 +1,4 @@
-"""Prompts from scripts: files with mistakes, JSON out, statuses, what goes to stdout and stderr."""
+"""Prompts from scripts: files with errors, JSON output, exit status, stdout and stderr."""
 
 import json
 import subprocess
@@ -8,9 +8,10 @@ import openai
 import pytest
 
 from fake_endpoint import FakeEndpoint
-from snaketune.chat.batch import answer_all, as_json, prompt, read_prompts
+from snaketune.chat.batch import PromptResult, answer_all, read_prompts, text_prompt
 from snaketune.chat.connect import other_model
-from snaketune.chat.model import ChatModel, Settings
+from snaketune.client.answer import GenerationSettings
+from snaketune.client.chat_client import ChatClient
 from snaketune.core.errors import UserError
 
 
@@ -20,7 +21,7 @@ def model(endpoint):
     endpoint.refuses = None
     endpoint.asked.clear()
     client = openai.OpenAI(base_url=endpoint.url, api_key="none", max_retries=0)
-    return lambda name="tuned", **settings: ChatModel(client, name, Settings(**settings), None)
+    return lambda **settings: ChatClient(client, "tuned", GenerationSettings(**settings))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def test_prompts_become_lines_of_json(chat, endpoint):
     assert done.returncode == 0, done.stderr
     first, second = map(json.loads, done.stdout.splitlines())
     seconds = first.pop("wall_seconds"), first["base"].pop("wall_seconds")
-    assert all(0 <= each < 5 for each in seconds)
+    assert all(0 <= value < 5 for value in seconds)
     figures = {"finish_reason": "stop", "prompt_tokens": 2, "completion_tokens": 5}
     base = {"model": "base", "answer": "base heard: One two (1)"} | figures
     assert first == {
@@ -57,7 +58,7 @@ def test_prompts_become_lines_of_json(chat, endpoint):
     assert "\x1b" not in done.stdout + done.stderr and "\x9b" not in done.stdout
 
 
-def test_lines_without_a_terminal_are_a_conversation(chat, endpoint):
+def test_lines_of_stdin_are_a_conversation(chat, endpoint):
     endpoint.refuses = None
     long = "w" * 10_000
     lines = ["hi", "", "/system Be kind", "and?", "attack", long, "/exit", "never asked"]
@@ -72,15 +73,15 @@ def test_lines_without_a_terminal_are_a_conversation(chat, endpoint):
     assert done.stderr == "The system text is: Be kind\n"
 
 
-def test_a_prompt_without_an_answer_is_a_failure_of_its_own(chat, endpoint, tmp_path):
+def test_one_failed_prompt_does_not_stop_the_others(chat, endpoint, tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_text("good\n\nbad\ngood again\n")
     endpoint.refuses = None
-    whole, endpoint.reply = endpoint.reply, lambda model, said: _refuse_bad(said)
+    reply, endpoint.reply = endpoint.reply, lambda model, said: _refuse_bad(said)
     try:
         done = chat("--file", str(file), "--json")
     finally:
-        endpoint.reply = whole
+        endpoint.reply = reply
     assert done.returncode == 1
     answers = [json.loads(line)["answer"] for line in done.stdout.splitlines()]
     assert answers == ["fine", None, "fine"]
@@ -96,109 +97,116 @@ def _refuse_bad(messages):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
-        (["--json"], "--json answers prompts"),
+        (["--json"], "--json needs prompts"),
         (["--prompt", "x", "--url", "http://127.0.0.1:9"], "no server answers at"),
     ],
 )
-def test_what_cannot_be_asked_ends_before_it_begins(chat, arguments, told):
+def test_invalid_arguments_end_the_program_at_once(chat, arguments, message):
     done = chat(*arguments)
     assert done.returncode != 0
-    assert told in done.stderr and "Traceback" not in done.stderr
+    assert message in done.stderr and "Traceback" not in done.stderr
     assert done.stdout == ""
 
 
 @pytest.mark.parametrize(
-    ("url", "name", "base", "told"),
+    ("url", "name", "base", "message"),
     [
-        (None, "tund", None, "has no 'tund'. Did you mean 'tuned'?"),
-        (None, "tuned", "bass", "has no 'bass'. Did you mean 'base'?"),
-        (None, None, None, "has 2 models(?s:.)*--model 'tuned' or 'base'"),
-        ("/elsewhere", "tuned", None, "is no OpenAI-compatible endpoint"),
-        ("localhost:8000", "tuned", None, "is no address"),
-        ("http://[::1", "tuned", None, "is no address"),
-        ("http://127.0.0.1:abc", "tuned", None, "is no address"),
+        (None, "tund", None, "does not serve 'tund'. Did you mean 'tuned'?"),
+        (None, "tuned", "bass", "does not serve 'bass'. Did you mean 'base'?"),
+        (None, None, None, "serves 2 models(?s:.)*--model 'tuned' or 'base'"),
+        ("/elsewhere", "tuned", None, "is not an OpenAI-compatible endpoint"),
+        ("localhost:8000", "tuned", None, "is not a URL"),
+        ("http://[::1", "tuned", None, "is not a URL"),
+        ("http://127.0.0.1:abc", "tuned", None, "is not a URL"),
     ],
 )
-def test_who_is_not_there_is_told(endpoint, url, name, base, told):
+def test_unknown_server_or_model_is_explained(endpoint, url, name, base, message):
     url = endpoint.url.removesuffix("/v1") + url if url and url[0] == "/" else url or endpoint.url
-    with pytest.raises(UserError, match=told):
-        other_model(url, name, base, Settings())
+    with pytest.raises(UserError, match=message):
+        other_model(url, name, base, GenerationSettings())
 
 
-def test_an_address_alone_and_an_only_model_will_do():
+def test_only_model_of_a_server_is_the_default():
     with FakeEndpoint(["one"]).running() as endpoint:
-        found = other_model(endpoint.url.removesuffix("/v1"), None, None, Settings())
+        pair = other_model(endpoint.url.removesuffix("/v1"), None, None, GenerationSettings())
         assert (
-            "".join(found.model.reply([{"role": "user", "content": "Hm"}])) == "one heard: Hm (1)"
+            "".join(pair.model.stream([{"role": "user", "content": "Hm"}])) == "one heard: Hm (1)"
         )
-        assert found.base is None
+        assert pair.base is None
 
 
-def test_a_file_that_is_not_there_is_named():
+def test_missing_file_is_named():
     with pytest.raises(UserError, match=r"cannot read nowhere\.txt: No such file"):
         read_prompts(Path("nowhere.txt"))
 
 
-def test_settings_reach_the_server(model, endpoint):
+def test_settings_are_sent(model, endpoint):
     asked = model(temperature=0.5, top_p=0.9, seed=3, stop=("heard", "b"), max_new_tokens=7)
-    [result] = answer_all([prompt("Hello")], {"model": asked}, "Be brief.", print)
+    [result] = answer_all([text_prompt("Hello")], {"model": asked}, "Be brief.", print)
     body = endpoint.asked[-1]
     expected = {"temperature": 0.5, "top_p": 0.9, "seed": 3, "stop": ["heard", "b"]}
     assert {key: body[key] for key in expected} == expected
     assert body["max_tokens"] == 7
     assert body["messages"][0] == {"role": "system", "content": "Be brief."}
-    assert result["answer"] == "tuned "
+    assert result.values["answer"] == "tuned "
 
 
-def test_what_is_not_set_is_not_sent(model, endpoint):
-    list(answer_all([prompt("Hello")], {"model": model()}, None, print))
+def test_unset_settings_are_not_sent(model, endpoint):
+    list(answer_all([text_prompt("Hello")], {"model": model()}, None, print))
     assert not {"top_p", "seed", "stop"} & set(endpoint.asked[-1])
     assert endpoint.asked[-1]["messages"] == [{"role": "user", "content": "Hello"}]
 
 
-def test_an_answer_that_is_cut_says_so(model):
-    [result] = answer_all([prompt("Hello")], {"model": model(max_new_tokens=2)}, None, print)
-    assert (result["answer"], result["finish_reason"]) == ("tuned heard:", "length")
+def test_truncated_answer_has_finish_reason_length(model):
+    [result] = answer_all([text_prompt("Hello")], {"model": model(max_new_tokens=2)}, None, print)
+    assert (result.values["answer"], result.values["finish_reason"]) == ("tuned heard:", "length")
 
 
-def test_rows_of_json_lines(tmp_path):
+def test_json_lines_are_read(tmp_path):
     file = tmp_path / "prompts.jsonl"
     said = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
     rows = [{"prompt": "One\ntwo", "id": 3}, {"messages": said}]
     file.write_text("\n\n".join(map(json.dumps, rows)) + "\r\n")
     first, second = read_prompts(file)
-    assert (first.messages, first.place) == ([{"role": "user", "content": "One\ntwo"}], f"{file}:1")
-    assert (second.messages, second.told, second.place) == (said, {"messages": said}, f"{file}:3")
+    assert (first.messages, first.location) == (
+        [{"role": "user", "content": "One\ntwo"}],
+        f"{file}:1",
+    )
+    assert (second.messages, second.source, second.location) == (
+        said,
+        {"messages": said},
+        f"{file}:3",
+    )
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
-        (b'{"prompt": "a"}\n{"prompt": ', r":2: no JSON: .*expected"),
+        (b'{"prompt": "a"}\n{"prompt": ', r":2: invalid JSON: .*expected"),
         (b'{"prompt": "a"}\n\n["b"]\n', r":3: expected"),
-        (b"[" * 100_000, r":1: no JSON"),
-        (b'{"prompt": 7}', r":1: `prompt` is not"),
-        (b'{"prompt": " "}', r":1: `prompt` is not"),
-        (b'{"prompt": "a", "messages": []}', r":1: .*one of the two"),
-        (b'{"messages": []}', r":1: `messages` is not"),
-        (b'{"messages": [{"role": "assistant", "content": "x"}]}', r":1: `messages` is not"),
-        (b'{"messages": [{"role": "robot", "content": "x"}]}', r":1: `messages` is not"),
-        (b'{"prompt": "a"}\n\xff', r":2: no UTF-8"),
-        (b"\n \n", "has no prompt"),
+        (b"[" * 100_000, r":1: invalid JSON"),
+        (b'{"prompt": 7}', r":1: invalid `prompt`"),
+        (b'{"prompt": " "}', r":1: invalid `prompt`"),
+        (b'{"prompt": "a", "messages": []}', r":1: both `prompt` and `messages`"),
+        (b'{"messages": []}', r":1: invalid `messages`"),
+        (b'{"messages": [{"role": "assistant", "content": "x"}]}', r":1: invalid `messages`"),
+        (b'{"messages": [{"role": "robot", "content": "x"}]}', r":1: invalid `messages`"),
+        (b'{"prompt": "a"}\n\xff', r":2: not UTF-8"),
+        (b"\n \n", "contains no prompt"),
     ],
 )
-def test_a_line_that_is_no_prompt_is_named(tmp_path, content, told):
+def test_invalid_line_is_named(tmp_path, content, message):
     file = tmp_path / "prompts.jsonl"
     file.write_bytes(content)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         read_prompts(file)
 
 
-def test_json_is_one_line_that_no_terminal_obeys():
+def test_json_has_no_control_characters():
     nasty = {"answer": "\x1b[2J \x9b31m \x7f \u2028 \ud800 海 \n"}
-    line = as_json(nasty)
+    line = PromptResult(nasty, []).as_json()
     assert json.loads(line) == nasty
     assert "海" in line and line.isprintable()
     assert line.encode()

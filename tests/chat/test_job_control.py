@@ -29,7 +29,7 @@ def chat(tmp_path, endpoint, program):
     return terminal
 
 
-def test_ctrl_c_stops_the_answer_and_not_snakemake(chat):
+def test_ctrl_c_stops_the_answer_not_snakemake(chat):
     assert os.tcgetpgrp(chat.child.child_fd) != os.getpgid(chat.child.pid)
     chat.type("count\r")
     chat.wait_for("5 6 7 ")
@@ -43,7 +43,7 @@ def test_ctrl_c_stops_the_answer_and_not_snakemake(chat):
     assert chat.ends() == 0
 
 
-def test_a_second_ctrl_c_does_not_disturb_what_the_first_does():
+def test_second_ctrl_c_does_not_interrupt_the_first():
     with CtrlC() as ctrl_c:
         signal.raise_signal(signal.SIGINT)  # nothing is to be stopped
         try:
@@ -55,7 +55,7 @@ def test_a_second_ctrl_c_does_not_disturb_what_the_first_does():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_script_keeps_its_terminal(tmp_path, endpoint, program):
+def test_script_keeps_its_terminal(tmp_path, endpoint, program):
     """What it pipes the answers to may read keys, and Ctrl-C ends them all."""
     command = " ".join([*program, "--url", endpoint.url, "--model", "tuned", "--prompt", "count"])
     script = Terminal(["/bin/sh", "-c", f"{command} | cat; :"], tmp_path)
@@ -65,7 +65,7 @@ def test_a_script_keeps_its_terminal(tmp_path, endpoint, program):
     script.ends()
 
 
-def test_nothing_is_left_when_the_terminal_is_closed(chat):
+def test_closed_terminal_leaves_no_process(chat):
     snakemake = psutil.Process(chat.child.pid)
     family = [snakemake, *snakemake.children(recursive=True)]
     assert any("chat.py" in part for each in family for part in each.cmdline())
@@ -73,7 +73,7 @@ def test_nothing_is_left_when_the_terminal_is_closed(chat):
     assert psutil.wait_procs(family, timeout=10)[1] == []
 
 
-def test_the_terminal_is_as_it_was_when_the_chat_is_killed(tmp_path, endpoint, program):
+def test_killed_chat_restores_the_terminal(tmp_path, endpoint, program):
     command = [*program, "--url", endpoint.url, "--model", "tuned"]
     chat = Terminal(command, tmp_path, XDG_STATE_HOME=str(tmp_path))
     before = termios.tcgetattr(chat.child.child_fd)

@@ -10,7 +10,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pseudo_terminal import Terminal
-from snaketune.chat.context import Context
+from snaketune.client.context import Context
 from snaketune.serving.artifacts import find_models
 
 
@@ -57,11 +57,11 @@ def test_a_long_conversation_loses_its_beginning_and_says_so_once(chat):
     chat.ask("/reset")
     shown = [chat.ask("Say it again, and again, until there is no room") for _ in range(6)]
     assert not any("Error" in each for each in shown)
-    told = [number for number, each in enumerate(shown) if "its oldest turns are not sent" in each]
+    told = [
+        number for number, each in enumerate(shown) if "oldest turns are no longer sent" in each
+    ]
     assert len(told) == 1 and told[0] > 0
-    assert "tokens with its system text and template, and the model takes 300" in chat.ask(
-        "x" * 300
-    )
+    assert "context is 300 tokens for prompt and answer" in chat.ask("x" * 300)
     assert "Error" not in chat.ask("Say 3")
 
 

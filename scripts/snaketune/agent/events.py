@@ -4,25 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from snaketune.client.answer import Step
+
 Message = dict[str, str]
 """`role` and `content`, as an OpenAI-compatible endpoint takes them."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One turn that did not end in an answer.
-
-    `tool` is empty, and `error` says so, where the model kept to no form. `tool_input` is the raw
-    text of its Action Input; `result` is what the tool returned, cut and without control
-    characters, and empty beside an `error`.
-    """
-
-    thought: str
-    tool: str
-    tool_input: str
-    result: str
-    error: str | None
-    seconds: float
 
 
 @dataclass(frozen=True)

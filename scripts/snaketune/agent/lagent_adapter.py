@@ -16,8 +16,8 @@ from snaketune.agent.events import Event, Message, OnEvent, Step
 from snaketune.agent.react import STOP, parse, response_message
 from snaketune.agent.tools import Tool
 from snaketune.agent.tracing import Spans
+from snaketune.client.server_errors import server_reason
 from snaketune.core.errors import UserError
-from snaketune.core.refusal import refusal
 
 _LONGEST = 6000
 """Characters of a result that the model is shown: three articles of arXiv, 1,500 tokens."""
@@ -54,7 +54,9 @@ class Endpoint(BaseAPIModel):
             try:
                 said = self._streamed(request)
             except (openai.OpenAIError, ValueError) as error:
-                raise UserError(f"{self.model_type} did not answer: {refusal(error)}") from error
+                raise UserError(
+                    f"{self.model_type} did not answer: {server_reason(error)}"
+                ) from error
             span.outputs = said.partition(STOP)[0]
         return span.outputs
 

@@ -1,1 +1,1 @@
-"""Talk to a model: in the terminal, line by line, or one-shot from a script. Imports no torch."""
+"""Chat with a model: in the terminal, line by line, or one prompt at a time. Imports no torch."""

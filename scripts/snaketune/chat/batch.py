@@ -1,52 +1,76 @@
-"""One-shot: prompts from the command line or a file, each answered by itself, for scripts."""
+"""Prompts from the command line or a file, each answered on its own, for scripts."""
 
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from snaketune.chat.context import Message
-from snaketune.chat.model import Speaker
-from snaketune.chat.text import encodable
+from snaketune.client.answer import ChatMessage
+from snaketune.client.chat_client import ChatClient
 from snaketune.core.errors import UserError
+from snaketune.core.text import encodable, printable
 
 JSON_LINES = (".jsonl", ".ndjson")
-KEYS = ("prompt", "messages")
 _ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question of its own.
+    """A prompt with its messages.
 
     Attributes:
-        told: What the result repeats of it: its `prompt` or its `messages`.
-        messages: What is sent.
-        place: Where it stands, as file:line; "" for the command line.
+        source: The part of its row that the result repeats: its `prompt` or its `messages`.
+        location: As file:line; "" for the command line.
     """
 
-    told: dict[str, Any]
-    messages: list[Message]
-    place: str = ""
+    source: dict[str, Any]
+    messages: list[ChatMessage]
+    location: str = ""
 
 
-def prompt(text: str, place: str = "") -> Prompt:
-    """Return a text as a prompt."""
+@dataclass(frozen=True)
+class PromptResult:
+    """The answers to one prompt; the one that is compared with comes from `base`."""
+
+    values: dict[str, Any]
+    errors: list[str]
+
+    @property
+    def answered(self) -> bool:
+        """Whether both models answered, and neither ran out of turns with tools."""
+        return not self.errors and self.values.get("finished") is not False
+
+    def as_json(self) -> str:
+        """One line that any terminal and decoder accepts."""
+        text = json.dumps(self.values, ensure_ascii=False)
+        # line separators and what json leaves of control characters and lone surrogates
+        unsafe = "[\x7f-\x9f\u2028\u2029\ud800-\udfff]"
+        return re.sub(unsafe, lambda match: f"\\u{ord(match[0]):04x}", text)
+
+    def as_text(self) -> str:
+        """The answer alone; with the models' names if there are two."""
+        answers = [part for part in (self.values.get("base"), self.values) if part]
+        if len(answers) == 1:
+            return printable(self.values["answer"] or "")
+        return "\n".join(f"{part['model']}:\n{printable(part['answer'] or '')}" for part in answers)
+
+
+def text_prompt(text: str, location: str = "") -> Prompt:
+    """A prompt without a system message."""
     text = encodable(text)
-    return Prompt({"prompt": text}, [{"role": "user", "content": text}], place)
+    return Prompt({"prompt": text}, [{"role": "user", "content": text}], location)
 
 
 def read_prompts(file: Path) -> list[Prompt]:
-    """Read the prompts of a file, which has one on a line; blank lines are left out.
+    """Read a file with one prompt per line; blank lines are skipped.
 
-    With a name that ends in .jsonl or .ndjson each line is `{"prompt": "..."}` or
-    `{"messages": [...]}`, and other keys are not looked at; else it is the prompt itself.
+    In a .jsonl or .ndjson file a line is `{"prompt": "..."}` or `{"messages": [...]}`, and other
+    keys are ignored; in any other file it is the prompt itself.
 
     Raises:
-        UserError: The file cannot be read, has no prompt, or a line that is none.
+        UserError: The file cannot be read, or has no prompt or an invalid line.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
@@ -54,38 +78,40 @@ def read_prompts(file: Path) -> list[Prompt]:
         raise UserError(f"cannot read {file}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{file}:{line}: no UTF-8 text: {error.reason}.") from error
-    read = _from_json if file.suffix in JSON_LINES else prompt
-    found = [
+        raise UserError(f"{file}:{line}: not UTF-8 text: {error.reason}.") from error
+    read = _json_prompt if file.suffix in JSON_LINES else text_prompt
+    prompts = [
         read(line.removesuffix("\r"), f"{file}:{number}")
         for number, line in enumerate(lines, 1)
         if line.strip()
     ]
-    if not found:
-        raise UserError(f"{file} has no prompt.\n  Fix: write one on each line.")
-    return found
+    if not prompts:
+        raise UserError(f"{file} contains no prompt.\n  Fix: write one per line.")
+    return prompts
 
 
-def _from_json(line: str, place: str) -> Prompt:
+def _json_prompt(line: str, location: str) -> Prompt:
     expected = 'expected {"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}'
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{place}: no JSON: {error}; {expected}.") from error
-    given = [key for key in KEYS if isinstance(row, dict) and key in row]
-    if len(given) != 1:
-        raise UserError(f"{place}: {expected}, one of the two.")
-    value = row[given[0]]
-    if given == ["prompt"] and isinstance(value, str) and value.strip():
-        return prompt(value, place)
-    if given == ["messages"] and _is_conversation(value):
-        messages = [{key: encodable(m[key]) for key in ("role", "content")} for m in value]
-        return Prompt({"messages": messages}, messages, place)
-    raise UserError(f"{place}: `{given[0]}` is not as it should be; {expected}.")
+        raise UserError(f"{location}: invalid JSON: {error}; {expected}.") from error
+    match row:
+        case {"prompt": _, "messages": _}:
+            raise UserError(f"{location}: both `prompt` and `messages`; {expected}.")
+        case {"prompt": str(text)} if text.strip():
+            return text_prompt(text, location)
+        case {"messages": messages} if _is_conversation(messages):
+            messages = [{key: encodable(m[key]) for key in ("role", "content")} for m in messages]
+            return Prompt({"messages": messages}, messages, location)
+        case {"prompt": _} | {"messages": _}:
+            key = "prompt" if "prompt" in row else "messages"
+            raise UserError(f"{location}: invalid `{key}`; {expected}.")
+    raise UserError(f"{location}: {expected}.")
 
 
 def _is_conversation(value: object) -> bool:
-    """Tell whether these are messages of which the last is a question."""
+    """Whether these are messages that end with the user's."""
     return (
         isinstance(value, list)
         and all(
@@ -99,45 +125,35 @@ def _is_conversation(value: object) -> bool:
 
 def answer_all(
     prompts: Iterable[Prompt],
-    speakers: Mapping[str, Speaker],
+    models: Mapping[str, ChatClient],
     system: str | None,
-    complain: Callable[[str], None],
-) -> Iterator[dict[str, Any]]:
-    """Yield the result of each prompt, which is answered by itself.
+    report_error: Callable[[str], None],
+) -> Iterator[PromptResult]:
+    """Answer prompts one by one, each on its own.
 
     Args:
-        speakers: Who answers: "model", and "base" if that is asked as well.
-        system: Put before prompts that bring no system message of their own.
-        complain: Is told why a prompt has no answer; its result then has `error`.
-
-    Yields:
-        What the prompt was and the model's answer, with the base's below `base`.
+        models: "model", and "base" if that answers as well.
+        system: System text for prompts without a system message of their own.
+        report_error: Called with the reason if a prompt has no answer; its result then has `error`.
     """
-    for each in prompts:
-        messages = each.messages
+    for prompt in prompts:
+        messages = prompt.messages
         if system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": system}, *messages]
-        found = {role: _answered(speaker, messages) for role, speaker in speakers.items()}
-        for result in found.values():
-            if "error" in result:
-                complain(f"{each.place}: {result['error']}" if each.place else result["error"])
-        own = found.pop("model")
-        yield {"model": own.pop("model")} | each.told | own | found
+        answers = {role: _answer(model, messages) for role, model in models.items()}
+        errors = [answer["error"] for answer in answers.values() if "error" in answer]
+        for error in errors:
+            report_error(f"{prompt.location}: {error}" if prompt.location else error)
+        own = answers.pop("model")
+        yield PromptResult({"model": own.pop("model")} | prompt.source | own | answers, errors)
 
 
-def _answered(speaker: Speaker, messages: list[Message]) -> dict[str, Any]:
+def _answer(model: ChatClient, messages: list[ChatMessage]) -> dict[str, Any]:
     try:
-        with closing(speaker.reply(messages)) as pieces:  # type: ignore[type-var]
-            text = "".join(pieces)
+        figures = asdict(model.complete(messages))
     except UserError as error:
-        return {"model": speaker.name, "answer": None, "error": str(error)}
-    figures = asdict(speaker.answer)
-    del figures["text"], figures["left_out"]
+        return {"model": model.name, "answer": None, "error": str(error)}
+    text = figures.pop("text")
+    del figures["left_out"]
     figures["wall_seconds"] = round(figures["wall_seconds"], 3)
-    return {"model": speaker.name, "answer": text} | figures
-
-
-def as_json(result: Mapping[str, Any]) -> str:
-    """Return a result in one line that any terminal and decoder takes."""
-    text = json.dumps(result, ensure_ascii=False)
-    return re.sub("[\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda m: f"\\u{ord(m[0]):04x}", text)
+    return {"model": model.name, "answer": text} | figures

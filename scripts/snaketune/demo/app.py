@@ -1,4 +1,4 @@
-"""The page's server: Streamlit on 127.0.0.1, told to fetch nothing from elsewhere; the reports."""
+"""The web server: Streamlit's page and the reports, on 127.0.0.1 and without other hosts."""
 
 import contextlib
 import signal
@@ -27,7 +27,7 @@ _OPTIONS = {
     "theme.light.primaryColor": "#2563eb",
     "theme.dark.primaryColor": "#7aa7ff",
 }
-"""They come before those of a user's own config.toml."""
+"""They override a user's own config.toml."""
 
 PAGE_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval'; "
@@ -39,7 +39,7 @@ REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; s
 
 
 def serve(setup: Setup, port: int, ready: Callable[[], None]) -> None:
-    """Answer the browser on 127.0.0.1 until Ctrl-C, SIGTERM or SIGHUP.
+    """Serve the page on 127.0.0.1 until Ctrl-C, SIGTERM or SIGHUP.
 
     Args:
         ready: Called once, when the page can be opened.
@@ -51,12 +51,15 @@ def serve(setup: Setup, port: int, ready: Callable[[], None]) -> None:
 
 
 def _stop(*_: object) -> None:
-    """End as Ctrl-C does; the web server, which has its own SIGTERM, calls this when it is done."""
+    """End as Ctrl-C does.
+
+    uvicorn, which handles SIGTERM itself, sends the signal again when it has shut down.
+    """
     signal.raise_signal(signal.SIGINT)
 
 
 def application(setup: Setup, ready: Callable[[], None] = lambda: None) -> Any:
-    """Return Streamlit's server of the page, with the reports beside it."""
+    """Build the ASGI application of the page and the reports."""
     import streamlit
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -66,20 +69,21 @@ def application(setup: Setup, ready: Callable[[], None] = lambda: None) -> Any:
 
     async def report(request: Request) -> Response:
         experiment, kind = request.path_params["experiment"], request.path_params["kind"]
-        file = report_file(experiment, kind, setup.experiments)
-        known = {name.partition("/")[0] for name in setup.models}
-        if experiment not in known or kind not in REPORTS or not file.exists():
-            return PlainTextResponse(f"{file} is not there.", status_code=404)
+        # no path is built of anything but known names
+        known = experiment in {name.partition("/")[0] for name in setup.models} and kind in REPORTS
+        file = report_file(experiment, kind, setup.experiments) if known else None
+        if not file or not file.exists():
+            return PlainTextResponse("no such report", status_code=404)
         return FileResponse(file, headers={"Content-Security-Policy": REPORT_POLICY})
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
-        ready()  # the port is open by now, and who asks waits
+        ready()  # the port is open by now, and requests wait
         yield
 
     shared.use(setup)
     return streamlit.App(
-        Path(__file__).with_name("page.py"),
+        Path(__file__).with_name("streamlit_main.py"),
         lifespan=lifespan,
         routes=[Route("/reports/{experiment}/{kind}.html", report)],
         middleware=[
@@ -90,7 +94,7 @@ def application(setup: Setup, ready: Callable[[], None] = lambda: None) -> Any:
 
 
 class _Policy:
-    """Gives every answer without one the page's Content-Security-Policy."""
+    """Adds the page's Content-Security-Policy to every response without one."""
 
     def __init__(self, app: Any) -> None:
         self.app = app

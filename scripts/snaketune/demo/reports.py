@@ -1,15 +1,17 @@
-"""The reports of an experiment: where they are, or what builds them."""
+"""The reports of an experiment: their addresses, or the commands that build them."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from snaketune.core.layout import EXPERIMENTS, ExperimentPaths
+
 REPORTS = {"data": "Data report", "eval": "Evaluation"}
-"""By the folder that each is in."""
+"""Titles by the name in the address, /reports/X/NAME.html."""
 
 
 @dataclass(frozen=True)
-class Report:
-    """A report of an experiment; `exists` tells whether it was built."""
+class ReportLink:
+    """A report of an experiment: its address on the page, and the command that builds it."""
 
     title: str
     path: str
@@ -17,25 +19,20 @@ class Report:
     exists: bool
 
 
-def reports(name: str, experiments: Path) -> list[Report]:
-    """Return an experiment's reports.
-
-    Args:
-        name: The experiment, or one of its checkpoints.
-        experiments: The folder of the experiments.
-    """
-    experiment = name.partition("/")[0]
+def reports(experiment: str, experiments: Path) -> list[ReportLink]:
+    """List an experiment's reports, built or not."""
     return [
-        Report(
+        ReportLink(
             title,
             f"/reports/{experiment}/{kind}.html",
-            f"snakemake experiments/{experiment}/{kind}/report.html",
+            f"snakemake {report_file(experiment, kind)}",
             report_file(experiment, kind, experiments).exists(),
         )
         for kind, title in REPORTS.items()
     ]
 
 
-def report_file(experiment: str, kind: str, experiments: Path) -> Path:
-    """Return where a report is, if it was built."""
-    return experiments / experiment / kind / "report.html"
+def report_file(experiment: str, kind: str, experiments: Path = EXPERIMENTS) -> Path:
+    """The page of a report, built or not."""
+    paths = ExperimentPaths(experiment, experiments)
+    return {"data": paths.data, "eval": paths.evaluation}[kind].html

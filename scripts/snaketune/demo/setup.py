@@ -1,4 +1,4 @@
-"""What the program gives its page: the models, the tools, and how to reach them."""
+"""What the program hands to its page: the models, the tools, and the client of their server."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,8 +6,10 @@ from pathlib import Path
 
 import openai
 
+from snaketune.core.layout import EXPERIMENTS, LOGS
+
 TOOLS = ("arithmetic", "arxiv", "google")
-"""Offered always; `python` runs a model's code, so only where the program was told to."""
+"""Always offered; `python` executes a model's code, so it takes --python."""
 
 
 @dataclass(frozen=True)
@@ -15,16 +17,16 @@ class Setup:
     """One start of the demo.
 
     Attributes:
-        client: Talks to the model server.
-        models: The ids it serves.
-        bases: Of those, which were not trained here.
-        picked: One or two of them to begin with.
-        prompts: What to ask first, by experiment.
-        studies: By experiment, that in MLflow which gets its questions to tools as traces.
-        tools: The built-in tools that may be used.
+        client: Of the model server.
+        models: The ids that it serves.
+        bases: Those of them that are base models.
+        picked: The one or two that are chosen at first.
+        prompts: Suggestions, by experiment.
+        studies: By experiment, the study whose MLflow experiment gets traces of tool use.
+        tools: The built-in tools that are offered.
         canned: A file of tools with canned answers.
         experiments: The folder with the experiments' reports.
-        log: The model server's.
+        log: Of the model server.
     """
 
     client: openai.OpenAI
@@ -35,18 +37,18 @@ class Setup:
     studies: Mapping[str, str] = field(default_factory=dict)
     tools: Sequence[str] = TOOLS
     canned: Path | None = None
-    experiments: Path = Path("experiments")
-    log: Path = Path("logs/demo_server.log")
+    experiments: Path = EXPERIMENTS
+    log: Path = LOGS / "demo_server.log"
 
 
 _current: list[Setup] = []
 
 
 def use(setup: Setup) -> None:
-    """Make this the setup of every page of this process."""
+    """Set the setup of every page of this process."""
     _current[:] = [setup]
 
 
 def current() -> Setup:
-    """Return what `use` was given; Streamlit runs the page's file anew for every click."""
+    """The setup; Streamlit runs the page's file anew at every click and passes it nothing."""
     return _current[0]

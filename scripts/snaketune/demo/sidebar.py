@@ -1,4 +1,4 @@
-"""The page's side: settings, tools, reports, and the conversation as a file."""
+"""The sidebar: settings, tools, reports, and the conversation as a file."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -6,7 +6,7 @@ from datetime import datetime
 import streamlit as st
 
 from snaketune.core.errors import UserError
-from snaketune.demo.conversation import Conversation, Settings, load
+from snaketune.demo.demo_conversation import DemoConversation, DemoSettings, load
 from snaketune.demo.plain import literal
 from snaketune.demo.reports import reports
 from snaketune.demo.setup import Setup
@@ -25,22 +25,22 @@ _DEFAULTS = {
 
 
 def show(setup: Setup, picked: Sequence[str]) -> None:
-    """Show the side for these models."""
+    """Draw the sidebar for these models."""
     for key, value in _DEFAULTS.items():
         st.session_state.setdefault(key, value)
-    st.button("New conversation", icon=":material/add:", on_click=_begin, width="stretch")
+    st.button("New conversation", icon=":material/add:", on_click=_start, width="stretch")
     st.subheader("Settings", anchor=False)
     _show_sampling()
-    _show_form()
+    _show_answer_options()
     _show_tools(setup)
     _show_reports(setup, picked)
     _show_file(setup)
 
 
-def settings() -> Settings:
-    """Return the settings as they are picked now."""
+def settings() -> DemoSettings:
+    """The settings as they are chosen now."""
     state = st.session_state
-    return Settings(
+    return DemoSettings(
         temperature=state.temperature,
         top_p=state.top_p,
         max_new_tokens=state.max_new_tokens,
@@ -50,7 +50,7 @@ def settings() -> Settings:
 
 
 def tools(setup: Setup) -> list[str]:
-    """Return the tools that are picked; what a browser sends is not trusted to be offered."""
+    """The tools that are chosen, of those offered: a browser may send any other name."""
     return [name for name in st.session_state.tools if name in _offered(setup)]
 
 
@@ -65,7 +65,7 @@ def _show_sampling() -> None:
         2.0,
         step=0.1,
         key="temperature",
-        help="0: always the likeliest word, so the same answer each time. Higher: more varied.",
+        help="0: greedy, the same answer every time. Higher: more varied.",
     )
     sampled = st.session_state.temperature > 0
     st.slider(
@@ -75,7 +75,7 @@ def _show_sampling() -> None:
         step=0.05,
         key="top_p",
         disabled=not sampled,
-        help="Only the likeliest words that together have this probability. 1: all of them.",
+        help="Sample from the most probable tokens with this total probability. 1: all of them.",
     )
     st.number_input(
         "Seed",
@@ -87,14 +87,14 @@ def _show_sampling() -> None:
     )
 
 
-def _show_form() -> None:
+def _show_answer_options() -> None:
     st.number_input(
         "Max new tokens",
         1,
         2**20,
         step=64,
         key="max_new_tokens",
-        help="Where an answer is cut; a token is about three quarters of a word.",
+        help="The longest answer; a token is about three quarters of an English word.",
     )
     st.text_area(
         "System text",
@@ -102,12 +102,12 @@ def _show_form() -> None:
         height=80,
         max_chars=10_000,
         placeholder="As the model was trained",
-        help="Says first who the model is to be. Empty: what its experiment was trained with.",
+        help="The system message. Empty: the one its experiment was trained with.",
     )
     st.toggle(
         "As written",
         key="as_written",
-        help="Shows every character of an answer in place of formatted text.",
+        help="Shows answers as plain text, not formatted.",
     )
 
 
@@ -119,18 +119,18 @@ def _show_tools(setup: Setup) -> None:
         key="tools",
         format_func=lambda name: setup.canned.name if name == CANNED and setup.canned else name,
         label_visibility="collapsed",
-        placeholder="None: the models just answer",
-        help="The model may call these, step by step (ReAct), before it answers.",
+        placeholder="None: the models answer directly",
+        help="Models may call these step by step (ReAct) before they answer.",
     )
     if tools(setup):
         st.number_input(
-            "Most turns",
+            "Max turns",
             1,
             20,
             key="max_turn",
-            help="Tool calls and the answer together; in the last turn it is told to answer.",
+            help="Tool calls and the answer together; in the last turn the model has to answer.",
         )
-        st.caption("With tools the answers are greedy and bring their own system text.")
+        st.caption("With tools, answers are greedy and the system text is that of the tools.")
     if "google" in tools(setup):
         st.caption("Google needs SERPER\\_API\\_KEY in the environment of this program.")
 
@@ -139,14 +139,14 @@ def _show_reports(setup: Setup, picked: Sequence[str]) -> None:
     trained = dict.fromkeys(n.partition("/")[0] for n in picked if n not in setup.bases)
     if trained:
         st.subheader("Reports", anchor=False)
-    for name in trained:
-        st.caption(f"**{literal(name)}**")
-        found = reports(name, setup.experiments)
+    for experiment in trained:
+        st.caption(f"**{literal(experiment)}**")
+        listed = reports(experiment, setup.experiments)
         with st.container(horizontal=True):
-            for report in found:
+            for report in listed:
                 if report.exists:
                     st.link_button(report.title, report.path, icon=":material/open_in_new:")
-        for report in found:
+        for report in listed:
             if not report.exists:
                 st.caption(f"{report.title}: not built yet. Build it with")
                 st.code(report.command, language="sh", wrap_lines=True)
@@ -163,45 +163,45 @@ def _show_file(setup: Setup) -> None:
         icon=":material/download:",
         on_click="ignore",
         disabled=not state.conversation.turns,
-        help="As JSON: questions, answers, tool calls, and the settings of each.",
+        help="As JSON: prompts, answers, tool calls and settings.",
         width="stretch",
     )
     key = f"upload-{state.setdefault('uploads', 0)}"
     st.file_uploader(
-        "Load a saved one",
+        "Load a saved conversation",
         type="json",
         key=key,
         on_change=_load,
         args=(setup, key),
-        help="It takes the place of this one.",
+        help="Replaces this conversation.",
     )
-    if message := state.get("refused"):
+    if message := state.get("load_error"):
         st.error(literal(message), icon=":material/error:")
 
 
 def _load(setup: Setup, key: str) -> None:
-    """Put an uploaded conversation in the place of the one that is shown, or say why not."""
+    """Replace the conversation by an uploaded one, or say why that failed."""
     state, file = st.session_state, st.session_state[key]
-    state.refused = None
+    state.load_error = None
     if file is None:
         return
     try:
         conversation = load(file.getvalue())
     except UserError as error:
-        state.refused = f"{file.name} was not loaded.\n{error}"
+        state.load_error = f"{file.name} was not loaded.\n{error}"
         return
-    _begin(conversation)
+    _start(conversation)
     last = conversation.turns[-1].answers if conversation.turns else []
     known = [answer.model for answer in last if answer.model in setup.models]
     if known:
         state.one, state.two = (*known, "")[:2]
 
 
-def _begin(conversation: Conversation | None = None) -> None:
-    """Begin anew, or with a conversation; answers in the making end."""
+def _start(conversation: DemoConversation | None = None) -> None:
+    """Start a new conversation, or continue a loaded one; answers being generated are stopped."""
     state = st.session_state
-    for each in state.get("running", []):
-        each.stop()
-    state.running, state.refused = [], None
-    state.conversation = conversation or Conversation()
-    state.uploads = state.get("uploads", 0) + 1  # another key empties the list of files
+    for background in state.get("running", []):
+        background.stop()
+    state.running, state.load_error = [], None
+    state.conversation = conversation or DemoConversation()
+    state.uploads = state.get("uploads", 0) + 1  # a new key empties the uploader

@@ -1,17 +1,17 @@
-"""What is saved is what is loaded, and nothing else is."""
+"""Conversations are loaded as they were saved; anything else is refused."""
 
 import json
 
 import pytest
 
+from snaketune.client.answer import Step
 from snaketune.core.errors import UserError
-from snaketune.demo.conversation import (
+from snaketune.demo.demo_conversation import (
     LIMIT_BYTES,
-    Answer,
-    Conversation,
-    Settings,
-    Step,
-    Turn,
+    DemoAnswer,
+    DemoConversation,
+    DemoSettings,
+    DemoTurn,
     load,
 )
 
@@ -20,27 +20,27 @@ STEP = Step(thought="Hm", tool="T", tool_input="{}", error="no", seconds=0.5)
 
 @pytest.fixture
 def conversation():
-    return Conversation(
+    return DemoConversation(
         turns=[
-            Turn(
+            DemoTurn(
                 question="One?",
-                settings=Settings(temperature=0.5, seed=3),
+                settings=DemoSettings(temperature=0.5, seed=3),
                 answers=[
-                    Answer(model="a", text="A1", tokens=2, seconds=1.5, waited_seconds=0.5),
-                    Answer(model="b", text="", end="failed", error="broken"),
+                    DemoAnswer(model="a", text="A1", tokens=2, seconds=1.5, waited_seconds=0.5),
+                    DemoAnswer(model="b", text="", end="failed", error="broken"),
                 ],
             ),
-            Turn(
+            DemoTurn(
                 question="Two?",
                 tools=["arithmetic"],
-                answers=[Answer(model="b", text="B2", steps=[STEP], end="turns")],
+                answers=[DemoAnswer(model="b", text="B2", steps=[STEP], end="turns")],
             ),
-            Turn(question="Three?", answers=[Answer(model="a", text="A3", end="stopped")]),
+            DemoTurn(question="Three?", answers=[DemoAnswer(model="a", text="A3", end="stopped")]),
         ]
     )
 
 
-def test_a_saved_conversation_is_loaded_whole(conversation):
+def test_saved_conversation_is_loaded_unchanged(conversation):
     assert load(conversation.saved()) == conversation
     assert json.loads(conversation.saved())["turns"][0]["settings"] == {
         "temperature": 0.5,
@@ -51,8 +51,8 @@ def test_a_saved_conversation_is_loaded_whole(conversation):
     }
 
 
-def test_a_model_is_told_what_it_took_part_in(conversation):
-    assert [each["content"] for each in conversation.messages("a")] == [
+def test_messages_are_those_of_one_model(conversation):
+    assert [message["content"] for message in conversation.messages("a")] == [
         *("One?", "A1"),
         *("Three?", "A3"),
     ]
@@ -83,20 +83,28 @@ def changed(conversation, change):
             lambda v: v["turns"][0]["answers"][0].update(end="writing"),
             "turns.0.answers: Value error",
         ),
+        (
+            lambda v: v["turns"][1]["answers"][0]["steps"][0].update(html="<b>"),
+            "turns.1.answers.0.steps.0.html: Unexpected",
+        ),
+        (
+            lambda v: v["turns"][1]["answers"][0]["steps"][0].update(seconds=-1),
+            "turns.1.answers.0.steps.0.seconds: ",
+        ),
         (lambda v: v["turns"][0]["settings"].update(top_p=0), "turns.0.settings.top_p: "),
     ],
 )
-def test_another_form_is_refused_with_the_place(conversation, change, reason):
+def test_invalid_value_is_refused_with_its_place(conversation, change, reason):
     with pytest.raises(UserError, match="^" + reason.replace(".", r"\.")):
         load(changed(conversation, change))
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff\xfe", b"null", b"[" * 100_000])
-def test_what_is_no_conversation_is_refused(data):
+def test_other_files_are_refused(data):
     with pytest.raises(UserError, match=r"^the file: "):
         load(data)
 
 
-def test_a_file_too_long_for_a_conversation_is_not_even_read():
-    with pytest.raises(UserError, match="5,242,880 are the most"):
+def test_oversized_file_is_not_parsed():
+    with pytest.raises(UserError, match="the limit is 5,242,880"):
         load(b" " * (LIMIT_BYTES + 1))

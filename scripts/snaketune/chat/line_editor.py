@@ -1,4 +1,4 @@
-"""The prompt in the terminal: several lines, history, completion, Ctrl-C and Ctrl-D."""
+"""The line editor of the terminal: multi-line input, history, completion, Ctrl-C and Ctrl-D."""
 
 import contextlib
 import os
@@ -11,42 +11,41 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
-from snaketune.chat.talk import Ended, Talk
-from snaketune.chat.text import encodable
+from snaketune.chat.chat_session import ChatEnded, ChatSession
 from snaketune.core.errors import UserError
+from snaketune.core.text import encodable
 
 
-def talk_at_prompt(
-    talk: Talk, tell: Callable[[str], None], complain: Callable[[str], None]
+def run_line_editor(
+    session: ChatSession, remark: Callable[[str], None], report_error: Callable[[str], None]
 ) -> None:
-    """Read questions and commands until the user ends.
+    """Read prompts and commands until the user quits.
 
     Args:
-        tell: Shows a remark.
-        complain: Shows what was wrong; the talk goes on.
+        remark: Shows a remark.
+        report_error: Shows an error; the session continues.
     """
-    history = open_history()
-    session: PromptSession[str] = PromptSession(
-        history=history,
+    editor: PromptSession[str] = PromptSession(
+        history=open_history(),
         multiline=True,
         key_bindings=_keys(),
-        completer=Commands(talk.commands),
+        completer=CommandCompleter(session.commands),
         complete_while_typing=False,
         prompt_continuation="  ",
     )
     presses = 0
     while presses < 2:
         try:
-            line = session.prompt([("bold", "\nboth> " if talk.comparing else "\n> ")])
+            line = editor.prompt([("bold", "\nboth> " if session.comparing else "\n> ")])
             presses = 0
-            talk.take(line)
+            session.handle(line)
         except KeyboardInterrupt:
             presses += 1
             if presses == 1:
-                tell("(Ctrl-C again or Ctrl-D ends)")
+                remark("(Ctrl-C again or Ctrl-D quits)")
         except UserError as error:
-            complain(str(error))
-        except (EOFError, Ended):
+            report_error(str(error))
+        except (EOFError, ChatEnded):
             return
 
 
@@ -57,11 +56,13 @@ def _keys() -> KeyBindings:
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.validate_and_handle()
 
+    # terminals send Alt-Enter as Escape, Enter
     @keys.add("escape", "enter")
     @keys.add("c-j")
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.newline(copy_margin=False)
 
+    # Ctrl-C is a key here; a SIGINT sent by another program arrives as <sigint>
     @keys.add("c-c")
     @keys.add("<sigint>")
     def _(event: KeyPressEvent) -> None:
@@ -73,49 +74,51 @@ def _keys() -> KeyBindings:
     return keys
 
 
-class Commands(Completer):
-    """Completes a command, and the file or the word after it."""
+class CommandCompleter(Completer):
+    """Completes a command, and the file name or word after it."""
 
     def __init__(self, commands: Iterable[str]) -> None:
         self.commands = list(commands)
         self._files = PathCompleter(expanduser=True)
 
     def get_completions(self, document: Document, event: CompleteEvent) -> Iterator[Completion]:
-        """Yield what the text before the cursor may become."""
+        """Yield completions of the text before the cursor."""
         text = document.text_before_cursor
         command, space, argument = text.partition(" ")
         if not space and text.startswith("/"):
-            yield from _of(self.commands, text)
+            yield from _completions(self.commands, text)
         elif command in ("/save", "/load"):
             yield from self._files.get_completions(Document(argument), event)
         elif command in ("/compare", "/system"):
-            yield from _of(("on", "off") if command == "/compare" else ("off",), argument)
+            words = ("on", "off") if command == "/compare" else ("off",)
+            yield from _completions(words, argument)
 
 
-def _of(words: Iterable[str], begun: str) -> Iterator[Completion]:
-    return (Completion(word, -len(begun)) for word in words if word.startswith(begun))
+def _completions(words: Iterable[str], start: str) -> Iterator[Completion]:
+    return (Completion(word, -len(start)) for word in words if word.startswith(start))
 
 
 def history_file() -> Path:
-    """Return where typed lines are kept: in the user's own state folder, as XDG names it."""
+    """The user's own file of typed lines, in the state folder of the XDG specification."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(state) / "snaketune" / "chat_history"
 
 
 def open_history() -> History:
-    """Return the lines typed before, in a file that only its owner reads; in memory if it fails."""
-    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home
+    """Open the history of typed lines, which only its owner can read; in memory if that fails."""
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: no home folder
         file = history_file()
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # created readable by its owner alone: FileHistory would create it by the umask
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         os.fchmod(descriptor, 0o600)
         os.close(descriptor)
-        return _Kept(file)
+        return _SafeFileHistory(file)
     return InMemoryHistory()
 
 
-class _Kept(FileHistory):
-    """A history file that takes any bytes typed and stands a full disk."""
+class _SafeFileHistory(FileHistory):
+    """A history file that accepts any bytes typed and survives a full disk."""
 
     def store_string(self, string: str) -> None:
         with contextlib.suppress(OSError):

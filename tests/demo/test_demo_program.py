@@ -41,7 +41,7 @@ def start(folder):
         each.kill()
 
 
-def test_nothing_is_left_however_it_ends(start, snakemake):
+def test_no_process_is_left_however_it_ends(start, snakemake):
     numbers = [signal.SIGINT, signal.SIGHUP, signal.SIGKILL]
     started = [start() for _ in numbers]
     started.append(start(SNAKETUNE_SNAKEMAKE_PID=str(snakemake.pid)))
@@ -62,7 +62,7 @@ def test_nothing_is_left_however_it_ends(start, snakemake):
             pass
 
 
-def test_without_streamlit_the_command_that_installs_it_is_told(monkeypatch):
+def test_missing_streamlit_comes_with_its_command(monkeypatch):
     whole = importlib.util.find_spec
     absent = {"streamlit"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n in absent else whole(n))
@@ -70,19 +70,19 @@ def test_without_streamlit_the_command_that_installs_it_is_told(monkeypatch):
         demo.main([])
 
 
-def test_where_nothing_is_built_it_says_what_to_build(tmp_path, monkeypatch):
+def test_no_built_model_comes_with_a_target(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"no model is built.\n  Fix: snakemake experiments/"):
         demo.main([])
 
 
-def test_a_model_that_is_not_built_is_told_with_its_target(folder, monkeypatch):
+def test_unbuilt_model_comes_with_its_target(folder, monkeypatch):
     monkeypatch.chdir(folder)
     with pytest.raises(UserError, match="snakemake experiments/other/adapter"):
         demo.main(["other"])
 
 
-def test_a_taken_port_is_told_before_anything_starts(folder, monkeypatch):
+def test_port_in_use_is_refused_before_anything_starts(folder, monkeypatch):
     monkeypatch.chdir(folder)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -90,7 +90,7 @@ def test_a_taken_port_is_told_before_anything_starts(folder, monkeypatch):
             demo.main([TUNED, "--port", str(port)])
 
 
-def test_a_wrong_file_of_answers_is_told_before_anything_starts(folder, tmp_path, monkeypatch):
+def test_invalid_tools_are_refused_before_anything_starts(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("tools: [{name: Weather}]\n")
@@ -99,7 +99,7 @@ def test_a_wrong_file_of_answers_is_told_before_anything_starts(folder, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("asked", "shown"),
+    ("named", "shown"),
     [
         ([], [BASE, TUNED]),
         ([TUNED], [BASE, TUNED]),
@@ -108,14 +108,14 @@ def test_a_wrong_file_of_answers_is_told_before_anything_starts(folder, tmp_path
         ([TUNED, f"{TUNED}/iter_5"], [TUNED, f"{TUNED}/iter_5"]),
     ],
 )
-def test_a_model_begins_beside_its_base(folder, monkeypatch, asked, shown):
+def test_single_model_is_shown_next_to_its_base(folder, monkeypatch, named, shown):
     monkeypatch.chdir(folder)
-    served = find_models(list(dict.fromkeys([*asked, TUNED, f"{TUNED}/iter_5", BASE])))
-    assert demo.side_by_side(asked, served) == shown
+    served = find_models(list(dict.fromkeys([*named, TUNED, f"{TUNED}/iter_5", BASE])))
+    assert demo.first_choice(named, served) == shown
 
 
 @pytest.mark.parametrize(("name", "opens"), [("DISPLAY", True), ("OTHER", False)])
-def test_a_browser_is_opened_only_where_there_is_a_screen(monkeypatch, name, opens):
+def test_browser_opens_only_with_a_display(monkeypatch, name, opens):
     for each in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(each, raising=False)
     monkeypatch.setattr("sys.platform", "linux")

@@ -1,18 +1,19 @@
-"""What the page shows: two models to pick, their answers side by side, and beside that the rest.
+"""The page: two models to choose, their answers side by side, and the sidebar.
 
-Streamlit runs it from top to bottom at every click. What outlives that is in the session's state:
-the conversation, and answers in the making, which go on in threads while somebody looks.
+Streamlit runs it from top to bottom at every click. What outlives a run is in the session's state:
+the conversation, and the answers being generated, whose threads continue while the page is open.
 """
 
 import time
 from collections.abc import Sequence
-from functools import partial
 
 import streamlit as st
 
+from snaketune.client.answer import Step
+from snaketune.client.chat_client import ChatClient
 from snaketune.demo import sidebar
-from snaketune.demo.answering import Answering, explain, stream, use_tools
-from snaketune.demo.conversation import Answer, Conversation, Step, Turn
+from snaketune.demo.background_answer import BackgroundAnswer, stream_answer, use_tools
+from snaketune.demo.demo_conversation import DemoAnswer, DemoConversation, DemoTurn
 from snaketune.demo.plain import literal, markdown, shortened
 from snaketune.demo.setup import Setup
 
@@ -31,10 +32,10 @@ _STYLE = """<style>
 
 
 def show(setup: Setup) -> None:
-    """Show the page as it is now."""
+    """Draw the page in its current state."""
     st.set_page_config("SnakeTune", layout="wide", initial_sidebar_state="auto")
     st.html(_STYLE)
-    st.session_state.setdefault("conversation", Conversation())
+    st.session_state.setdefault("conversation", DemoConversation())
     _pick(setup)
     with st.sidebar:
         sidebar.show(setup, picked())
@@ -46,7 +47,8 @@ def show(setup: Setup) -> None:
         on_submit=lambda: _ask(setup, st.session_state.question),
     )
     turns = st.session_state.conversation.turns
-    with st.empty():  # an element of its own, so that it is gone as soon as something was asked
+    # in an element of its own, so that the suggestions are gone as soon as an answer begins
+    with st.empty():
         if not turns and not _running():
             _suggest(setup)
     for turn in turns:
@@ -56,13 +58,13 @@ def show(setup: Setup) -> None:
 
 
 def picked() -> list[str]:
-    """Return the one or two models that are asked."""
+    """The one or two models that answer."""
     names = [st.session_state.one, st.session_state.two]
     return list(dict.fromkeys(filter(None, names)))
 
 
 def _pick(setup: Setup) -> None:
-    """Let two models be picked, above the columns of their answers."""
+    """Draw the two boxes to choose models, above the columns of their answers."""
     first, second = (*setup.picked, NONE)[:2]
     st.session_state.setdefault("one", first)
     st.session_state.setdefault("two", second)
@@ -81,67 +83,70 @@ def _pick(setup: Setup) -> None:
 
 
 def titled(setup: Setup, name: str) -> str:
-    """Return a model's name as it is shown."""
+    """A model's name as it is shown."""
     if not name:
         return "no second model"
     return f"{name} (base)" if name in setup.bases else name
 
 
 def _suggest(setup: Setup) -> None:
-    """Offer the prompts of the experiments that are picked."""
+    """Offer the prompts of the experiments that are chosen."""
     names = [name.partition("/")[0] for name in picked()]
     prompts = dict.fromkeys(prompt for name in names for prompt in setup.prompts.get(name, ()))
     with st.container():
-        st.caption("Ask below" + (", or one of the experiment's prompts:" if prompts else "."))
+        st.caption("Ask below" + (", or try a prompt of the experiment:" if prompts else "."))
         with st.container(horizontal=True):
             for number, prompt in enumerate([*prompts][:4]):
                 label = literal(shortened(prompt, 80))
                 st.button(label, key=f"prompt-{number}", on_click=_ask, args=(setup, prompt))
 
 
-def _running() -> list[Answering]:
-    """Return the answers in the making."""
+def _running() -> list[BackgroundAnswer]:
+    """The answers being generated."""
     return st.session_state.get("running", [])
 
 
 def _ask(setup: Setup, question: str) -> None:
-    """Begin an answer of each model that is picked."""
-    conversation: Conversation = st.session_state.conversation
+    """Start an answer of each model that is chosen."""
+    conversation: DemoConversation = st.session_state.conversation
     tools, settings = sidebar.tools(setup), sidebar.settings()
     running = []
     for name in picked():
         messages = [*conversation.messages(name), {"role": "user", "content": question}]
+        model = ChatClient(setup.client, name, settings.generation(), log=setup.log)
         if tools:
             canned = setup.canned if sidebar.CANNED in tools else None
             names = [tool for tool in tools if tool != sidebar.CANNED]
             turns = st.session_state.max_turn
             study = setup.studies.get(name.partition("/")[0])
-            write = use_tools(setup.client, name, messages, names, canned, turns, study)
+            answer = use_tools(model, messages, names, canned, turns, study)
         else:
-            write = stream(setup.client, name, messages, settings)
-        running.append(Answering(name, write, partial(explain, model=name, log=setup.log)))
-    st.session_state.asked = Turn.model_construct(
+            answer = stream_answer(model, messages, settings.system)
+        running.append(answer)
+    st.session_state.pending_turn = DemoTurn.model_construct(
         question=question, settings=None if tools else settings, tools=tools, answers=[]
     )
-    st.session_state.running = running  # last, as a click may end this before it
+    # last: another click may end this function at any use of Streamlit's state
+    st.session_state.running = running
 
 
 def _show_running(setup: Setup) -> None:
-    """Show answers as they grow, then keep them; a click meanwhile comes back to here."""
+    """Draw answers as they grow, then keep them; after a click the next run continues here."""
     running = _running()
-    _show_question(st.session_state.asked.question)
+    _show_question(st.session_state.pending_turn.question)
     columns = st.columns(2) if len(running) == 2 else [st.container()]
     slots = [column.empty() for column in columns]
     st.button("Stop", icon=":material/stop:", on_click=_stop)
     shown: list[object] = [None] * len(running)
     while True:
-        done = all(each.done for each in _running())  # asks Streamlit too: a click ends this run
-        for number, (slot, each) in enumerate(zip(slots, running, strict=True)):
-            now = (each.answer, waiting(each, running))
-            if now != shown[number]:
+        # reading the session's state is also where Streamlit ends this run after a click
+        done = all(background.done for background in _running())
+        for number, (slot, background) in enumerate(zip(slots, running, strict=True)):
+            answer, reason = state = background.answer, waiting_reason(background, running)
+            if state != shown[number]:
                 with slot.container():
-                    _show_answer(setup, each.answer, unfolded=True, waits=now[1])
-                shown[number] = now
+                    _show_answer(setup, answer, unfolded=True, waiting=reason)
+                shown[number] = state
         if done:
             break
         time.sleep(_REFRESH_SECONDS)
@@ -150,9 +155,9 @@ def _show_running(setup: Setup) -> None:
 
 
 def _stop() -> None:
-    """Keep what there is of the answers, unless they ended while Stop was clicked."""
-    for each in _running():
-        each.stop()
+    """Keep the answers as far as they got, unless they ended while Stop was clicked."""
+    for background in _running():
+        background.stop()
     if _running():
         _keep()
 
@@ -160,33 +165,34 @@ def _stop() -> None:
 def _keep() -> None:
     """Move the answers, which have all ended, into the conversation.
 
-    A click may end this at any use of Streamlit's state: after the last one they are moved.
+    A click may end this function at any use of Streamlit's state, so the turn is appended after
+    the last use: it is neither lost nor kept twice.
     """
-    answers = [each.answer for each in _running()]
-    turn = st.session_state.asked.model_copy(update={"answers": answers})
+    answers = [background.answer for background in _running()]
+    turn = st.session_state.pending_turn.model_copy(update={"answers": answers})
     turns = st.session_state.conversation.turns
     st.session_state.running = []
     turns.append(turn)
 
 
-def waiting(answering: Answering, running: Sequence[Answering]) -> str:
-    """Return what a model without a first word is waiting for, else nothing."""
-    answer, seconds = answering.answer, int(answering.elapsed)
+def waiting_reason(background: BackgroundAnswer, running: Sequence[BackgroundAnswer]) -> str:
+    """What a model without a first token is waiting for; "" once there is one."""
+    answer, seconds = background.answer, int(background.elapsed)
     if answer.end != "writing" or answer.text:
         return ""
     if answer.steps:
-        reason = "for the next word"
-    elif any(each is not answering and each.answer.text and not each.done for each in running):
+        reason = "for the next token"
+    elif any(it is not background and it.answer.text and not it.done for it in running):
         reason = "the models answer one after the other"
     elif seconds >= 3:
-        reason = "a model is loaded when it is first asked, and others may be asking"
+        reason = "the model is being loaded, or the server is busy with another prompt"
     else:
-        reason = "for the first word"
+        reason = "for the first token"
     return f"Waiting: {reason} ({seconds} s)" if seconds else f"Waiting: {reason}"
 
 
-def _show_turn(setup: Setup, turn: Turn, unfolded: bool) -> None:
-    """Show a question and the answers to it, side by side; unfolded: with the tool calls open."""
+def _show_turn(setup: Setup, turn: DemoTurn, unfolded: bool) -> None:
+    """Draw a prompt and its answers side by side; `unfolded` opens the tool calls."""
     _show_question(turn.question)
     columns = st.columns(2) if len(turn.answers) == 2 else [st.container()]
     for column, answer in zip(columns, turn.answers, strict=True):
@@ -199,14 +205,14 @@ def _show_question(question: str) -> None:
         st.markdown(markdown(question), anchors=False)
 
 
-def _show_answer(setup: Setup, answer: Answer, unfolded: bool, waits: str = "") -> None:
-    """Show one model's answer with its tool calls; below it what it took."""
+def _show_answer(setup: Setup, answer: DemoAnswer, unfolded: bool, waiting: str = "") -> None:
+    """Draw one model's answer with its tool calls, and its cost."""
     with st.container(border=True):
         st.caption(f"**{literal(titled(setup, answer.model))}**")
         for number, step in enumerate(answer.steps, start=1):
             _show_step(step, number, unfolded)
-        if waits:
-            st.caption(literal(waits))
+        if waiting:
+            st.caption(literal(waiting))
         elif st.session_state.get("as_written"):
             st.code(answer.text, language=None, wrap_lines=True)
         else:
@@ -217,8 +223,8 @@ def _show_answer(setup: Setup, answer: Answer, unfolded: bool, waits: str = "") 
             st.caption(literal(cost(answer)))
 
 
-def cost(answer: Answer) -> str:
-    """Return what an answer took, and how it ended if not by itself: `36 tokens · 4.2 s`."""
+def cost(answer: DemoAnswer) -> str:
+    """Tokens and time of an answer, and how it ended if it is not complete: `36 tokens · 4.2 s`."""
     parts = [f"{answer.tokens} token{'s' * (answer.tokens != 1)}"] if answer.tokens else []
     if answer.steps:
         parts.append(f"{len(answer.steps)} step{'s' * (len(answer.steps) > 1)}")
@@ -229,19 +235,19 @@ def cost(answer: Answer) -> str:
     if answer.waited_seconds >= 1:
         parts.append(f"waited {answer.waited_seconds:.0f} s")
     ends = {
-        "length": "cut at max new tokens",
+        "length": "cut off at max new tokens",
         "stopped": "stopped",
         "turns": "out of turns",
         "failed": "failed",
     }
     if answer.end == "complete" and not answer.text:
-        parts.append("an empty answer")
+        parts.append("empty answer")
     return " · ".join([*parts, *([ends[answer.end]] if answer.end in ends else [])])
 
 
 def _show_step(step: Step, number: int, unfolded: bool) -> None:
-    """Show one tool call: thought, input, and result or error."""
-    name = literal(shortened(step.tool, 80)) or "no tool was called"
+    """Draw one tool call: thought, input, and result or error."""
+    name = literal(shortened(step.tool, 80)) or "no tool call"
     title = f"{number}\\. {name} · {'failed' if step.error else f'{step.seconds:.1f} s'}"
     icon = ":material/error:" if step.error else ":material/build:"
     with st.expander(title, expanded=unfolded, icon=icon), st.container(gap="xxsmall"):

@@ -11,13 +11,14 @@ import openai
 import pytest
 
 from fake_endpoint import FakeEndpoint, Routes
-from snaketune.chat.context import Context
-from snaketune.chat.model import ChatModel, Settings
-from snaketune.chat.plugin_user import PluginUser
-from snaketune.chat.plugins import declare
+from snaketune.client.answer import GenerationSettings
+from snaketune.client.chat_client import ChatClient
+from snaketune.client.context import Context
 from snaketune.core.errors import UserError
 from snaketune.data.formats import FORMATS
 from snaketune.data.named_templates import NAMED_TEMPLATES
+from snaketune.moss.plugin_user import PluginUser
+from snaketune.moss.plugins import declare
 from snaketune.serving.artifacts import ServedModel
 
 QUESTION, NEXT = "How much is 12 times 12?", "And doubled?"
@@ -41,7 +42,7 @@ COMMAND = 'Thought: A product.\nCommand: Calculate("12*12")'
 def ours(model, messages):
     """Answer as a model does that has learned ROW as the data stage reads it."""
     learned = FORMATS["moss"].parse(ROW)[0].messages
-    after = [each["content"] for each in learned].index(messages[-1]["content"]) + 1
+    after = [message["content"] for message in learned].index(messages[-1]["content"]) + 1
     return learned[after]["content"]
 
 
@@ -86,7 +87,7 @@ def make_user(endpoint):
         endpoint.reply = reply
         client = openai.OpenAI(base_url=endpoint.url, api_key="none", max_retries=0)
         seen = []
-        model = ChatModel(client, "tuned", Settings(**settings), context)
+        model = ChatClient(client, "tuned", GenerationSettings(**settings), context)
         user = PluginUser(model, list(enabled), seen.append)
         user.seen = seen
         return user
@@ -94,63 +95,63 @@ def make_user(endpoint):
     return make
 
 
-def asked(question, *before):
-    return [*before, {"role": "user", "content": question}]
+def ask(prompt, *before):
+    return [*before, {"role": "user", "content": prompt}]
 
 
-def test_a_conversation_is_sent_as_the_row_was_learned(make_user, endpoint):
+def test_conversation_is_sent_as_it_was_trained(make_user, endpoint):
     user = make_user()
     learned = FORMATS["moss"].parse(ROW)[0].messages
-    assert list(user.reply(asked(QUESTION))) == ["It", " is", " 144."]
+    assert list(user.stream(ask(QUESTION))) == ["It", " is", " 144."]
     assert [body["messages"] for body in endpoint.asked] == [learned[:2], learned[:4]]
     assert [step.results for step in user.answer.steps] == ["Calculate(\"12*12\") => '144'"]
     assert (user.answer.text, user.answer.finish_reason) == ("It is 144.", "stop")
     assert user.answer.completion_tokens == len(COMMAND.split()) + 3
     assert user.seen == user.answer.steps
 
-    before = [*asked(QUESTION), {"role": "assistant", "content": "It is 144."}]
-    assert "".join(user.reply(asked(NEXT, *before))) == "Then 288."
+    before = [*ask(QUESTION), {"role": "assistant", "content": "It is 144."}]
+    assert "".join(user.stream(ask(NEXT, *before))) == "Then 288."
     assert endpoint.asked[2]["messages"] == learned[:6]
     assert user.answer.steps == []
 
 
-def test_an_answer_streams_and_only_commands_are_held_back(make_user):
+def test_only_commands_are_held_back(make_user):
     pieces = ["Tho", "ugh it rains", ", yes"]
-    assert list(make_user(lambda *_: pieces).reply(asked("?"))) == ["Though it rains", ", yes"]
+    assert list(make_user(lambda *_: pieces).stream(ask("?"))) == ["Though it rains", ", yes"]
 
 
-def test_a_thought_that_leads_to_nothing_is_shown(make_user):
+def test_thought_without_command_is_shown(make_user):
     user = make_user(lambda *_: "Thought: I am lost.")
-    assert list(user.reply(asked("?"))) == ["Thought: I am lost."]
+    assert list(user.stream(ask("?"))) == ["Thought: I am lost."]
     assert user.answer.text == "Thought: I am lost."
 
 
-def test_the_users_own_system_text_is_declared_to(make_user, endpoint):
+def test_plugins_are_declared_in_the_users_system_text(make_user, endpoint):
     system = {"role": "system", "content": "Be brief."}
-    list(make_user().reply([system, *asked(QUESTION)]))
+    list(make_user().stream([system, *ask(QUESTION)]))
     expected = declare("Be brief.", ["calculate"])
     assert endpoint.asked[0]["messages"][0] == {"role": "system", "content": expected}
 
 
-def test_an_error_is_told_to_the_model_and_it_goes_on(make_user):
+def test_failed_command_does_not_end_the_answer(make_user):
     def reply(_, messages):
         last = messages[-1]
         return 'Command: Solve("x = 1")' if last["role"] == "user" else f"I heard {last['content']}"
 
     user = make_user(reply)
-    assert "".join(user.reply(asked("?"))) == 'I heard Solve("x = 1") =>\nNo result.'
-    assert user.answer.steps[0].errors == ['Solve("x = 1"): it is not switched on']
+    assert "".join(user.stream(ask("?"))) == 'I heard Solve("x = 1") =>\nNo result.'
+    assert user.answer.steps[0].errors == ['Solve("x = 1"): plugin not enabled']
 
 
-def test_a_model_that_never_ends_with_commands_is_not_asked_for_ever(make_user, endpoint):
+def test_command_turns_are_limited(make_user, endpoint):
     user = make_user(lambda *_: COMMAND)
-    assert list(user.reply(asked("?"))) == [COMMAND]
+    assert list(user.stream(ask("?"))) == [COMMAND]
     assert (len(endpoint.asked), len(user.answer.steps)) == (5, 4)
 
 
-def test_commands_that_were_cut_off_are_not_carried_out(make_user):
+def test_truncated_commands_are_not_executed(make_user):
     user = make_user(lambda *_: 'Command: Calculate("1"), Calculate("2")', max_new_tokens=2)
-    assert list(user.reply(asked("?"))) == ['Command: Calculate("1"),']
+    assert list(user.stream(ask("?"))) == ['Command: Calculate("1"),']
     assert (user.answer.steps, user.answer.finish_reason) == ([], "length")
 
 
@@ -173,9 +174,9 @@ def marked(model, messages):
     return TURN["Inner Thoughts"] + TURN["Commands"]
 
 
-def test_an_answer_with_marks_goes_on_behind_the_results(make_user, endpoint, context):
+def test_marked_answer_continues_after_the_results(make_user, endpoint, context):
     user = make_user(marked, context)
-    assert "".join(user.reply(asked(QUESTION))) == "It is 144."
+    assert "".join(user.stream(ask(QUESTION))) == "It is 144."
     first, second = endpoint.asked
     assert first["stop"] == ["<eoc>"]
     system = declare("I am it.", ["calculate"])
@@ -184,24 +185,24 @@ def test_an_answer_with_marks_goes_on_behind_the_results(make_user, endpoint, co
     assert [step.results for step in user.answer.steps] == ["Calculate(\"12*12\") => '144'"]
     assert user.answer.finish_reason == "stop"
 
-    before = [*asked(QUESTION), {"role": "assistant", "content": "It is 144."}]
-    list(user.reply(asked(NEXT, *before)))
+    before = [*ask(QUESTION), {"role": "assistant", "content": "It is 144."}]
+    list(user.stream(ask(NEXT, *before)))
     whole = "".join(list(TURN.values())[1:4]) + "More.\n<|MOSS|>: It is 144."
     assert endpoint.asked[2]["messages"][2] == {"role": "assistant", "content": whole}
 
 
-def test_no_command_is_told_as_none(make_user, endpoint, context):
+def test_no_command_has_the_result_none(make_user, endpoint, context):
     none = "<|Inner Thoughts|>: Easy.<eot>\n<|Commands|>: None<eoc>\n"
     user = make_user(lambda _, m: TURN["MOSS"] if m[0]["role"] == "prompt" else none, context)
-    assert "".join(user.reply(asked("?"))) == "It is 144."
+    assert "".join(user.stream(ask("?"))) == "It is 144."
     assert endpoint.asked[1]["prompt"].endswith(f"{none}<|Results|>:\nNone\n<eor>\n")
     assert (user.answer.steps, user.seen) == ([], [])
 
 
-def test_the_beginning_token_is_not_there_twice(make_user, endpoint, context, monkeypatch):
+def test_bos_token_is_not_sent_twice(make_user, endpoint, context, monkeypatch):
     """/v1/completions puts it before a text where the tokenizer does."""
     monkeypatch.setattr(context, "prompt", lambda _: "<|im_start|>text")
-    list(make_user(marked, context).reply(asked(QUESTION)))
+    list(make_user(marked, context).stream(ask(QUESTION)))
     assert endpoint.asked[1]["prompt"].startswith("<|im_start|>text")
     file = Path(context._tokenizer)
     whole = json.loads(file.read_text())
@@ -217,27 +218,27 @@ def test_the_beginning_token_is_not_there_twice(make_user, endpoint, context, mo
         },
     }
     file.write_text(json.dumps(whole))
-    list(make_user(marked, context).reply(asked(QUESTION)))
+    list(make_user(marked, context).stream(ask(QUESTION)))
     assert endpoint.asked[1]["prompt"].startswith("text")
 
 
 def test_marks_need_a_known_template(make_user):
     with pytest.raises(UserError, match="leave out --url"):
-        list(make_user(marked).reply(asked(QUESTION)))
+        list(make_user(marked).stream(ask(QUESTION)))
 
 
-def test_a_server_that_fails_behind_the_results_is_told(make_user, endpoint, context):
+def test_server_error_after_the_results_is_explained(make_user, endpoint, context):
     user = make_user(marked, context)
     user._show = lambda _: setattr(endpoint, "refuses", (503, "busy"))
     try:
-        with pytest.raises(UserError, match=r"refuses this \(503\): busy"):
-            list(user.reply(asked(QUESTION)))
+        with pytest.raises(UserError, match=r"tuned is busy \(busy\)"):
+            list(user.stream(ask(QUESTION)))
     finally:
         endpoint.refuses = None
     assert len(user.answer.steps) == 1
 
 
-def test_the_program_answers_with_plugins(endpoint, repository):
+def test_program_answers_with_plugins(endpoint, repository):
     endpoint.reply = ours
     command = [sys.executable, "scripts/chat.py", "--url", endpoint.url, "--model", "tuned"]
     command += ["--plugins", "calculate", "--prompt", QUESTION, "--json"]
@@ -249,4 +250,4 @@ def test_the_program_answers_with_plugins(endpoint, repository):
         [*command, "--tools", "arithmetic"], cwd=repository, capture_output=True, text=True
     )
     assert both.returncode == 1
-    assert "give one" in both.stderr
+    assert "cannot be combined" in both.stderr

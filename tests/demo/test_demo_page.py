@@ -1,4 +1,4 @@
-"""The page, run by Streamlit's own AppTest: what is asked, shown, saved, loaded and refused."""
+"""The page in Streamlit's own AppTest: prompts, answers, settings, tools, files and errors."""
 
 import contextlib
 import json
@@ -10,11 +10,12 @@ from streamlit.testing.v1 import AppTest
 
 from fake_demo import BASE, TUNED, calls_the_weather
 from snaketune.agent import react_loop
-from snaketune.demo import setup, view
-from snaketune.demo.answering import Answering
-from snaketune.demo.conversation import Conversation, Turn
+from snaketune.client.chat_client import ChatClient
+from snaketune.demo import demo_page, setup
+from snaketune.demo.background_answer import BackgroundAnswer
+from snaketune.demo.demo_conversation import DemoConversation, DemoTurn
 
-PAGE = Path(view.__file__).with_name("page.py")
+PAGE = Path(demo_page.__file__).with_name("streamlit_main.py")
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_each_model_remembers_its_own_answers(page, endpoint):
     assert asked[BASE][1]["content"] == f"{BASE} heard: One? (1)"
 
 
-def test_one_model_is_asked_alone(page, endpoint):
+def test_one_model_answers_alone(page, endpoint):
     page.selectbox(key="two").set_value("").run()
     page.selectbox(key="one").set_value(f"{TUNED}/iter_5").run()
     ask(page)
@@ -94,10 +95,10 @@ def test_settings_are_sent_and_kept_with_the_turn(page, endpoint):
         "seed": 5,
         "system": "Be short.",
     }
-    assert all("cut at max new tokens" in column for column in columns(page))
+    assert all("cut off at max new tokens" in column for column in columns(page))
 
 
-def test_a_prompt_of_the_experiment_is_asked_with_a_click(page, endpoint):
+def test_suggested_prompt_is_sent_with_a_click(page, endpoint):
     page.button(key="prompt-0").click().run()
     assert [each["messages"][0]["content"] for each in endpoint.asked] == ["Who are you?"] * 2
     assert not [each for each in page.button if each.key == "prompt-0"]
@@ -115,7 +116,7 @@ def test_tool_calls_are_shown_step_by_step(page, endpoint):
     assert {each.label for each in page.expander} == {"1\\. Weather · 0.0 s"}
 
 
-def test_a_tool_that_fails_is_shown_with_its_error(page, endpoint):
+def test_failed_tool_is_shown_with_its_error(page, endpoint):
     endpoint.reply = lambda *_: 'Action: Weather\nAction Input: {"city": "Rome"}'
     page.multiselect(key="tools").set_value(["canned"]).run()
     page.number_input(key="max_turn").set_value(2)
@@ -125,7 +126,7 @@ def test_a_tool_that_fails_is_shown_with_its_error(page, endpoint):
         assert "out of turns" in column
 
 
-def test_python_is_offered_only_where_the_program_was_told_to(page, made, endpoint):
+def test_python_is_offered_only_with_its_option(page, made, endpoint):
     assert "python" not in page.multiselect(key="tools").options
     page.session_state.tools = ["python"]  # as a forged message would have it
     turn = ask(page)
@@ -135,7 +136,7 @@ def test_python_is_offered_only_where_the_program_was_told_to(page, made, endpoi
     assert "python" in told.multiselect(key="tools").options
 
 
-def test_a_conversation_is_saved_and_loaded(page, made):
+def test_conversation_is_saved_and_loaded(page, made):
     endings = [ask(page, "One?"), ask(page, "Two?")]
     saved = page.session_state.conversation.saved()
     page.button[0].click().run()
@@ -148,7 +149,7 @@ def test_a_conversation_is_saved_and_loaded(page, made):
 
 
 @pytest.mark.parametrize("data", [b"{", b'{"turns": [{"question": "One?"}]}'])
-def test_a_broken_file_is_refused_with_the_reason_and_nothing_is_lost(page, data):
+def test_broken_file_is_refused_and_nothing_is_lost(page, data):
     before = ask(page)
     load(page, data)
     [error] = page.error
@@ -157,7 +158,7 @@ def test_a_broken_file_is_refused_with_the_reason_and_nothing_is_lost(page, data
     assert page.session_state.conversation.turns == [before]
 
 
-def test_nothing_of_a_loaded_conversation_is_html_or_a_picture(page):
+def test_loaded_conversation_is_never_html_or_a_picture(page):
     nasty = "<script>alert(1)</script> <img src=x> ![p](http://127.0.0.1:9/t.png)"
     answer = {"model": nasty, "text": nasty, "error": nasty, "end": "failed"}
     answer["steps"] = [dict.fromkeys(("thought", "tool", "tool_input", "result"), nasty)]
@@ -173,14 +174,14 @@ def test_nothing_of_a_loaded_conversation_is_html_or_a_picture(page):
     assert "alert" not in styles.proto.body
 
 
-def test_a_model_that_is_not_served_is_shown_and_others_go_on(page):
+def test_answers_of_unserved_models_are_shown(page):
     turn = {"question": "One?", "answers": [{"model": "gone", "text": "I was here."}]}
     load(page, json.dumps({"turns": [turn]}).encode())
     assert "I was here." in texts(page)
     assert [each.model for each in ask(page).answers] == [BASE, TUNED]
 
 
-def test_reports_are_linked_or_said_how_to_build(page, made):
+def test_reports_are_linked_or_come_with_their_command(page, made):
     assert not page.get("link_button")
     assert [each.value for each in page.sidebar.code] == [
         f"snakemake experiments/{TUNED}/data/report.html",
@@ -196,16 +197,16 @@ def test_reports_are_linked_or_said_how_to_build(page, made):
     assert "data/report.html" in command.value
 
 
-def test_one_model_that_fails_does_not_keep_the_other_from_answering(page, endpoint):
+def test_one_failed_model_does_not_stop_the_other(page, endpoint):
     endpoint.models = [TUNED]
     base, tuned = ask(page).answers
     assert (base.end, tuned.end) == ("failed", "complete")
-    assert "there is no model base\\-1 at the server" in page.error[0].value
+    assert "has no model base\\-1" in page.error[0].value
     after = ask(page, "Again?")
     assert after.answers[1].text.endswith("(3)")
 
 
-def test_a_busy_server_is_told_and_can_be_asked_again(page, endpoint):
+def test_busy_server_is_explained_and_can_be_retried(page, endpoint):
     endpoint.refuses = (503, "another answer is being written")
     assert {each.end for each in ask(page).answers} == {"failed"}
     assert "is busy" in page.error[0].value
@@ -213,20 +214,20 @@ def test_a_busy_server_is_told_and_can_be_asked_again(page, endpoint):
     assert {each.end for each in ask(page).answers} == {"complete"}
 
 
-def test_an_answer_as_it_was_written(page, endpoint):
+def test_answer_as_written(page, endpoint):
     endpoint.reply = lambda *_: "a  b\n# c"
     ask(page)
     page.toggle(key="as_written").set_value(True).run()
     assert [each.value for each in page.main.code] == ["a  b\n# c"] * 2
 
 
-def test_stop_that_comes_when_the_answers_have_ended_adds_nothing(page, endpoint):
+def test_late_stop_adds_nothing(page, endpoint):
     turn = ask(page)
-    at_click = "from snaketune.demo import view\nview._stop()\n"
+    at_click = "from snaketune.demo import demo_page\ndemo_page._stop()\n"
     late = AppTest.from_string(at_click, default_timeout=20)
     late.session_state.conversation = page.session_state.conversation
     late.session_state.running = []
-    late.session_state.asked = turn
+    late.session_state.pending_turn = turn
     late.run()
     assert not late.exception
     assert late.session_state.conversation.turns == [turn]
@@ -264,24 +265,24 @@ class State(dict):
             object.__setattr__(self, name, value)
 
 
-def test_a_turn_is_kept_once_wherever_a_click_ends_the_run(monkeypatch):
-    given = Answering("m", lambda each: each.finish())
-    while not given.done:
+def test_turn_is_kept_once_wherever_a_click_ends_the_run(monkeypatch, client):
+    model = ChatClient(client, "m")
+    background = BackgroundAnswer(model, lambda answer: answer.finish())
+    while not background.done:
         pass
     for at in range(1, 9):
-        asked = Turn.model_construct(question="?", settings=None, tools=[], answers=[])
-        state = State(at, conversation=Conversation(), running=[given], asked=asked)
-        monkeypatch.setattr(view.st, "session_state", state)
+        pending = DemoTurn.model_construct(question="?", settings=None, tools=[], answers=[])
+        state = State(at, conversation=DemoConversation(), running=[background])
+        state["pending_turn"] = pending
+        monkeypatch.setattr(demo_page.st, "session_state", state)
         with contextlib.suppress(Clicked):
-            view._keep()
+            demo_page._keep()
         if state["running"]:
-            view._keep()
+            demo_page._keep()
         assert len(state["conversation"].turns) == 1, at
 
 
-def test_questions_to_tools_are_traced_under_the_study_of_the_experiment(
-    made, endpoint, monkeypatch
-):
+def test_tool_use_is_traced_under_the_study(made, endpoint, monkeypatch):
     sent = []
     monkeypatch.setattr(react_loop, "Tracer", lambda study: sent.append(study) or Quiet())
     setup.use(replace(made, studies={TUNED: "persona"}))
@@ -298,7 +299,7 @@ class Quiet:
         pass
 
 
-def test_with_tools_earlier_answers_are_in_the_form_that_is_asked_for(page, endpoint):
+def test_earlier_answers_are_in_react_form_with_tools(page, endpoint):
     endpoint.reply = calls_the_weather
     page.multiselect(key="tools").set_value(["canned"]).run()
     ask(page, "How is the weather in Oslo?")

@@ -1,11 +1,11 @@
-"""What is sent of a long conversation, against trying every number of turns in turn."""
+"""The part of a long conversation that is sent, against trying every number of turns."""
 
 import random
 
 import pytest
 from tokenizers import Tokenizer
 
-from snaketune.chat.context import Context, fit
+from snaketune.client.context import Context, fit
 from snaketune.core.errors import UserError
 from snaketune.serving.artifacts import ServedModel
 
@@ -18,7 +18,7 @@ def context(bases):
 
 
 def dialogue(seed, turns, system=False):
-    """Return a conversation that ends with a question."""
+    """Return a conversation that ends with a prompt."""
     draw = random.Random(seed)
 
     def text():
@@ -35,7 +35,7 @@ def tokens_by_hand(folder, messages):
     return len(tokenizer.encode(f"{text}<|im_start|>assistant\n", add_special_tokens=False).ids)
 
 
-def slowly(folder, messages, wanted, limit):
+def fit_by_trial(folder, messages, wanted, limit):
     """Return messages and answer's length by dropping one turn after the other."""
     system = [m for m in messages if m["role"] == "system"]
     rest = messages[len(system) :]
@@ -54,39 +54,39 @@ def test_as_few_turns_as_possible_are_left_out(context, bases, limit, system):
         messages = dialogue(seed, 2 * seed, system)
         for kept in (messages[0], messages[-1]):
             kept["content"] = kept["content"][:40]
-        expected, room = slowly(bases["chatml"], messages, 64, limit)
+        expected, room = fit_by_trial(bases["chatml"], messages, 64, limit)
         counted = context(limit)
-        found = fit(messages, 64, limit, counted.count)
-        assert (found.messages, found.max_new_tokens) == (expected, room)
-        assert found.left_out == (len(messages) - len(expected)) // 2
-        some_left, none_left = some_left or found.left_out > 0, none_left or found.left_out == 0
+        fitted = fit(messages, 64, limit, counted.count)
+        assert (fitted.messages, fitted.max_new_tokens) == (expected, room)
+        assert fitted.left_out == (len(messages) - len(expected)) // 2
+        some_left, none_left = some_left or fitted.left_out > 0, none_left or fitted.left_out == 0
     assert none_left and (some_left or limit == 5000)
 
 
-def test_an_answer_before_the_first_question_stays_where_all_fits(context):
+def test_answer_before_the_first_prompt_stays_if_all_fits(context):
     messages = [{"role": "assistant", "content": "the sea"}, *dialogue(1, 1)]
     assert fit(messages, 64, 5000, context(5000).count).messages == messages
 
 
-def test_the_experiments_system_text_counts_where_none_is_sent(context, bases):
-    question = [{"role": "user", "content": "the sky?"}]
+def test_own_system_text_counts_if_none_is_sent(context, bases):
+    prompt = [{"role": "user", "content": "the sky?"}]
     own = [{"role": "system", "content": "be deep"}]
     taught = context(100, system="be deep")
-    assert taught.count(question) == tokens_by_hand(bases["chatml"], own + question)
-    other = [{"role": "system", "content": ""}, *question]
+    assert taught.count(prompt) == tokens_by_hand(bases["chatml"], own + prompt)
+    other = [{"role": "system", "content": ""}, *prompt]
     assert taught.count(other) == tokens_by_hand(bases["chatml"], other)
 
 
-def test_a_question_that_fits_nowhere_is_refused_with_the_figures(context, bases):
+def test_prompt_longer_than_the_context_is_refused(context, bases):
     messages = dialogue(1, 3)
     messages[-1]["content"] = "deep " * 5000
     tokens = tokens_by_hand(bases["chatml"], messages[-1:])
-    with pytest.raises(UserError, match=rf"{tokens:,} tokens .* takes 1,000,"):
+    with pytest.raises(UserError, match=rf"{tokens:,} tokens, .* is 1,000 tokens"):
         fit(messages, 64, 1000, context(1000).count)
 
 
 @pytest.mark.parametrize("spare", [0, 1, 10])
-def test_an_answer_may_take_what_is_left(context, bases, spare):
+def test_answer_may_take_the_rest_of_the_context(context, bases, spare):
     messages = dialogue(3, 0)
     tokens = tokens_by_hand(bases["chatml"], messages)
     limit = tokens + spare
@@ -97,7 +97,7 @@ def test_an_answer_may_take_what_is_left(context, bases, spare):
             fit(messages, 64, limit, context(limit).count)
 
 
-def test_a_template_that_knows_no_system_text_says_so(bases, tmp_path):
+def test_template_without_system_role_is_explained(bases, tmp_path):
     for file in bases["chatml"].iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     refusal = (

@@ -1,11 +1,11 @@
-"""Equations: what they solve to, and what is refused before or while it is solved."""
+"""Equations: their solutions, and what is refused before or while they are solved."""
 
 import time
 
 import pytest
 
-from snaketune.chat import equations
-from snaketune.chat.equations import _solved, solve
+from snaketune.moss import equations
+from snaketune.moss.equations import solve, solve_here
 
 
 @pytest.mark.parametrize(
@@ -26,53 +26,53 @@ from snaketune.chat.equations import _solved, solve
     ],
 )
 def test_solutions(text, lines):
-    assert _solved(text) == lines
+    assert solve_here(text) == lines
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x + y = ?", "is no expression"),
-        ("", "one = each"),
-        ("x == 2", "one = each"),
-        ("x = 2; R", "one = each"),
-        ("1 = 2", "no unknown is left"),
-        ("x = x + 1", "no unknown is left"),
-        ("x = 1; x = 2", "no solution"),
-        ("2x r = 4", "is no expression"),
+        ("x + y = ?", "is not an expression"),
+        ("", "exactly one '='"),
+        ("x == 2", "exactly one '='"),
+        ("x = 2; R", "exactly one '='"),
+        ("1 = 2", "contain no unknown"),
+        ("x = x + 1", "contain no unknown"),
+        ("x = 1; x = 2", "have no solution"),
+        ("2x r = 4", "is not an expression"),
         ("x = (9^20)^20*(9^20)^20*y", "a number is too large"),
         ("2^21 = x", "exponents may be at most 20"),
         ("9^9^9 = x", "exponents may be at most 20"),
-        ("x = (1).__class__", "is no arithmetic"),
-        ("x = [i for i in y]", "is no arithmetic"),
-        ("x = lambda: 1", "is no arithmetic"),
-        ("x = True", "is no arithmetic"),
-        ("x = 'a'", "is no arithmetic"),
-        ("x = sqrt(2, 3)", "is no arithmetic"),
-        ("x - sqrt(arg", "one = each"),
+        ("x = (1).__class__", "is not an arithmetic expression"),
+        ("x = [i for i in y]", "is not an arithmetic expression"),
+        ("x = lambda: 1", "is not an arithmetic expression"),
+        ("x = True", "is not an arithmetic expression"),
+        ("x = 'a'", "is not an arithmetic expression"),
+        ("x = sqrt(2, 3)", "is not an arithmetic expression"),
+        ("x - sqrt(arg", "exactly one '='"),
         ("a+b+c+d+e+f+g+h+i = 1", "9 unknowns"),
     ],
 )
-def test_what_is_no_equation_is_refused(text, message):
+def test_invalid_equations_are_refused(text, message):
     with pytest.raises(ValueError, match=message):
-        _solved(text)
+        solve_here(text)
 
 
-def test_a_process_of_its_own_solves_them():
+def test_equations_are_solved_in_a_separate_process():
     assert solve("x + y = 500; 5x + 8y = 4000") == ["x = 0", "y = 500"]
-    with pytest.raises(ValueError, match="there is no solution"):
+    with pytest.raises(ValueError, match="have no solution"):
         solve("x = 1; x = 2")
 
 
-def test_nothing_in_them_is_run(tmp_path):
+def test_no_code_in_equations_is_executed(tmp_path):
     file = tmp_path / "written"
-    with pytest.raises(ValueError, match="is no arithmetic"):
+    with pytest.raises(ValueError, match="is not an arithmetic expression"):
         solve(f"x = __import__('pathlib').Path('{file}').touch()")
     assert not file.exists()
 
 
-def test_what_takes_too_long_is_ended(monkeypatch):
-    monkeypatch.setattr(equations, "SECONDS", 0.05)
+def test_solving_has_a_timeout(monkeypatch):
+    monkeypatch.setattr(equations, "TIMEOUT_SECONDS", 0.05)
     started = time.monotonic()
     with pytest.raises(ValueError, match=r"not solved within 0.05 seconds"):
         solve("x = 1")
@@ -81,11 +81,11 @@ def test_what_takes_too_long_is_ended(monkeypatch):
 
 @pytest.mark.parametrize("text", ["x = " + "1 + " * 300_000 + "1", "x = " + "(" * 400])
 def test_size_and_depth_are_limited(text):
-    with pytest.raises(ValueError, match=r"may be|is no expression"):
+    with pytest.raises(ValueError, match=r"the limit is|is not an expression"):
         solve(text)
 
 
-def test_the_process_has_a_memory_limit(monkeypatch):
-    monkeypatch.setattr(equations, "MEMORY", 40 << 20)
+def test_solving_has_a_memory_limit(monkeypatch):
+    monkeypatch.setattr(equations, "MEMORY_BYTES", 40 << 20)
     with pytest.raises(ValueError, match=r"MemoryError|too much memory"):
         solve("x = 1")

@@ -1,4 +1,4 @@
-"""A model with tools in the chat: a terminal shows each step, a script is told the steps."""
+"""A model with tools in the chat: a terminal shows every step, a script gets them as JSON."""
 
 import io
 import json
@@ -12,8 +12,9 @@ import pexpect
 import pytest
 
 from fake_endpoint import FakeEndpoint
-from snaketune.chat.model import ChatModel, Settings
-from snaketune.chat.tools import Tools, ToolUser
+from snaketune.chat.tool_user import ToolOptions, ToolUser
+from snaketune.client.answer import GenerationSettings
+from snaketune.client.chat_client import ChatClient
 from snaketune.core.errors import UserError
 
 COMPUTE = 'Thought: I compute.\nAction: Arithmetic\nAction Input: {"expression": "17*23"}'
@@ -35,15 +36,15 @@ def endpoint():
 def user(endpoint):
     endpoint.asked.clear()
     client = openai.OpenAI(base_url=endpoint.url, api_key="none", max_retries=0)
-    model = ChatModel(client, "tuned", Settings(max_new_tokens=64), None)
+    model = ChatClient(client, "tuned", GenerationSettings(max_new_tokens=64))
     seen = []
-    user = ToolUser(model, Tools(["arithmetic"], None, 7), seen.append)
+    user = ToolUser(model, ToolOptions(["arithmetic"], None, 7), seen.append)
     user.seen = seen
     return user
 
 
-def test_an_answer_has_its_steps(user, endpoint):
-    assert "".join(user.reply([{"role": "user", "content": "What is 17 * 23?"}])) == "It is 391."
+def test_answer_has_its_steps(user, endpoint):
+    assert "".join(user.stream([{"role": "user", "content": "What is 17 * 23?"}])) == "It is 391."
     answer = user.answer
     assert (answer.text, answer.finished, answer.finish_reason) == ("It is 391.", True, "stop")
     assert [(step.tool, step.result) for step in answer.steps] == [("Arithmetic", "391")]
@@ -52,33 +53,33 @@ def test_an_answer_has_its_steps(user, endpoint):
     assert endpoint.asked[0]["max_tokens"] == 64
 
 
-def test_earlier_answers_are_in_the_form_that_is_asked_for(user, endpoint):
+def test_earlier_answers_are_in_react_form(user, endpoint):
     said = [
         {"role": "user", "content": "What is 17 * 23?"},
         {"role": "assistant", "content": "It is 391."},
         {"role": "user", "content": "Thanks!"},
     ]
-    assert "".join(user.reply(said)) == "It is 391."
+    assert "".join(user.stream(said)) == "It is 391."
     expected = [said[0], {"role": "assistant", "content": "Final Answer: It is 391."}, said[2]]
     assert endpoint.asked[0]["messages"][1:] == expected
 
 
-def test_a_stopped_answer_keeps_its_steps(user):
+def test_stopped_answer_keeps_its_steps(user):
     def stop(event):
         if event.step:
             raise KeyboardInterrupt
 
     user._show = stop
     with pytest.raises(KeyboardInterrupt):
-        list(user.reply([{"role": "user", "content": "?"}]))
+        list(user.stream([{"role": "user", "content": "?"}]))
     assert [step.result for step in user.answer.steps] == ["391"]
     assert user.answer.text == ""
 
 
-def test_a_system_text_of_ones_own_is_refused(user):
-    with pytest.raises(UserError, match="with tools the system text is theirs"):
+def test_own_system_text_is_refused(user):
+    with pytest.raises(UserError, match="the system text is that of the tools"):
         list(
-            user.reply([{"role": "system", "content": "Rhyme."}, {"role": "user", "content": "?"}])
+            user.stream([{"role": "system", "content": "Rhyme."}, {"role": "user", "content": "?"}])
         )
 
 
@@ -106,22 +107,22 @@ def ask(repository, endpoint, folder, *arguments):
     )
 
 
-def test_a_script_is_told_when_the_turns_ran_out(repository, endpoint, tmp_path):
+def test_running_out_of_turns_is_a_failure(repository, endpoint, tmp_path):
     done = ask(repository, endpoint, tmp_path, "--max-turn", "1")
     assert done.returncode == 1 and "1 of 1 prompts have no answer" in done.stderr
     assert json.loads(done.stdout)["finish_reason"] == "max_turn"
 
 
-def test_a_script_gets_the_steps(repository, endpoint, tmp_path):
+def test_json_contains_the_steps(repository, endpoint, tmp_path):
     done = ask(repository, endpoint, tmp_path, "--base", "base", "--compare")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["answer"], told["finished"]) == ("It is 391.", True)
-    assert told["steps"][0]["tool_input"] == '{"expression": "17*23"}'
-    assert told["base"]["steps"][0]["result"] == "391"
+    result = json.loads(done.stdout)
+    assert (result["answer"], result["finished"]) == ("It is 391.", True)
+    assert result["steps"][0]["tool_input"] == '{"expression": "17*23"}'
+    assert result["base"]["steps"][0]["result"] == "391"
 
 
-def test_a_terminal_shows_each_step(repository, endpoint, tmp_path):
+def test_terminal_shows_every_step(repository, endpoint, tmp_path):
     command, *arguments = program(repository, endpoint, "--tools", "arithmetic")
     child = pexpect.spawn(
         command,
@@ -132,7 +133,7 @@ def test_a_terminal_shows_each_step(repository, endpoint, tmp_path):
         encoding="utf-8",
     )
     child.logfile_read = io.StringIO()
-    child.expect("Ctrl-D ends")
+    child.expect("Ctrl-D quits")
     child.send("What is 17 * 23?\r")
     child.expect(r"It is 391\.")  # in one piece: the turn before came word by word
     child.send("/exit\r")
@@ -152,7 +153,7 @@ def test_a_terminal_shows_each_step(repository, endpoint, tmp_path):
         (["--tools", "arithmetic", "--seed", "1"], "leave out --temperature"),
     ],
 )
-def test_what_is_wrong_is_told_before_the_model_is_asked(
+def test_invalid_tools_are_refused_before_any_request(
     repository, endpoint, tmp_path, arguments, says
 ):
     before = len(endpoint.requests)

@@ -1,4 +1,4 @@
-"""The chat as a person has it: keys go in, and the terminal shows what they then see."""
+"""The chat in a pseudo-terminal: keys go in, and what the user sees comes out."""
 
 import json
 import signal
@@ -10,7 +10,7 @@ import pytest
 from prompt_toolkit.history import InMemoryHistory
 
 from pseudo_terminal import Terminal
-from snaketune.chat.prompt import open_history
+from snaketune.chat.line_editor import open_history
 
 PASTE, END = "\x1b[200~", "\x1b[201~"
 ALT_ENTER, CTRL_C, CTRL_D, CTRL_J, UP = "\x1b\r", "\x03", "\x04", "\n", "\x1b[A"
@@ -29,7 +29,7 @@ def command(program, endpoint):
 @pytest.fixture(scope="module")
 def started(command, folder):
     terminal = Terminal(command, folder, XDG_STATE_HOME=str(folder / "state"))
-    terminal.wait_for("Ctrl-D ends.")
+    terminal.wait_for("Ctrl-D quits.")
     terminal.until_ready()
     yield terminal
     terminal.type(CTRL_D)
@@ -54,7 +54,7 @@ def sent(endpoint, model="tuned"):
     return [(message["role"], message["content"]) for message in bodies[-1]["messages"]]
 
 
-def test_a_conversation_goes_on(chat, endpoint):
+def test_conversation_continues(chat, endpoint):
     assert "tuned heard: Hello there (1)\n" in chat.ask("Hello there")
     assert "tuned heard: And now? (3)\n" in chat.ask("And now?")
     assert sent(endpoint) == [
@@ -76,12 +76,12 @@ def test_a_conversation_goes_on(chat, endpoint):
     ],
     ids=["new lines", "a paste", "Chinese", "a slash"],
 )
-def test_a_question_arrives_whole(chat, endpoint, keys, question):
+def test_prompt_arrives_unchanged(chat, endpoint, keys, question):
     chat.ask(keys)
     assert sent(endpoint) == [("user", question)]
 
 
-def test_the_system_text_holds_until_it_is_changed(chat, endpoint):
+def test_system_text_stays_until_changed(chat, endpoint):
     assert "experiment's own" in chat.ask("/system")
     assert "Be brief." in chat.ask("/system Be brief.")
     chat.ask("Hello")
@@ -94,7 +94,7 @@ def test_the_system_text_holds_until_it_is_changed(chat, endpoint):
     assert sent(endpoint)[0] == ("user", "Hello")
 
 
-def test_both_answer_and_each_hears_only_itself(chat, endpoint):
+def test_each_model_remembers_only_itself(chat, endpoint):
     chat.ask("First")
     shown = chat.ask("/compare Second")
     parts = [
@@ -114,7 +114,7 @@ def test_both_answer_and_each_hears_only_itself(chat, endpoint):
     assert "base heard" not in chat.ask("Fourth")
 
 
-def test_a_saved_conversation_goes_on(chat, endpoint, folder):
+def test_saved_conversation_continues(chat, endpoint, folder):
     chat.ask("/system Be kind.")
     chat.ask("/compare Who?")
     assert "Saved: talk.json" in chat.ask("/save talk.json")
@@ -124,31 +124,31 @@ def test_a_saved_conversation_goes_on(chat, endpoint, folder):
     assert saved["compared"]["model"] == "base"
     chat.ask("/system off")
     chat.ask("/reset")
-    assert "after 1 question." in chat.ask("/load talk.json")
+    assert "after 1 prompt." in chat.ask("/load talk.json")
     chat.ask("/compare Why?")
     assert sent(endpoint) == [*said, ("user", "Why?")]
     assert sent(endpoint, "base")[2] == ("assistant", "base heard: Who? (2)")
 
 
-def test_no_other_file_is_overwritten_or_loaded(chat, endpoint, folder):
+def test_other_files_are_neither_overwritten_nor_loaded(chat, endpoint, folder):
     (folder / "study.yaml").write_text("model: tiny\n")
     (folder / "half.json").write_text('{"messages": [{"role": "user", "content": "Hm"}]}')
     (folder / "deep.json").write_text("[" * 100_000)
     for line, told in {
-        "/save study.yaml": "is no saved conversation",
-        "/save": "name a file",
-        "/load half.json": "is no saved conversation",
+        "/save study.yaml": "is not a saved chat",
+        "/save": "needs a file name",
+        "/load half.json": "is not a saved chat",
         "/load nowhere.json": "No such file",
-        "/load deep.json": "is no saved conversation",
+        "/load deep.json": "is not a saved chat",
         f"/save {'x' * 300}": "cannot write",
-        "/save ~nobody_here/x": "no such user",
+        "/save ~nobody_here/x": "unknown user",
     }.items():
         assert told in chat.ask(line)
     assert (folder / "study.yaml").read_text() == "model: tiny\n"
     assert "(1)" in chat.ask("Still there?")
 
 
-def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(chat, endpoint):
+def test_ctrl_c_stops_the_answer_and_keeps_its_text(chat, endpoint):
     chat.type("count\r")
     chat.wait_for("5 6 7 ")
     chat.type(CTRL_C)
@@ -163,16 +163,16 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(chat, endpoint):
     assert partial.startswith("1 2 3 4 5 6 7 ") and partial.split()[-1] != "2999"
 
 
-def test_a_question_without_a_word_of_answer_is_forgotten(chat, endpoint):
+def test_prompt_stopped_before_any_token_is_dropped(chat, endpoint):
     chat.type("wait\r")
     chat.wait_for("⠋")
     chat.type(CTRL_C)
-    assert "(stopped before the first word)" in chat.until_ready()
+    assert "(stopped before the first token)" in chat.until_ready()
     chat.ask("Go on")
     assert sent(endpoint) == [("user", "Go on")]
 
 
-def test_stopping_one_of_two_goes_on_with_the_other(chat, endpoint):
+def test_stopping_one_model_continues_with_the_other(chat, endpoint):
     chat.type("/compare count\r")
     chat.wait_for("5 6 7 ")
     chat.type(CTRL_C)
@@ -182,7 +182,7 @@ def test_stopping_one_of_two_goes_on_with_the_other(chat, endpoint):
     assert "(stopped)" in chat.until_ready()
 
 
-def test_what_is_typed_ahead_is_the_next_question(chat, endpoint):
+def test_typeahead_is_the_next_prompt(chat, endpoint):
     chat.type("count\r")
     chat.wait_for("5 6 ")
     chat.type("Later\r")
@@ -193,11 +193,11 @@ def test_what_is_typed_ahead_is_the_next_question(chat, endpoint):
     assert "tuned heard: Later (3)" in chat.until_prompt()
 
 
-def test_an_unknown_command_is_not_sent(chat, endpoint):
+def test_unknown_command_is_not_sent(chat, endpoint):
     shown = chat.ask("/hepl me")
-    assert "no command '/hepl'. Did you mean '/help'?" in shown
+    assert "unknown command '/hepl'. Did you mean '/help'?" in shown
     assert endpoint.asked == []
-    assert "/compare QUESTION" in chat.ask("/help")
+    assert "/compare PROMPT" in chat.ask("/help")
 
 
 def test_tab_completes_commands(chat, folder):
@@ -207,24 +207,24 @@ def test_tab_completes_commands(chat, folder):
     (folder / "only_this.json").touch()
     chat.type("/load onl\t")
     chat.wait_for("y_this.json")
-    assert "no saved conversation" in chat.ask("")
+    assert "not a saved chat" in chat.ask("")
 
 
-def test_a_refusal_is_told_and_the_talk_goes_on(chat, endpoint):
+def test_session_continues_after_a_refusal(chat, endpoint):
     endpoint.refuses = (400, "\x1b[31mtoo long: 9000 tokens of 8192")
     shown = chat.ask("Long")
-    assert "refuses this (400): ␛[31mtoo long: 9000 tokens of 8192" in shown
+    assert "tuned refused the request (400): ␛[31mtoo long: 9000 tokens of 8192" in shown
     endpoint.refuses = None
     assert "tuned heard: Short (1)" in chat.ask("Short")
 
 
-def test_an_answer_that_breaks_off_is_not_kept(chat, endpoint):
+def test_broken_off_answer_is_dropped(chat, endpoint):
     assert "half \nError: the model server" in chat.ask("break")
     chat.ask("And now?")
     assert sent(endpoint) == [("user", "And now?")]
 
 
-def test_half_a_character_in_a_saved_conversation_does_no_harm(chat, endpoint, folder):
+def test_lone_surrogate_in_a_saved_chat_is_replaced(chat, endpoint, folder):
     said = [{"role": "user", "content": "\ud800"}, {"role": "assistant", "content": "Hm", "id": 3}]
     (folder / "half.json").write_text(json.dumps({"messages": said}))
     chat.ask("/load half.json")
@@ -233,7 +233,7 @@ def test_half_a_character_in_a_saved_conversation_does_no_harm(chat, endpoint, f
     assert endpoint.asked[-1]["messages"][1] == {"role": "assistant", "content": "Hm"}
 
 
-def test_without_a_home_lines_are_kept_in_memory(monkeypatch):
+def test_typed_lines_stay_in_memory_without_a_home(monkeypatch):
     def none():
         raise RuntimeError("Could not determine home directory.")
 
@@ -242,7 +242,7 @@ def test_without_a_home_lines_are_kept_in_memory(monkeypatch):
     assert isinstance(open_history(), InMemoryHistory)
 
 
-def test_a_models_escape_codes_never_reach_the_terminal(chat, endpoint):
+def test_escape_codes_never_reach_the_terminal(chat, endpoint):
     chat.type("attack\r")
     chat.wait_for("over")
     raw = chat.child.before
@@ -252,13 +252,13 @@ def test_a_models_escape_codes_never_reach_the_terminal(chat, endpoint):
     assert "\x1b]" not in raw and "\x1b[2J" not in raw and "\x9b" not in shown
 
 
-def test_bytes_that_are_no_text_do_no_harm(chat, folder):
+def test_invalid_utf8_is_replaced(chat, folder):
     chat.type(b"\xff\xfe what?\r")
     assert "tuned heard: ?? what? (1)" in chat.until_prompt()
     assert "+?? what?\n" in (folder / "state/snaketune/chat_history").read_text()
 
 
-def test_lines_are_kept_for_their_owner_alone(chat, folder):
+def test_only_the_owner_can_read_typed_lines(chat, folder):
     chat.ask("Remember me")
     file = folder / "state/snaketune/chat_history"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -266,7 +266,7 @@ def test_lines_are_kept_for_their_owner_alone(chat, folder):
     assert "heard: Remember me (3)" in chat.ask(UP)
 
 
-def test_ctrl_c_at_the_prompt_clears_the_line_and_twice_ends(command, folder, endpoint):
+def test_ctrl_c_clears_the_line_and_twice_quits(command, folder, endpoint):
     chat = Terminal(command, folder, XDG_STATE_HOME=str(folder / "other"))
     chat.until_ready()
     chat.type("half a line")

@@ -1,0 +1,1 @@
+"""MOSS's plugins: commands that a model tuned on MOSS-003 writes, executed before it answers."""
