@@ -10,7 +10,7 @@ HEAVY = {"torch", "transformers", "mlflow", "peft", "datasets"}
 PROGRAM = f"""
 import json, sys
 from pathlib import Path
-import snaketune.chat.batch, snaketune.chat.connect, snaketune.chat.prompt
+import snaketune.chat.batch, snaketune.chat.connect, snaketune.chat.line_editor
 import snaketune.data.conversation, snaketune.data.formats, snaketune.data.packing
 import snaketune.data.prepare, snaketune.data.reading, snaketune.data.report
 import snaketune.data.storage, snaketune.data.template

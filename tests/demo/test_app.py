@@ -22,7 +22,7 @@ def browser(tmp_path_factory):
     return TestClient(app.application(made), base_url="http://127.0.0.1:8501")
 
 
-def test_the_browser_is_told_to_fetch_nothing_from_elsewhere(browser):
+def test_policy_forbids_other_hosts(browser):
     policy = browser.get("/").headers["content-security-policy"]
     rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
     assert rules["default-src"] == "'self'"
@@ -30,7 +30,7 @@ def test_the_browser_is_told_to_fetch_nothing_from_elsewhere(browser):
     assert "http" not in policy and "*;" not in policy.replace(":*", "")
 
 
-def test_a_report_is_a_page_of_its_own_that_runs_nothing(browser):
+def test_report_is_sandboxed(browser):
     found = browser.get(f"/reports/{TUNED}/eval.html")
     assert (found.status_code, found.text) == (200, "<h1>Better</h1>")
     assert found.headers["content-security-policy"].endswith("sandbox")
@@ -47,11 +47,11 @@ def test_a_report_is_a_page_of_its_own_that_runs_nothing(browser):
         f"/reports/{TUNED}%2f..%2f../secret.html",
     ],
 )
-def test_what_is_no_report_is_not_given_out(browser, path):
+def test_other_files_are_not_served(browser, path):
     found = browser.get(path)
     assert found.text != "secret"
     assert found.status_code in (400, 404) or '<div id="root">' in found.text  # Streamlit's page
 
 
-def test_another_sites_name_for_this_machine_is_refused(browser):
+def test_other_host_names_are_refused(browser):
     assert browser.get("/", headers={"Host": "evil.example:8501"}).status_code == 400

@@ -52,9 +52,9 @@ def opened(chromium, program):
 @pytest.fixture
 def page(opened):
     """The page with a conversation that has not begun, and no tools, whatever was before."""
-    if opened.get_by_text("Most turns").count():
+    if opened.get_by_text("Max turns").count():
         opened.get_by_test_id("stMultiSelect").get_by_role("combobox").press("Backspace")
-        opened.get_by_text("Most turns").wait_for(state="detached")
+        opened.get_by_text("Max turns").wait_for(state="detached")
     opened.get_by_role("button", name="New conversation").click()
     opened.get_by_text("Ask below").wait_for()
     questions(opened).first.wait_for(state="detached")
@@ -99,7 +99,7 @@ def keep(page, name):
     page.screenshot(path=PICTURES / f"{name}.png")
 
 
-def test_two_picked_models_are_watched_answering_side_by_side(page):
+def test_two_models_answer_side_by_side(page):
     pick(page, 0, f"{TUNED}/iter_5")
     pick(page, 1, TUNED)
     ask(page, "Who are you? Take your time.")
@@ -116,7 +116,7 @@ def test_two_picked_models_are_watched_answering_side_by_side(page):
     keep(page, "demo_answers")
 
 
-def test_what_a_model_writes_loads_nothing_from_elsewhere(page, program):
+def test_model_text_loads_nothing_from_other_hosts(page, program):
     ask(page, "Who are you?")
     answered(page)
     assert "example.org/track.png" in cards(page)[0]
@@ -128,7 +128,7 @@ def test_what_a_model_writes_loads_nothing_from_elsewhere(page, program):
     assert "csp" in refused.value.failure.lower()
 
 
-def test_an_answer_is_stopped(page):
+def test_answer_is_stopped(page):
     ask(page, "Go on for ever")
     page.get_by_text("and so on and").first.wait_for()
     stop(page).click()
@@ -139,11 +139,11 @@ def test_an_answer_is_stopped(page):
     assert "tokens/s" in cards(page)[0]
 
 
-def test_a_tool_is_run_step_by_step_and_the_conversation_saved_and_loaded(page, tmp_path):
+def test_tool_steps_are_shown_saved_and_loaded(page, tmp_path):
     page.get_by_test_id("stMultiSelect").get_by_role("combobox").click()
     page.get_by_role("option", name="weather.yaml").click()
     page.keyboard.press("Escape")
-    page.get_by_text("Most turns").wait_for()
+    page.get_by_text("Max turns").wait_for()
     ask(page, "How is the weather in Oslo?")
     answered(page)
     for card in cards(page):
@@ -169,7 +169,7 @@ def test_a_tool_is_run_step_by_step_and_the_conversation_saved_and_loaded(page, 
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(500, "light"), (500, "dark"), (1280, "dark")])
-def test_it_is_readable_on_a_phone_and_in_the_dark(opened, width, scheme):
+def test_page_is_readable_on_a_phone_and_in_the_dark(opened, width, scheme):
     """Of the conversation that is there: one question, two answers, a tool call in each."""
     opened.set_viewport_size({"width": width, "height": 900})
     opened.emulate_media(color_scheme=scheme)
@@ -189,7 +189,7 @@ def color(page, element, name):
     return sum(map(int, re.findall(r"\d+", found)[:3]))
 
 
-def test_reports_open_beside_the_page(page):
+def test_reports_open_in_a_new_tab(page):
     assert page.get_by_text(f"snakemake experiments/{TUNED}/data/report.html").count() == 1
     with page.context.expect_page() as opened:
         page.get_by_role("link", name="Evaluation").click()
@@ -197,7 +197,7 @@ def test_reports_open_beside_the_page(page):
     opened.value.close()
 
 
-def test_it_ends_with_a_page_open_and_an_answer_in_the_making(page, program):
+def test_program_ends_while_an_answer_is_generated(page, program):
     """The last test: nothing answers after it. A server that waits for either never ends."""
     ask(page, "Go on for ever")
     page.get_by_text("and so on and").first.wait_for()

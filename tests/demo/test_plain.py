@@ -38,12 +38,12 @@ def tokens(text):
 
 
 @pytest.mark.parametrize("text", PICTURES)
-def test_a_picture_becomes_text(text):
+def test_picture_becomes_text(text):
     assert any(token.type == "image" for token in tokens(text)) or text.startswith("\\")
     assert not [token for token in tokens(markdown(text)) if token.type == "image"]
 
 
-def test_code_stays_as_it_is():
+def test_code_is_unchanged():
     text = "Use `vec![1]` for $5:\n\n```rust\nlet a = vec![$x];\n:smile:\n```\nDone"
     code = [
         token.content for token in tokens(markdown(text)) if token.type.startswith(("co", "fe"))
@@ -51,7 +51,7 @@ def test_code_stays_as_it_is():
     assert code == ["vec![1]", "let a = vec![$x];\n:smile:\n"]
 
 
-def test_formulas_and_signs_of_streamlit_are_text():
+def test_formulas_and_directives_become_text():
     assert markdown("$5 or $6") == "\\$5 or \\$6"
     assert markdown(":red[hot] and :material/home: at 10:30") == (
         "\\:red[hot] and \\:material/home: at 10:30"

@@ -58,7 +58,6 @@ class PromptResult:
 
 
 def text_prompt(text: str, location: str = "") -> Prompt:
-    """A prompt without a system message."""
     text = encodable(text)
     return Prompt({"prompt": text}, [{"role": "user", "content": text}], location)
 
@@ -111,7 +110,6 @@ def _json_prompt(line: str, location: str) -> Prompt:
 
 
 def _is_conversation(value: object) -> bool:
-    """Whether these are messages that end with the user's."""
     return (
         isinstance(value, list)
         and all(

@@ -25,7 +25,6 @@ class ChatHistory:
     turns: dict[str, list[ChatMessage]] = field(default_factory=dict)
 
     def messages(self, role: str, prompt: str) -> list[ChatMessage]:
-        """List what is sent to a model to answer this prompt now."""
         return self._with_system([*self.turns.get(role, []), {"role": "user", "content": prompt}])
 
     def add(self, role: str, prompt: str, answer: str) -> None:
@@ -95,12 +94,11 @@ def _read(file: Path, problem: str) -> dict[str, Any]:
 
 
 def _plain(message: ChatMessage) -> ChatMessage:
-    """Reduce a message of a file to what a model can be sent."""
+    # a file may have other keys, which servers refuse
     return {"role": message["role"], "content": encodable(message["content"])}
 
 
 def _is_dialogue(messages: object) -> bool:
-    """Whether these are prompts and answers in turn, perhaps after a system message."""
     if not isinstance(messages, list) or not all(map(_is_message, messages)):
         return False
     roles = [message["role"] for message in messages]

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, closing, nullcontext
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
@@ -55,6 +56,7 @@ class ChatSession:
         self.model, self.compared, self.history = model, compared, history
         self.comparing = False
         self._remark, self._ctrl_c = remark, ctrl_c
+        # soft_wrap: the terminal wraps, so that copied text has no line breaks of ours
         self._screen = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
         self._warned_of_limit: set[str] = set()
         self.commands: dict[str, Callable[[str], None]] = {
@@ -124,12 +126,11 @@ class ChatSession:
         """Show an answer as it is generated, with a spinner until it begins."""
         with closing(model.stream(messages)) as pieces:
             first = self._wait_for_first(pieces)
-            for piece in filter(None, [first]):
-                self._write(piece)
-            for piece in pieces:
+            for piece in chain([first], pieces):
                 self._write(piece)
 
     def _wait_for_first(self, pieces: Iterable[str]) -> str:
+        # a model may be loaded first, which takes minutes for a large one
         spinner: AbstractContextManager[object] = nullcontext()
         if self._ctrl_c and self._screen.is_terminal:
             spinner = self._screen.status("", spinner="dots")
@@ -221,7 +222,7 @@ def _path(file: str, command: str) -> Path:
 def handle_lines(
     session: ChatSession, lines: Iterable[str], report_error: Callable[[str], None]
 ) -> bool:
-    """Handle each line as if it were typed; False if one failed."""
+    """Handle lines of stdin; False if one failed."""
     succeeded = True
     for line in lines:
         try:

@@ -82,7 +82,6 @@ class CommandCompleter(Completer):
         self._files = PathCompleter(expanduser=True)
 
     def get_completions(self, document: Document, event: CompleteEvent) -> Iterator[Completion]:
-        """Yield completions of the text before the cursor."""
         text = document.text_before_cursor
         command, space, argument = text.partition(" ")
         if not space and text.startswith("/"):

@@ -33,7 +33,7 @@ class ToolOptions:
 
 
 def require_tools(options: ToolOptions) -> None:
-    """Raise UserError if a tool is unknown, or something it needs is missing."""
+    """Raise UserError, before a model is loaded, if a tool is unknown or cannot work."""
     system_prompt(options.names, options.canned)
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Callable, MutableMapping
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from snaketune.demo.reports import REPORTS, report_file
 from snaketune.demo.setup import Setup
 
 HOSTS = ["127.0.0.1", "localhost"]
+"""Any other Host header is another site that a browser was tricked into reaching here (DNS
+rebinding)."""
 
 _OPTIONS = {
     "browser.gatherUsageStats": False,
@@ -29,12 +31,14 @@ _OPTIONS = {
 }
 """They override a user's own config.toml."""
 
+# Streamlit needs inline scripts and styles and WebAssembly; connect-src is its websocket
 PAGE_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
     "worker-src 'self' blob:; connect-src 'self' ws://127.0.0.1:* ws://localhost:*; "
     "frame-src 'none'; object-src 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+# a report is one file with its styles and pictures inside, and needs no script
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
 
 
@@ -99,8 +103,8 @@ class _Policy:
     def __init__(self, app: Any) -> None:
         self.app = app
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        async def send_with_policy(message: MutableMapping[str, Any]) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def send_with_policy(message: Any) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message["headers"])
                 names = {name.lower() for name, _ in headers}

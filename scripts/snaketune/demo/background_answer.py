@@ -49,12 +49,11 @@ class BackgroundAnswer:
 
     @property
     def done(self) -> bool:
-        """Whether it has ended, in whatever way."""
         return self.answer.end != "writing"
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the request."""
+        """In seconds, since the request."""
         return time.monotonic() - self._started
 
     def stop(self) -> None:
@@ -86,6 +85,7 @@ class BackgroundAnswer:
         with self._lock:
             if self._answer.end != "writing":
                 return False
+            # a copy: the page may still be drawing the one before
             self._answer = self._answer.model_copy(update=changes)
             return True
 

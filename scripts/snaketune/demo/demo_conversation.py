@@ -24,7 +24,6 @@ class DemoSettings(Strict):
     system: str = ""
 
     def generation(self) -> GenerationSettings:
-        """The part that is not a message."""
         return GenerationSettings(self.temperature, self.top_p, self.max_new_tokens, self.seed)
 
 
@@ -85,7 +84,6 @@ class DemoConversation(Strict):
         return messages
 
     def saved(self) -> bytes:
-        """The content of a file that `load` reads."""
         return self.model_dump_json(indent=2).encode() + b"\n"
 
 

@@ -18,6 +18,7 @@ from snaketune.demo.plain import literal, markdown, shortened
 from snaketune.demo.setup import Setup
 
 NONE = ""
+"""The second box, where one model answers alone."""
 _REFRESH_SECONDS = 0.1
 _STYLE = """<style>
 [data-testid="stMainBlockContainer"] { padding: 3.5rem 1.5rem 6rem; max-width: 84rem; }
@@ -32,7 +33,6 @@ _STYLE = """<style>
 
 
 def show(setup: Setup) -> None:
-    """Draw the page in its current state."""
     st.set_page_config("SnakeTune", layout="wide", initial_sidebar_state="auto")
     st.html(_STYLE)
     st.session_state.setdefault("conversation", DemoConversation())
@@ -58,13 +58,12 @@ def show(setup: Setup) -> None:
 
 
 def picked() -> list[str]:
-    """The one or two models that answer."""
+    # the same model twice is one
     names = [st.session_state.one, st.session_state.two]
     return list(dict.fromkeys(filter(None, names)))
 
 
 def _pick(setup: Setup) -> None:
-    """Draw the two boxes to choose models, above the columns of their answers."""
     first, second = (*setup.picked, NONE)[:2]
     st.session_state.setdefault("one", first)
     st.session_state.setdefault("two", second)
@@ -83,14 +82,12 @@ def _pick(setup: Setup) -> None:
 
 
 def titled(setup: Setup, name: str) -> str:
-    """A model's name as it is shown."""
     if not name:
         return "no second model"
     return f"{name} (base)" if name in setup.bases else name
 
 
 def _suggest(setup: Setup) -> None:
-    """Offer the prompts of the experiments that are chosen."""
     names = [name.partition("/")[0] for name in picked()]
     prompts = dict.fromkeys(prompt for name in names for prompt in setup.prompts.get(name, ()))
     with st.container():
@@ -102,12 +99,10 @@ def _suggest(setup: Setup) -> None:
 
 
 def _running() -> list[BackgroundAnswer]:
-    """The answers being generated."""
     return st.session_state.get("running", [])
 
 
 def _ask(setup: Setup, question: str) -> None:
-    """Start an answer of each model that is chosen."""
     conversation: DemoConversation = st.session_state.conversation
     tools, settings = sidebar.tools(setup), sidebar.settings()
     running = []
@@ -206,7 +201,6 @@ def _show_question(question: str) -> None:
 
 
 def _show_answer(setup: Setup, answer: DemoAnswer, unfolded: bool, waiting: str = "") -> None:
-    """Draw one model's answer with its tool calls, and its cost."""
     with st.container(border=True):
         st.caption(f"**{literal(titled(setup, answer.model))}**")
         for number, step in enumerate(answer.steps, start=1):
@@ -230,6 +224,7 @@ def cost(answer: DemoAnswer) -> str:
         parts.append(f"{len(answer.steps)} step{'s' * (len(answer.steps) > 1)}")
     if answer.text or answer.steps:
         parts.append(f"{answer.seconds:.1f} s")
+    # seconds run from the first token, so one token has no speed
     if answer.tokens and answer.tokens > 1 and answer.seconds > 0:
         parts.append(f"{answer.tokens / answer.seconds:.0f} tokens/s")
     if answer.waited_seconds >= 1:
@@ -246,7 +241,6 @@ def cost(answer: DemoAnswer) -> str:
 
 
 def _show_step(step: Step, number: int, unfolded: bool) -> None:
-    """Draw one tool call: thought, input, and result or error."""
     name = literal(shortened(step.tool, 80)) or "no tool call"
     title = f"{number}\\. {name} · {'failed' if step.error else f'{step.seconds:.1f} s'}"
     icon = ":material/error:" if step.error else ":material/build:"

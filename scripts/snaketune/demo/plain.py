@@ -1,26 +1,26 @@
-"""Text of models, tools and files for a page: as markdown that does nothing, or as it is.
+"""Text of models, tools and files for the page: as harmless markdown, or verbatim.
 
-Streamlit shows no HTML unless told to. What is left is markdown: a picture in it would be fetched
-from anywhere as soon as it is shown, which tells its owner who reads what. Here it becomes text;
-and the page's Content-Security-Policy (app.py) has the browser fetch nothing from elsewhere,
-whatever gets past this.
+Streamlit shows no HTML by default, but a picture in markdown would be fetched from any host as soon
+as it is shown, which tells its owner who reads what. Here it becomes text; whatever gets past this,
+the page's Content-Security-Policy (app.py) keeps the browser from fetching.
 """
 
 import re
 
 from markdown_it import MarkdownIt
 
-SHOWN = 5000
-"""Characters of a tool's result that the page shows."""
+MAX_CHARACTERS = 5000
+"""Of a tool's result on the page."""
 
-_SPAN = re.compile(r"(?<!`)(`+)(?!`)(?:(?!\n[ \t]*\n).)+?(?<!`)\1(?!`)", re.DOTALL)
+# a code span: as many backticks at its end as at its beginning, and no blank line between
+_CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`)(?:(?!\n[ \t]*\n).)+?(?<!`)\1(?!`)", re.DOTALL)
 _PARSER = MarkdownIt("commonmark")
 
 
 def markdown(text: str) -> str:
-    """Return a model's text as markdown without pictures, formulas and Streamlit's own signs.
+    """Escape pictures, formulas and Streamlit's directives in a model's markdown.
 
-    Code is left as it is, and line breaks stay: what is compared is what the models wrote.
+    Code is unchanged, and line breaks stay, since what the models wrote is compared.
     """
     text = re.sub(r"\r\n?", "\n", text)
     lines = re.split(r"(?<=\n)", text)
@@ -34,12 +34,11 @@ def markdown(text: str) -> str:
 
 
 def literal(text: str) -> str:
-    """Return markdown that shows a text as it is, in one paragraph."""
+    """Escape a text so that markdown shows it verbatim, in one paragraph."""
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text).replace("\n", "  \n")
 
 
-def shortened(text: str, limit: int = SHOWN) -> str:
-    """Return a text's beginning, and how much was left out."""
+def shortened(text: str, limit: int = MAX_CHARACTERS) -> str:
     if len(text) <= limit:
         return text
     return f"{text[:limit]}\n... and {len(text) - limit:,} more characters"
@@ -47,14 +46,16 @@ def shortened(text: str, limit: int = SHOWN) -> str:
 
 def _harmless(text: str) -> str:
     parts, begin = [], 0
-    for span in _SPAN.finditer(text):
-        parts += [_without_signs(text[begin : span.start()]), span[0]]
+    for span in _CODE_SPAN.finditer(text):
+        parts += [_escaped(text[begin : span.start()]), span[0]]
         begin = span.end()
-    return "".join([*parts, _without_signs(text[begin:])])
+    return "".join([*parts, _escaped(text[begin:])])
 
 
-def _without_signs(text: str) -> str:
+def _escaped(text: str) -> str:
+    # pictures, formulas, and the blocks (:::), colours, icons and emojis (:name:) of Streamlit
     text = text.replace("![", "!\\[").replace("$", "\\$").replace(":::", "\\:::")
     text = re.sub(r":(?=[a-zA-Z_]+[\[:/])", r"\\:", text)
-    text = re.sub(r"(?<=\d)\*(?=\d)", r"\\*", text)  # 17*23 is no emphasis
+    text = re.sub(r"(?<=\d)\*(?=\d)", r"\\*", text)  # 17*23*2 is not emphasis
+    # two spaces keep a line break, which markdown would join
     return re.sub(r"(?<=\S)\n(?=\S)", "  \n", text)

@@ -20,7 +20,6 @@ class ReportLink:
 
 
 def reports(experiment: str, experiments: Path) -> list[ReportLink]:
-    """List an experiment's reports, built or not."""
     return [
         ReportLink(
             title,
@@ -33,6 +32,5 @@ def reports(experiment: str, experiments: Path) -> list[ReportLink]:
 
 
 def report_file(experiment: str, kind: str, experiments: Path = EXPERIMENTS) -> Path:
-    """The page of a report, built or not."""
     paths = ExperimentPaths(experiment, experiments)
     return {"data": paths.data, "eval": paths.evaluation}[kind].html

@@ -45,7 +45,6 @@ _current: list[Setup] = []
 
 
 def use(setup: Setup) -> None:
-    """Set the setup of every page of this process."""
     _current[:] = [setup]
 
 

@@ -25,7 +25,6 @@ _DEFAULTS = {
 
 
 def show(setup: Setup, picked: Sequence[str]) -> None:
-    """Draw the sidebar for these models."""
     for key, value in _DEFAULTS.items():
         st.session_state.setdefault(key, value)
     st.button("New conversation", icon=":material/add:", on_click=_start, width="stretch")
@@ -38,13 +37,12 @@ def show(setup: Setup, picked: Sequence[str]) -> None:
 
 
 def settings() -> DemoSettings:
-    """The settings as they are chosen now."""
     state = st.session_state
     return DemoSettings(
         temperature=state.temperature,
         top_p=state.top_p,
         max_new_tokens=state.max_new_tokens,
-        seed=state.seed if state.temperature else None,
+        seed=state.seed if state.temperature else None,  # greedy answers have none
         system=state.system,
     )
 

@@ -172,7 +172,6 @@ def _stopping_at(model: ChatClient, mark: str) -> ChatClient:
 
 
 def _may_be_commands(text: str) -> bool:
-    """Whether a turn that begins so may turn out to be commands."""
     return any(start.startswith(text[: len(start)]) for start in _COMMAND_TURN_STARTS)
 
 

@@ -45,7 +45,6 @@ class Plugin:
     failed: str
 
     def declaration(self, enabled: bool) -> str:
-        """Write its line of the system text."""
         return f"- {self.title}: {f'enabled. API: {self.api}' if enabled else 'disabled.'}"
 
 
