@@ -1,4 +1,4 @@
-"""Tell what became of an experiment's data: as a page, as text, as JSON.
+"""Report what became of an experiment's data: as a page, as text, as JSON.
 
 python scripts/data_report.py --config X --data store/data/ID --output experiments/X/data
 """
@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from snaketune.core import cli
-from snaketune.core.files import read_json, write_json, write_text
-from snaketune.data.report_page import report_html, report_text, with_training
+from snaketune.core.files import write_text
+from snaketune.core.layout import DataPaths, ReportPaths
+from snaketune.data.data_record import DataReport, ExperimentDataReport, TrainingLength
+from snaketune.data.data_report_page import report_html, report_text
 from snaketune.experiment.resolved import load_resolved
+from snaketune.experiment.schema import Train
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -22,11 +25,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     cli.open_log(args.log)
     experiment = load_resolved(args.config)
-    report = with_training(read_json(args.data / "report.json"), experiment.config.train)
-    write_json(args.output / "report.json", report)
-    write_text(args.output / "report.txt", report_text(report))
-    write_text(args.output / "report.html", report_html(experiment.name, report))
-    cli.console.print(f"see {args.output}/report.html", markup=False)
+    report = with_training_length(
+        DataReport.read(DataPaths(args.data).report), experiment.config.train
+    )
+    paths = ReportPaths(args.output)
+    report.write(paths.json)
+    write_text(paths.text, report_text(report))
+    write_text(paths.html, report_html(experiment.name, report))
+    cli.console.print(f"see {paths.html}", markup=False)
+
+
+def with_training_length(report: DataReport, train: Train) -> ExperimentDataReport:
+    """Add how long training on this data will take with these settings."""
+    _, iterations = train.iterations(report.train.packs)
+    training = TrainingLength(
+        iterations=iterations,
+        updates=-(-iterations // train.accumulate),
+        checkpoints=-(-iterations // train.save_every),
+    )
+    return ExperimentDataReport(**dict(report), training=training)
 
 
 if __name__ == "__main__":

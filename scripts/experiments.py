@@ -62,7 +62,8 @@ def check(studies: Studies) -> None:
 
 def mistakes_in_rows(studies: Studies) -> list[str]:
     """Return what is wrong with the first rows of each local data file, each told once."""
-    from snaketune.data.prepare import first_mistakes  # listing the experiments needs none of it
+    from snaketune.data.data_spec import SourceSpec  # listing the experiments needs none of it
+    from snaketune.data.prepare import first_mistakes
 
     dumps = (
         source.model_dump(mode="json")
@@ -71,7 +72,8 @@ def mistakes_in_rows(studies: Studies) -> list[str]:
         if any(map(Path.exists, data_files(Path(source.path))))
     )
     sources = {canonical(dump): dump for dump in dumps}
-    return list(dict.fromkeys(m for source in sources.values() for m in first_mistakes(source)))
+    specs = map(SourceSpec.from_key, sources.values())
+    return list(dict.fromkeys(mistake for spec in specs for mistake in first_mistakes(spec)))
 
 
 def show(studies: Studies) -> None:

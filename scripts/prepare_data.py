@@ -13,6 +13,7 @@ from pathlib import Path
 
 from snaketune.core import cli
 from snaketune.core.files import locked
+from snaketune.data.data_spec import DataSpec
 from snaketune.data.prepare import prepare
 
 
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     cli.open_log(args.log)
     with locked(args.output):
-        prepare(json.loads(args.spec), args.base, args.output, args.workers)
+        prepare(DataSpec.from_key(json.loads(args.spec)), args.base, args.output, args.workers)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from snaketune.core.files import read_jsonl
+from snaketune.data.data_spec import DataSpec
 from snaketune.data.prepare import prepare
 from snaketune.experiment.resolved import read_resolved, to_yaml
 from snaketune.experiment.schema import Configuration
@@ -27,7 +28,7 @@ def write_data(folder: Path, base: Path, rows: int = 12, **changes) -> Path:
     }
     spec = {"template": "auto", "loss_on": "assistant", "truncation": "right", "pack": False}
     spec |= {"max_length": 160, "deduplicate": False, "heldout": 0.0}
-    prepare(spec | changes | {"sources": [source]}, base, folder)
+    prepare(DataSpec.from_key(spec | changes | {"sources": [source]}), base, folder)
     return folder
 
 

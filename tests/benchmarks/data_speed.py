@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from snaketune.data.data_spec import DataSpec
 from snaketune.data.prepare import prepare
 from snaketune.data.reading import read_rows
 from snaketune.data.storage import Packs
@@ -62,7 +63,7 @@ def run_stage(rows: Path, base: Path, output: Path, workers: int) -> None:
     source = {"label": "rows", "path": str(rows), "format": "alpaca", "vars": {}, "weight": 1.0}
     spec = {"sources": [source], "template": "auto", "loss_on": "assistant", "heldout": 0.1}
     spec |= {"max_length": 2048, "truncation": "right", "deduplicate": False, "pack": True}
-    prepare(spec, base, output, workers)
+    prepare(DataSpec.from_key(spec), base, output, workers)
 
 
 def bare_call(rows: Path, base: Path) -> float:

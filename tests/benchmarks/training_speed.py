@@ -22,6 +22,7 @@ import torch
 from data_speed import write_rows
 from safetensors import safe_open
 
+from snaketune.data.data_spec import DataSpec
 from snaketune.data.prepare import prepare
 from snaketune.experiment.resolved import to_yaml
 from snaketune.experiment.schema import Configuration
@@ -73,7 +74,7 @@ def run_ours(settings: dict, folder: Path) -> tuple[list[dict], int]:
     source = {"label": "rows", "path": settings["rows"], "format": "alpaca", "vars": {}}
     spec = {"sources": [source | {"weight": 1.0}], "template": "auto", "loss_on": "assistant"}
     spec |= {"max_length": settings["length"], "truncation": "right", "deduplicate": False}
-    prepare(spec | {"pack": True, "heldout": 0.0}, Path(settings["base"]), data)
+    prepare(DataSpec.from_key(spec | {"pack": True, "heldout": 0.0}), Path(settings["base"]), data)
     train = {"max_steps": settings["updates"], "batch_size": settings["batch_size"]}
     train |= {"accumulate": 1, "lr": 1e-4, "precision": "bf16", "save_every": 10**6}
     method = {"name": settings["method"], "r": 16, "alpha": 32, "dropout": 0.0}

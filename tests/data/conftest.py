@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from snaketune.data.data_spec import DataSpec
 from snaketune.data.prepare import prepare
 from snaketune.data.storage import Packs
 
@@ -74,6 +75,7 @@ def run(tmp_path: Path, bases: dict[str, Path]) -> Callable[..., dict[str, Any]]
         *sources: dict[str, Any], output: str = "out", workers: int = 1, **changes: Any
     ) -> dict[str, Any]:
         spec = SPEC | changes | {"sources": sources}
-        return prepare(spec, bases["chatml"], tmp_path / output, workers)
+        report = prepare(DataSpec.from_key(spec), bases["chatml"], tmp_path / output, workers)
+        return report.model_dump(mode="json")
 
     return run

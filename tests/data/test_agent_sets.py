@@ -1,10 +1,12 @@
 """Made-up files in the shapes of Agent-FLAN and MSAgent-Bench: what is read and learned of them."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from snaketune.data.encoding import Settings, encode_rows
+from snaketune.data.data_spec import SourceSpec
+from snaketune.data.encoding import EncodingOptions, encode_rows
 from snaketune.data.reading import read_rows
 from snaketune.data.template import IGNORE, ChatTemplate
 from snaketune.experiment.catalog import Catalog
@@ -46,7 +48,9 @@ def learned(bases, tmp_path):
     def learned(name, kind, *lines):
         (tmp_path / name).write_text("\n".join(map(json.dumps, lines)))
         rows = list(read_rows(tmp_path / name))
-        chunk = encode_rows(template, Settings("auto", 999), {"format": kind, "vars": {}}, rows)
+        chunk = encode_rows(
+            template, EncodingOptions("auto", 999), SourceSpec("rows", Path(), kind), rows
+        )
         assert (chunk.dropped, chunk.cut) == ([], [])
         texts, start = [], 0
         for length in chunk.samples.sizes.lengths.tolist():

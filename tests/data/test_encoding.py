@@ -1,17 +1,19 @@
 """No token is lost or invented on the way from rows to samples, whatever does not fit."""
 
 from itertools import chain
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data.conftest import chat
-from snaketune.data.encoding import Settings, encode_rows
+from snaketune.data.data_spec import SourceSpec
+from snaketune.data.encoding import EncodingOptions, encode_rows
 from snaketune.data.reading import Row
 from snaketune.data.template import IGNORE, ChatTemplate
 
-SOURCE = {"format": "openai", "vars": {}}
+SOURCE = SourceSpec("rows", Path(), "openai")
 ANSWER_ENDS = "<|im_end|>"
 
 words = st.integers(1, 12).map(lambda count: " ".join(["tea"] * count))
@@ -50,9 +52,9 @@ def reference(tokenizer):
 def test_every_row_is_kept_cut_or_dropped_and_counted(
     template, reference, conversations, max_length, truncation, loss_on
 ):
-    settings = Settings("auto", max_length, loss_on, truncation)
+    options = EncodingOptions("auto", max_length, loss_on, truncation)
     rows = [Row(messages, f"x:{n}") for n, messages in enumerate(conversations)]
-    chunk = encode_rows(template, settings, SOURCE, rows)
+    chunk = encode_rows(template, options, SOURCE, rows)
     dropped = {place: reason for reason, place in chunk.dropped}
     cut = {place: tokens for place, tokens, _ in chunk.cut}
     kept = split(chunk.samples)
@@ -73,8 +75,8 @@ def test_every_row_is_kept_cut_or_dropped_and_counted(
 
 @given(conversation, st.integers(8, 200), st.sampled_from(["right", "left_turns"]))
 def test_no_label_is_outside_an_answer(template, conversation, max_length, truncation):
-    settings = Settings("auto", max_length, "assistant", truncation)
-    chunk = encode_rows(template, settings, SOURCE, [Row(conversation, "x:1")])
+    options = EncodingOptions("auto", max_length, "assistant", truncation)
+    chunk = encode_rows(template, options, SOURCE, [Row(conversation, "x:1")])
     answers = [m["content"] + ANSWER_ENDS for m in conversation if m["role"] == "assistant"]
     for ids, labels in split(chunk.samples):
         *whole, last = learned_texts(template.tokenizer, ids, labels)
@@ -90,8 +92,8 @@ def test_leaving_the_oldest_turns_out_drops_nothing_that_a_cut_would_keep(
     template, conversation, max_length
 ):
     def kept(truncation):
-        settings = Settings("auto", max_length, "assistant", truncation)
-        chunk = encode_rows(template, settings, SOURCE, [Row(conversation, "x:1")])
+        options = EncodingOptions("auto", max_length, "assistant", truncation)
+        chunk = encode_rows(template, options, SOURCE, [Row(conversation, "x:1")])
         return len(chunk.groups)
 
     assert kept("left_turns") >= kept("right")
@@ -100,8 +102,8 @@ def test_leaving_the_oldest_turns_out_drops_nothing_that_a_cut_would_keep(
 def test_the_last_turns_are_not_kept_where_nothing_in_them_is_learned(template, reference):
     messages = chat("a", "learn " * 60, "b", "no")
     messages[3]["loss"] = False
-    settings = Settings("auto", 64, "assistant", "left_turns")
-    chunk = encode_rows(template, settings, SOURCE, [Row(messages, "x:1")])
+    options = EncodingOptions("auto", 64, "assistant", "left_turns")
+    chunk = encode_rows(template, options, SOURCE, [Row(messages, "x:1")])
     assert [ids for ids, _ in split(chunk.samples)] == [reference(messages)[:64]]
     assert chunk.dropped == []
 
@@ -112,8 +114,8 @@ def test_a_text_is_learned_but_for_the_first_token_of_each_part(
 ):
     text = "tea" + " tea" * count
     rows = [Row({"text": text}, "x:1")]
-    source = {"format": "text", "vars": {}}
-    chunk = encode_rows(template, Settings("auto", max_length), source, rows)
+    source = SourceSpec("rows", Path(), "text")
+    chunk = encode_rows(template, EncodingOptions("auto", max_length), source, rows)
     parts = list(split(chunk.samples))
     whole = tokenizer(text + "<|endoftext|>", add_special_tokens=False)["input_ids"]
     assert [token for ids, _ in parts for token in ids] == whole

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from conftest import save_tokenizer
 from data.conftest import bracketed
 from snaketune.data.conversation import Conversation, RowError
-from snaketune.data.report import decode
+from snaketune.data.data_report import decode
 from snaketune.data.template import ChatTemplate
 
 QWEN = """\
@@ -133,7 +133,7 @@ def chat(turns, system=None):
 
 
 def shown_to(template, encoded):
-    return bracketed(decode(template, encoded))
+    return bracketed([part.model_dump() for part in decode(template, encoded)])
 
 
 def encode(template, messages, tools=None, **options):

@@ -12,13 +12,14 @@ import json, sys
 from pathlib import Path
 import snaketune.chat.batch, snaketune.chat.connect, snaketune.chat.line_editor
 import snaketune.data.conversation, snaketune.data.formats, snaketune.data.packing
-import snaketune.data.prepare, snaketune.data.reading, snaketune.data.report
+import snaketune.data.prepare, snaketune.data.reading, snaketune.data.data_report
 import snaketune.data.storage, snaketune.data.template
 from snaketune.experiment import load_studies
 
 repository, base, output, spec = sys.argv[1:]
 assert load_studies(Path(repository) / "experiments").experiments
-snaketune.data.prepare.prepare(json.loads(spec), Path(base), Path(output))
+spec = snaketune.data.data_spec.DataSpec.from_key(json.loads(spec))
+snaketune.data.prepare.prepare(spec, Path(base), Path(output))
 print(sorted({HEAVY!r} & set(sys.modules)))
 """
 

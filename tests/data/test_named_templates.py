@@ -6,8 +6,8 @@ from tokenizers import pre_tokenizers
 from conftest import save_tokenizer
 from data.conftest import bracketed
 from snaketune.data.conversation import Conversation, RowError
+from snaketune.data.data_report import decode
 from snaketune.data.named_templates import NAMED_TEMPLATES, XTUNER
-from snaketune.data.report import decode
 from snaketune.data.template import ChatTemplate
 from snaketune.experiment.schema import TemplateName
 
@@ -113,7 +113,7 @@ def shown(folder, name, messages):
     template = ChatTemplate(folder, name)
     text, spans = template.render_with_spans(Conversation(messages))
     [encoded] = template.tokenise([text], [spans])
-    return bracketed(decode(template, encoded))
+    return bracketed([part.model_dump() for part in decode(template, encoded)])
 
 
 @pytest.mark.parametrize("name", GOLDEN)

@@ -14,12 +14,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.conftest import SPEC, bracketed, samples_of
+from data_report import with_training_length
 from snaketune.core.errors import UserError
+from snaketune.data.data_record import DataReport
+from snaketune.data.data_report_page import report_html, report_text
+from snaketune.data.data_spec import DataSpec, SourceSpec
 from snaketune.data.packing import concatenate_and_cut
-from snaketune.data.prepare import FILES, chosen_rows, first_mistakes, heldout_groups, weigh
-from snaketune.data.report_page import report_html, report_text, with_training
+from snaketune.data.prepare import (
+    chosen_rows,
+    first_mistakes,
+    heldout_groups,
+    sample_by_weight,
+)
 from snaketune.data.storage import Packs, Samples
 from snaketune.experiment.schema import Train
+
+FILES = ("samples.arrow", "train.arrow", "heldout.arrow")
+
+
+def with_training(report, train):
+    """Add how long training takes to a report given as plain values."""
+    return with_training_length(DataReport(**report), train)
+
 
 ROWS = [
     {"instruction": f"Question {n}?", "output": f"Answer {n}. " + "word " * n} for n in range(40)
@@ -146,7 +162,7 @@ def test_some_samples_of_each_source_are_shown(run, source, counts, expected):
 def test_the_page_tells_what_training_will_come_to(run, source):
     train = Train(epochs=3, batch_size=2, accumulate=4, save_every=10)
     told = with_training(run(source(ROWS), pack=False), train)
-    assert told["training"] == {"iterations": 60, "updates": 15, "checkpoints": 6}
+    assert told.training.model_dump() == {"iterations": 60, "updates": 15, "checkpoints": 6}
     assert "60 iterations" in report_html("x", told)
 
 
@@ -167,7 +183,10 @@ def test_the_tokens_that_end_answers_are_counted(run, source):
 
 def test_the_report_is_written_as_it_is_returned(run, source, tmp_path):
     report = run(source(ROWS))
-    assert json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8")) == report
+    assert json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8")) == {
+        "record_version": 1,
+        **report,
+    }
 
 
 def test_placeholders_are_filled_from_the_source(run, source):
@@ -189,7 +208,7 @@ def test_a_placeholder_that_no_vars_fill_is_a_mistake_of_the_assistants_rows_alo
     ("row", "reason", "fix"),
     [
         ({"instruction": "x " * 99}, "the answer starts after max_length = 16", "raise max_length"),
-        ({"output": ""}, "a blank answer", "give it rows with answers"),
+        ({"output": ""}, "a blank answer", "provide rows with answers"),
         ({"update_date": "2019-01-01"}, "left out by `filter`", "a `filter` that keeps some"),
     ],
 )
@@ -244,9 +263,9 @@ def test_a_template_that_refuses_a_row_is_told_with_its_place(source, bases, tmp
     )
     spec = SPEC | {"sources": [source(ROWS)]}
     with pytest.raises(
-        UserError, match=r"rows.jsonl:3: template 'auto' refuses(.|\n)*template: chatml"
+        UserError, match=r"rows.jsonl:3: template 'auto' rejects(.|\n)*template: chatml"
     ):
-        prepare(spec, base, tmp_path / "out")
+        prepare(DataSpec.from_key(spec), base, tmp_path / "out")
 
 
 @pytest.mark.parametrize("bad", [{"format": "openai"}, {"path": "/none.jsonl"}, {"weight": 0.001}])
@@ -366,14 +385,14 @@ def test_a_share_holds_out_one_question_at_least_and_leaves_one(questions, share
     ],
 )
 def test_a_weight_is_how_often_a_sample_is_seen(count, weight, times, total):
-    chosen = weigh(count, weight)
-    assert chosen == weigh(count, weight)
+    chosen = sample_by_weight(count, weight)
+    assert chosen == sample_by_weight(count, weight)
     assert (set(Counter(chosen).values()), len(chosen)) == (times, total)
     assert set(chosen) <= set(range(count))
 
 
 def test_a_half_is_a_sample_and_not_the_first_half():
-    assert weigh(100, 0.5) != list(range(50))
+    assert sample_by_weight(100, 0.5) != list(range(50))
 
 
 def test_a_weight_counts_training_samples_and_not_the_held_out(run, source):
@@ -385,7 +404,10 @@ def test_a_weight_counts_training_samples_and_not_the_held_out(run, source):
 
 def test_max_rows_is_the_same_sample_every_time_and_not_the_first_rows(source):
     def chosen():
-        return [row.value["instruction"] for row in chosen_rows(source(ROWS, max_rows=10))[1]]
+        return [
+            row.value["instruction"]
+            for row in chosen_rows(SourceSpec.from_key(source(ROWS, max_rows=10)))[1]
+        ]
 
     one, two = chosen(), chosen()
     assert one == two
@@ -397,7 +419,7 @@ def test_max_rows_is_the_same_sample_every_time_and_not_the_first_rows(source):
 
 @pytest.mark.parametrize("limit", [40, 41, None])
 def test_max_rows_above_the_rows_takes_all_in_order(source, limit):
-    count, rows = chosen_rows(source(ROWS, max_rows=limit))
+    count, rows = chosen_rows(SourceSpec.from_key(source(ROWS, max_rows=limit)))
     rows = list(rows)
     assert count == len(rows)
     assert [row.value for row in rows] == ROWS
@@ -490,10 +512,10 @@ def test_duplicates_are_counted_and_may_be_left_out(run, source, tmp_path):
 
 
 def test_a_quick_look_finds_what_is_wrong_with_the_first_rows(source):
-    assert first_mistakes(source(ROWS)) == []
-    [told] = first_mistakes(source([ROWS[0], {"instruction": 3}], "bad"))
+    assert first_mistakes(SourceSpec.from_key(source(ROWS))) == []
+    [told] = first_mistakes(SourceSpec.from_key(source([ROWS[0], {"instruction": 3}], "bad")))
     assert "bad.jsonl:2: 'instruction': expected a string, found int" in told
-    [told] = first_mistakes(source([{"x": 1}], "none", format="auto"))
+    [told] = first_mistakes(SourceSpec.from_key(source([{"x": 1}], "none", format="auto")))
     assert "none.jsonl:1: the rows up to here fit no format" in told
     assert "the row has: x" in told
 

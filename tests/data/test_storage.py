@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from snaketune.core.errors import UserError
-from snaketune.data.storage import Columns, Packs, PackTable, write_packs, writing_samples
-from snaketune.data.template import Encoded
+from snaketune.data.storage import ArrowColumns, Packs, PackTable, write_packs, writing_samples
+from snaketune.data.template import EncodedSample
 
 SAMPLES = [
     ([5, 6, 7], [-100, -100, 7]),
@@ -15,8 +15,8 @@ SAMPLES = [
 def write_samples(folder, *chunks):
     with writing_samples(folder / "samples.arrow") as writer:
         for chunk in chunks:
-            samples = [Encoded(*(np.array(part, np.int32) for part in one)) for one in chunk]
-            writer.write(Columns.of(samples, [f"rows:{n}" for n in range(len(samples))]))
+            samples = [EncodedSample(*(np.array(part, np.int32) for part in one)) for one in chunk]
+            writer.write(ArrowColumns.of(samples, [f"rows:{n}" for n in range(len(samples))]))
     return writer
 
 

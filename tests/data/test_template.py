@@ -12,7 +12,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from snaketune.core.errors import UserError
 from snaketune.data.conversation import Conversation
-from snaketune.data.template import IGNORE, ChatTemplate, Encoded, supervised_tokens
+from snaketune.data.template import IGNORE, ChatTemplate, EncodedSample, supervised_tokens
 
 TEXTS = {
     "plain": ("What is rain?", "Water from clouds."),
@@ -57,7 +57,7 @@ def encode_all(template, conversations):
     given = map(Conversation, conversations)
     texts, spans = zip(*map(template.render_with_spans, given), strict=True)
     encoded = template.tokenise(list(texts), list(spans))
-    return [Encoded(each.input_ids.tolist(), each.labels.tolist()) for each in encoded]
+    return [EncodedSample(each.input_ids.tolist(), each.labels.tolist()) for each in encoded]
 
 
 def learned_texts(template, encoded):
@@ -195,7 +195,7 @@ def test_supervised_tokens_leave_out_the_first_of_a_sample(chatml):
     [encoded] = chatml.tokenise([text], [spans])
     expected = chatml.tokenizer.encode("Yes.<|im_end|>", add_special_tokens=False).ids
     assert supervised_tokens(encoded) == len(expected)
-    assert supervised_tokens(Encoded(np.array([1, 2]), np.array([1, 2]))) == 1
+    assert supervised_tokens(EncodedSample(np.array([1, 2]), np.array([1, 2]))) == 1
 
 
 def test_an_answer_ends_at_the_templates_mark_or_the_eos(template, name):
@@ -232,7 +232,7 @@ def test_what_transformers_offers_to_templates_is_there(with_template, text):
 
 
 def test_without_a_template_the_way_out_is_named(with_template):
-    with pytest.raises(UserError, match=r"brings no chat template(.|\n)*template: chatml"):
+    with pytest.raises(UserError, match=r"has no chat template(.|\n)*template: chatml"):
         ChatTemplate(with_template(None), "auto")
 
 
@@ -257,10 +257,10 @@ def test_answers_that_cannot_be_told_from_the_prompt_are_refused(with_template):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (NO_SYSTEM + "{% endif %}{% endfor %}", "refuses a conversation: no system"),
-        ("{{ ''.__class__.__mro__ }}", "refuses a conversation: .*unsafe"),
-        ("{{ messages.append(1) }}", "refuses a conversation: .*unsafe"),
-        ("{{ messages[0].content + 1 }}", "refuses a conversation: can only concatenate str"),
+        (NO_SYSTEM + "{% endif %}{% endfor %}", "rejects a conversation: no system"),
+        ("{{ ''.__class__.__mro__ }}", "rejects a conversation: .*unsafe"),
+        ("{{ messages.append(1) }}", "rejects a conversation: .*unsafe"),
+        ("{{ messages[0].content + 1 }}", "rejects a conversation: can only concatenate str"),
     ],
 )
 def test_a_template_that_refuses_is_told(with_template, text, words):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from snaketune.data.data_spec import DataSpec
 from snaketune.data.prepare import prepare
 from snaketune.data.storage import Packs, Samples
 from snaketune.evaluation.evaluation_record import HeldoutLoss
@@ -32,7 +33,7 @@ def split_by_source(folder, base, pack=True, **changes):
         sources.append(source)
     spec = {"template": "auto", "loss_on": "assistant", "truncation": "right", "pack": pack}
     spec |= {"max_length": 200, "deduplicate": False, "heldout": 0.4, "sources": sources}
-    prepare(spec | changes, base, folder / "data")
+    prepare(DataSpec.from_key(spec | changes), base, folder / "data")
     return folder / "data"
 
 
@@ -110,7 +111,9 @@ def test_loss_is_weighted(base, tmp_path):
     source = {"label": "own", "path": str(folder / "rows.jsonl"), "format": "openai", "vars": {}}
     spec = {"template": "auto", "loss_on": "assistant", "truncation": "right", "pack": True}
     spec |= {"max_length": 200, "deduplicate": False, "heldout": 0.5}
-    prepare(spec | {"sources": [source | {"weight": 1.0}]}, base, folder / "data")
+    prepare(
+        DataSpec.from_key(spec | {"sources": [source | {"weight": 1.0}]}), base, folder / "data"
+    )
     model, packs = load_model(base, torch.float32, CPU), Packs(folder / "data/heldout.arrow")
     assert any(pack.weights is not None for pack in packs)
     every, by_source = heldout_losses(model, Heldout(folder / "data"), CPU)
@@ -180,5 +183,7 @@ def split_rows(folder, base, rows, max_length=300, format="alpaca"):
     source = {"label": "rows", "path": str(folder / "rows.jsonl"), "format": format, "vars": {}}
     spec = {"template": "auto", "loss_on": "assistant", "truncation": "right", "pack": False}
     spec |= {"max_length": max_length, "deduplicate": False, "heldout": 0.5}
-    prepare(spec | {"sources": [source | {"weight": 1.0}]}, base, folder / "data")
+    prepare(
+        DataSpec.from_key(spec | {"sources": [source | {"weight": 1.0}]}), base, folder / "data"
+    )
     return folder / "data"

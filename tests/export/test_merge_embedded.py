@@ -27,7 +27,7 @@ def random_adapter(base, folder, method):
     about = {"name": "random", "base_id": base.name, "precision": "float32"}
     about |= {"train_id": "0" * 12, "base_sha256": sha256(base / "provenance.json")}
     about |= {"method": method.model_dump()}
-    about |= {"template": ChatTemplate(base, "auto").bound()}
+    about |= {"template": ChatTemplate(base, "auto").record().model_dump()}
     save_checkpoint(folder / "last.pth", {"iteration": 1, "weights": weights, "about": about})
     export_adapter(folder / "last.pth", base, folder / "adapter")
     return folder / "adapter"

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json
+from snaketune.data.data_spec import DataSpec
 from snaketune.data.prepare import prepare
 from snaketune.evaluation.evaluate_models import evaluate
 from snaketune.evaluation.evaluated_models import measure_each
@@ -131,7 +132,7 @@ def test_what_cannot_be_known_is_warned_of(make, lora, caplog, config, warning):
 
 def test_the_report_needs_no_data(make, lora, base, tmp_path):
     run = make(lora.state_dict(), prompts=["Say 3"]).convert()
-    prepare(SPEC, base, run.data)
+    prepare(DataSpec.from_key(SPEC), base, run.data)
     merged = tmp_path / "merged"
     merge(base, run.export(), merged)
     resolved = read_resolved(run.resolved)

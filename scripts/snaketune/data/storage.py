@@ -1,6 +1,6 @@
-"""Processed data on disk: token ids once in samples.arrow, and packs that point into it.
+"""Processed data on disk: token ids in samples.arrow, and files of packs that point into it.
 
-Both are Arrow IPC files, memory-mapped when read: opening takes no time, however large they are.
+All are Arrow IPC files, memory-mapped when read: opening takes no time, however large they are.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from snaketune.core.errors import UserError
 from snaketune.core.files import atomic_file
+from snaketune.core.layout import DataPaths
 from snaketune.data.packing import Piece
-from snaketune.data.template import IGNORE, Encoded, supervised_tokens
+from snaketune.data.template import IGNORE, EncodedSample, supervised_tokens
 
 _TOKENS = pa.list_(pa.int32())
 _WEIGHTS = pa.list_(pa.float32())
@@ -44,7 +45,7 @@ class Pack:
 
 
 class Samples:
-    """The samples of a file, read as they are asked for."""
+    """The samples of a file, read on access."""
 
     def __init__(self, path: Path) -> None:
         self._table = _open(path)
@@ -52,24 +53,24 @@ class Samples:
     def __len__(self) -> int:
         return self._table.num_rows
 
-    def __getitem__(self, index: int) -> Encoded:
-        """Return a sample without copying it."""
+    def __getitem__(self, index: int) -> EncodedSample:
+        """A sample, without a copy."""
         columns = (self._table.column(name) for name in _SAMPLES.names[:3])
         ids, labels, weights = (column[index].values for column in columns)
         counted = None if weights is None else weights.to_numpy()
-        return Encoded(ids.to_numpy(), labels.to_numpy(), counted)
+        return EncodedSample(ids.to_numpy(), labels.to_numpy(), counted)
 
     def place(self, index: int) -> str:
-        """Return where a sample's row stands, as file:line."""
+        """The place of a sample's row, as file:line."""
         return self._table.column("place")[index].as_py()
 
 
 class Packs(Sequence[Pack]):
-    """The packs of a file, read as they are asked for; their tokens lie in samples.arrow."""
+    """The packs of a file, read on access; their tokens are in samples.arrow beside it."""
 
     def __init__(self, path: Path) -> None:
         self._table = _open(path)
-        self._samples = Samples(path.with_name("samples.arrow"))
+        self._samples = Samples(DataPaths(path.parent).samples)
 
     def __len__(self) -> int:
         return self._table.num_rows
@@ -89,26 +90,26 @@ class Packs(Sequence[Pack]):
         return Pack(ids, labels, lengths, _joined_weights(parts))
 
     def places(self, index: int) -> list[str]:
-        """Return where the rows in a pack stand, as file:line."""
+        """The places of the rows in a pack, as file:line."""
         return list(dict.fromkeys(map(self._samples.place, self.samples(index))))
 
     def samples(self, index: int) -> list[int]:
-        """Return the number in samples.arrow of each piece of a pack."""
+        """The number in samples.arrow of each piece of a pack."""
         return self._table.column("samples")[index].as_py()
 
     def most_tokens(self) -> int:
-        """Return the tokens of the longest pack."""
+        """The tokens of the longest pack."""
         columns = (self._table.column(name).combine_chunks() for name in ("starts", "stops"))
         starts, stops = (np.add.reduceat(c.flatten().to_numpy(), c.offsets[:-1]) for c in columns)
         return int((stops - starts).max())
 
     def loss_weights(self) -> np.ndarray:
-        """Return the sum of the weights in each pack, float64: usually its supervised tokens."""
+        """The sum of the weights in each pack, float64: usually its supervised tokens."""
         return self._table.column("loss_weight").to_numpy()
 
 
-class Sizes(NamedTuple):
-    """For each sample its tokens and those that carry loss, int32; the weights' sum, float64."""
+class SampleSizes(NamedTuple):
+    """For each sample its tokens and supervised tokens, int32; the weights' sum, float64."""
 
     lengths: np.ndarray
     supervised: np.ndarray
@@ -116,45 +117,45 @@ class Sizes(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Many samples as flat arrays, quick to hand from process to process, and their places."""
+class ArrowColumns:
+    """Many samples as flat arrays, which pass between processes quickly, and their places."""
 
     input_ids: np.ndarray
     labels: np.ndarray
     weights: np.ndarray | None
-    sizes: Sizes
+    sizes: SampleSizes
     places: Sequence[str]
 
     @staticmethod
-    def of(samples: Sequence[Encoded], places: Sequence[str]) -> "Columns":
-        """Put samples one after the other."""
+    def of(samples: Sequence[EncodedSample], places: Sequence[str]) -> "ArrowColumns":
+        """Concatenate samples."""
         nothing = [np.zeros(0, np.int32)]
         labels = np.concatenate([sample.labels for sample in samples] or nothing)
         lengths = np.array([len(sample.input_ids) for sample in samples], np.int32)
         weights = _joined_weights(samples)
         firsts = np.cumsum(lengths) - lengths
         counted = labels != IGNORE
+        # for an empty sample reduceat would give its neighbour's value; those were skipped before
         counted[firsts] = False
         weighed = counted if weights is None else weights * counted
-        sizes = Sizes(
+        sizes = SampleSizes(
             lengths,
             np.add.reduceat(counted, firsts, dtype=np.int32),
             np.add.reduceat(weighed, firsts, dtype=np.float64),
         )
         ids = np.concatenate([sample.input_ids for sample in samples] or nothing)
-        return Columns(ids, labels, weights, sizes, places)
+        return ArrowColumns(ids, labels, weights, sizes, places)
 
 
 class SampleWriter:
-    """Writes samples as they come, and keeps their sizes."""
+    """Appends samples to a file, and keeps their sizes in memory."""
 
     def __init__(self, writer: pa.ipc.RecordBatchFileWriter) -> None:
         self._writer = writer
-        self._sizes = [Columns.of([], []).sizes]
+        self._sizes = [ArrowColumns.of([], []).sizes]
         self.count = 0
 
-    def write(self, columns: Columns) -> None:
-        """Append samples."""
+    def write(self, columns: ArrowColumns) -> None:
         count, lengths = len(columns.sizes.lengths), columns.sizes.lengths
         offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
         lists = [
@@ -168,14 +169,14 @@ class SampleWriter:
         self._sizes.append(columns.sizes)
         self.count += count
 
-    def sizes(self) -> Sizes:
-        """Return the sizes of all samples so far."""
-        return Sizes(*map(np.concatenate, zip(*self._sizes, strict=True)))
+    def sizes(self) -> SampleSizes:
+        """The sizes of all samples so far."""
+        return SampleSizes(*map(np.concatenate, zip(*self._sizes, strict=True)))
 
 
 @contextmanager
 def writing_samples(path: Path) -> Iterator[SampleWriter]:
-    """Give a writer of a samples file, which is there once the block ends well."""
+    """Give a writer of a samples file, which appears once the block succeeds."""
     with atomic_file(path) as temporary, pa.ipc.new_file(str(temporary), _SAMPLES) as writer:
         yield SampleWriter(writer)
 
@@ -193,7 +194,6 @@ class PackTable(NamedTuple):
 
     @staticmethod
     def of(rows: Sequence[Sequence[Piece]]) -> "PackTable":
-        """Return the table of some rows of pieces."""
         pieces = np.array([piece for row in rows for piece in row], np.int32).reshape(-1, 3)
         samples, starts, stops = pieces.T
         return PackTable(samples, starts, stops, _offsets(rows))
@@ -202,14 +202,14 @@ class PackTable(NamedTuple):
     def of_whole(
         rows: Sequence[Sequence[int]], numbers: np.ndarray, lengths: np.ndarray
     ) -> "PackTable":
-        """Return the table of rows of whole samples: indices into `numbers` and `lengths`."""
+        """Make the table of rows of whole samples: indices into `numbers` and `lengths`."""
         flat = np.fromiter(chain.from_iterable(rows), np.int64)
         starts = np.zeros(len(flat), np.int32)
         samples, stops = (values[flat].astype(np.int32) for values in (numbers, lengths))
         return PackTable(samples, starts, stops, _offsets(rows))
 
     def size(self) -> int:
-        """Return the number of packs."""
+        """The number of packs."""
         return len(self.offsets) - 1
 
 
@@ -231,15 +231,15 @@ def write_packs(path: Path, packs: PackTable, piece_weights: np.ndarray) -> None
         writer.write_batch(batch)
 
 
-def loss_weight(encoded: Encoded) -> float:
-    """Return the sum of a sample's weights; its first token has none, nothing predicts it."""
+def loss_weight(encoded: EncodedSample) -> float:
+    """The sum of a sample's weights without the first token's, which nothing predicts."""
     if encoded.weights is None:
         return float(supervised_tokens(encoded))
     return float(encoded.weights[1:].sum(dtype=np.float64))
 
 
-def _joined_weights(samples: Sequence[Encoded]) -> np.ndarray | None:
-    """Return the weights of all samples, float32, or None if every label counts the same."""
+def _joined_weights(samples: Sequence[EncodedSample]) -> np.ndarray | None:
+    """The weights of all samples, float32, or None if every label counts the same."""
     if all(sample.weights is None for sample in samples):
         return None
     ones = ((sample.labels != IGNORE).astype(np.float32) for sample in samples)

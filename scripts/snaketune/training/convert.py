@@ -37,7 +37,9 @@ def convert(experiment: Resolved, base: Path, source: Path, output: Path) -> Non
         source_sha256=_digest(source),
     )
     folder = RunFolder(output, identity, keep=1)
-    about = folder.about(experiment.name, base, found.precision, method, template.bound())
+    about = folder.about(
+        experiment.name, base, found.precision, method, template.record().model_dump()
+    )
     state = {
         "iteration": found.iteration,
         "resume_from": found.iteration,
