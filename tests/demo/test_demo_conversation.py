@@ -108,3 +108,15 @@ def test_other_files_are_refused(data):
 def test_oversized_file_is_not_parsed():
     with pytest.raises(UserError, match="the limit is 5,242,880"):
         load(b" " * (LIMIT_BYTES + 1))
+
+
+def test_file_of_an_earlier_release_is_loaded():
+    saved = b"""{
+  "format": "snaketune-conversation-1",
+  "turns": [{"question": "Hi?", "settings": null, "tools": ["canned"], "answers": [
+    {"model": "a", "text": "Yes.", "end": "complete", "error": null, "tokens": null,
+     "waited_seconds": 0.2, "seconds": 1.0,
+     "steps": [{"thought": "t", "tool": "T", "tool_input": "{}", "result": "r", "error": null,
+                "seconds": 0.1}]}]}]}"""
+    [turn] = load(saved).turns
+    assert turn.answers[0].steps == [Step("t", "T", "{}", "r", None, 0.1)]

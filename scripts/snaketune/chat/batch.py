@@ -72,6 +72,7 @@ def read_prompts(file: Path) -> list[Prompt]:
         UserError: The file cannot be read, or has no prompt or an invalid line.
     """
     try:
+        # -sig: Windows editors write a BOM; split: splitlines would also split at U+2028
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}.") from error

@@ -80,6 +80,7 @@ class ChatSession:
         if not line.startswith("/"):
             return self.ask(line.strip()) if line.strip() else None
         command, *rest = line.split(maxsplit=1)
+        # never sent: a mistyped command is not a prompt
         if command not in self.commands:
             hint = nearest(command, self.commands)
             known = ", ".join(self.commands)
@@ -110,7 +111,7 @@ class ChatSession:
             with self._ctrl_c.stops() if self._ctrl_c else nullcontext():
                 self._show_stream(model, self.history.messages(role, prompt))
         except KeyboardInterrupt:
-            if not self._ctrl_c:
+            if not self._ctrl_c:  # without a terminal Ctrl-C ends the program
                 raise
             stopped = True
         except UserError:
@@ -139,7 +140,7 @@ class ChatSession:
 
     def _write(self, piece: str) -> None:
         sys.stdout.write(printable(piece))
-        sys.stdout.flush()
+        sys.stdout.flush()  # a piece seldom ends a line
 
     def _end_line(self) -> None:
         self._write("\n")
@@ -154,7 +155,7 @@ class ChatSession:
         if stopped:
             self._remark("(stopped)" if answer.text else "(stopped before the first token)")
         elif answer.finish_reason == "length":
-            self._remark("(cut off at the longest answer, see --max-new-tokens)")
+            self._remark("(cut off at --max-new-tokens)")
         elif not answer.text.strip():
             self._remark("(empty answer)")
         if answer.left_out and role not in self._warned_of_limit:

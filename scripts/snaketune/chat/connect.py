@@ -48,8 +48,7 @@ def our_model(
     Raises:
         UserError: The model is not built, or the server does not start.
     """
-    with ExitStack() as stack:
-        # the spinner ends here, before the chat needs the terminal
+    with ExitStack() as stack:  # the server outlives the block of the spinner
         with cli.console.status(f"starting the server of {name} ..."):
             server = stack.enter_context(model_server([name], log, bits, precision))
         own = server.model(name)

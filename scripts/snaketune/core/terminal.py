@@ -1,4 +1,4 @@
-"""Signals and the terminal: who gets Ctrl-C, and what becomes of keys pressed meanwhile."""
+"""Signals and the terminal: which process gets Ctrl-C, and what happens to type-ahead."""
 
 import os
 import signal
@@ -10,16 +10,16 @@ from types import FrameType
 
 @contextmanager
 def foreground() -> Iterator[None]:
-    """Have the terminal's Ctrl-C for this process alone while the block runs.
+    """Make this process the only one that gets the terminal's Ctrl-C while the block runs.
 
-    A terminal sends SIGINT to all of its foreground group, which under Snakemake is Snakemake's:
-    that would end with the first answer that is stopped. So this process becomes a group of its
-    own, takes the terminal's foreground and gives it back. It cannot be suspended then (Ctrl-Z),
-    as Snakemake would never notice and wake it.
+    A terminal sends SIGINT to its whole foreground process group, which under Snakemake includes
+    Snakemake: stopping an answer would end that, too. So this process becomes a group of its own,
+    takes the terminal's foreground and gives it back. Ctrl-Z is ignored meanwhile, since Snakemake
+    would not notice that its job is suspended and nothing would wake it.
     """
     before = os.getpgrp()
     if before == os.getpid() or before != _foreground_group():
-        yield  # a group already, in the background, or no terminal
+        yield  # already a group of its own, in the background, or without a terminal
         return
     os.setpgid(0, 0)
     _give_terminal_to(os.getpid())
@@ -34,25 +34,27 @@ def foreground() -> Iterator[None]:
 def _foreground_group() -> int | None:
     try:
         return os.tcgetpgrp(0)
-    except OSError:  # stdin is no terminal, or not that of this session
+    except OSError:  # stdin is not a terminal, or not that of this session
         return None
 
 
 def _give_terminal_to(group: int) -> None:
-    stopped = signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # it would stop who asks from behind
+    # SIGTTOU stops a background process that changes the terminal
+    before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     try:
         os.tcsetpgrp(0, group)
     except OSError:
-        pass  # the terminal is gone, or that group is
+        pass  # the terminal or the group no longer exists
     finally:
-        signal.signal(signal.SIGTTOU, stopped)
+        signal.signal(signal.SIGTTOU, before)
 
 
 @contextmanager
 def keys_kept() -> Iterator[None]:
-    """Keep what is typed ahead for the next prompt, unseen, while the block runs.
+    """Keep type-ahead for the next prompt, without echo, while the block runs.
 
-    The terminal would echo it into an answer, and turn Enter into the key of a new line.
+    The terminal would echo it into an answer, and translate Enter (CR) to the line break (LF) that
+    inserts a new line at the prompt.
     """
     before = termios.tcgetattr(0)
     changed = termios.tcgetattr(0)
@@ -68,7 +70,7 @@ def keys_kept() -> Iterator[None]:
 
 @contextmanager
 def ends_cleanly() -> Iterator[None]:
-    """Have SIGTERM unwind the program while the block runs, so that the terminal is as it was."""
+    """Let SIGTERM unwind the program while the block runs, so that the terminal is restored."""
 
     def stop(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_IGN)
@@ -82,7 +84,7 @@ def ends_cleanly() -> Iterator[None]:
 
 
 class CtrlC:
-    """Ctrl-C raises KeyboardInterrupt while something may be stopped, once, and nothing else."""
+    """Ctrl-C raises KeyboardInterrupt, once, while a `stops` block runs; else it is ignored."""
 
     def __init__(self) -> None:
         self._armed = False
@@ -96,7 +98,7 @@ class CtrlC:
 
     @contextmanager
     def stops(self) -> Iterator[None]:
-        """Let it raise while the block runs; a second press, while the first is dealt with, not."""
+        """Let Ctrl-C raise while the block runs; a second press does not interrupt the cleanup."""
         self._armed = True
         try:
             yield

@@ -41,6 +41,7 @@ class Setup:
     log: Path = LOGS / "demo_server.log"
 
 
+# Streamlit executes the page in threads of this process, which share its modules
 _current: list[Setup] = []
 
 

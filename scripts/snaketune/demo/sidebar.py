@@ -164,6 +164,7 @@ def _show_file(setup: Setup) -> None:
         help="As JSON: prompts, answers, tool calls and settings.",
         width="stretch",
     )
+    # Streamlit empties an uploader only by giving it another key
     key = f"upload-{state.setdefault('uploads', 0)}"
     st.file_uploader(
         "Load a saved conversation",
@@ -202,4 +203,4 @@ def _start(conversation: DemoConversation | None = None) -> None:
         background.stop()
     state.running, state.load_error = [], None
     state.conversation = conversation or DemoConversation()
-    state.uploads = state.get("uploads", 0) + 1  # a new key empties the uploader
+    state.uploads = state.get("uploads", 0) + 1

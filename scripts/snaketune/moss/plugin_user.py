@@ -88,7 +88,7 @@ class PluginUser(ChatClient):
             if not commands or not may_command or self.answer.finish_reason != "stop":
                 break
             call = self._execute(commands[1])
-            if commands.re is _MARKED:
+            if commands.re is _MARKED:  # the model learned the results inside its own message
                 text += f"{END_OF_COMMANDS}\n<|Results|>:\n{call.results}\n<eor>\n"
                 return text + (yield from self._rest(said, text))
             said += [_message("assistant", text), _message("tool", call.results)]
