@@ -1,4 +1,4 @@
-"""The demo without a model, for its tests: what its endpoint says, and the program on that."""
+"""The demo without a model, for its tests: the endpoint's answers, and the program on top."""
 
 import json
 import os
@@ -23,12 +23,12 @@ tools:
 
 
 def calls_the_weather(model, messages):
-    """Answer as an agent does: with a call first, and with its result afterwards."""
+    """Answer as an agent does: first with a call, then with its result."""
     return FINAL if messages[-1]["content"].startswith("Response:") else CALL
 
 
 def write_models(folder: Path) -> Path:
-    """Write what stands for an adapter, a kept checkpoint and their base, and return the folder."""
+    """Write stand-ins for an adapter, a kept checkpoint and their base; return the folder."""
     about = {"base_id": BASE, "train_id": "t1", "template": {"system": ""}}
     base, experiment = folder / "store/models" / BASE, folder / "experiments" / TUNED
     files: dict[Path, dict[str, object]] = {
@@ -50,7 +50,7 @@ class Program:
     """scripts/demo.py in a process group of its own, with the models of a folder.
 
     Attributes:
-        port: Where its page is.
+        port: Of its page.
     """
 
     def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
@@ -72,19 +72,19 @@ class Program:
     def ready(self) -> "Program":
         """Wait until it prints its address."""
         assert self.process.stdout
-        told = self.process.stdout.readline()
-        assert f"http://127.0.0.1:{self.port}" in told, told
+        line = self.process.stdout.readline()
+        assert f"http://127.0.0.1:{self.port}" in line, line
         self.processes = [psutil.Process(self.process.pid)]
         self.processes += self.processes[0].children(recursive=True)
         return self
 
     def kill(self) -> None:
-        """End it at once; what it started ends by itself."""
+        """End it at once; its children end by themselves."""
         self.process.kill()
         self.process.wait()
 
     def ends(self, seconds: float = 20) -> int:
-        """Return its exit status, once nothing is left of it."""
+        """Return its exit status, once its children have ended as well."""
         status = self.process.wait(seconds)
         _, left = psutil.wait_procs(self.processes, seconds)
         assert not left

@@ -1,4 +1,4 @@
-"""A program in a pseudo-terminal: keys go in, and what its user would see comes out."""
+"""A program in a pseudo-terminal: keys go in, and what its user sees comes out."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 import pexpect
 
 PROMPT_BEGINS, PROMPT_ENDS = "\x1b[?2004h", "\x1b[?2004l"
-"""A prompt asks the terminal to mark what is pasted."""
+"""Bracketed paste is switched on while a prompt waits for keys."""
 
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|[=>])")
 
@@ -62,5 +62,5 @@ class Terminal:
 
 
 def plain(shown: str) -> str:
-    """Return what was shown without colours and cursor movements."""
+    """Remove colours and cursor movements."""
     return _ESCAPES.sub("", shown).replace("\r\n", "\n").replace("\r", "")

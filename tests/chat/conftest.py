@@ -9,15 +9,15 @@ from fake_endpoint import FakeEndpoint, echo
 
 
 def reply(model, messages):
-    """Echo, but count for long if asked to, and say nasty things if asked to."""
-    asked = messages[-1]["content"]
-    if asked == "count":
+    """Echo the prompt, or do as it says."""
+    prompt = messages[-1]["content"]
+    if prompt == "count":
         return _count()
-    if asked == "wait":
+    if prompt == "wait":
         return _wait()
-    if asked == "break":
+    if prompt == "break":
         return _break()
-    if asked == "attack":
+    if prompt == "attack":
         return ["\x1b]0;title\x07", "\x1b[2Jgone\r", "over\x9b31mred\x00", "\ud800."]
     return echo(model, messages)
 

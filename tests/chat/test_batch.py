@@ -17,7 +17,7 @@ from snaketune.core.errors import UserError
 
 @pytest.fixture
 def model(endpoint):
-    """Return a function that makes a model of the endpoint, asked with these settings."""
+    """Return a function that makes a client of the endpoint."""
     endpoint.refuses = None
     endpoint.asked.clear()
     client = openai.OpenAI(base_url=endpoint.url, api_key="none", max_retries=0)
@@ -61,7 +61,7 @@ def test_prompts_become_lines_of_json(chat, endpoint):
 def test_lines_of_stdin_are_a_conversation(chat, endpoint):
     endpoint.refuses = None
     long = "w" * 10_000
-    lines = ["hi", "", "/system Be kind", "and?", "attack", long, "/exit", "never asked"]
+    lines = ["hi", "", "/system Be kind", "and?", "attack", long, "/exit", "never sent"]
     done = chat(input="\n".join(lines))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
@@ -77,7 +77,7 @@ def test_one_failed_prompt_does_not_stop_the_others(chat, endpoint, tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_text("good\n\nbad\ngood again\n")
     endpoint.refuses = None
-    reply, endpoint.reply = endpoint.reply, lambda model, said: _refuse_bad(said)
+    reply, endpoint.reply = endpoint.reply, lambda model, messages: _refuse_bad(messages)
     try:
         done = chat("--file", str(file), "--json")
     finally:
@@ -143,8 +143,8 @@ def test_missing_file_is_named():
 
 
 def test_settings_are_sent(model, endpoint):
-    asked = model(temperature=0.5, top_p=0.9, seed=3, stop=("heard", "b"), max_new_tokens=7)
-    [result] = answer_all([text_prompt("Hello")], {"model": asked}, "Be brief.", print)
+    client = model(temperature=0.5, top_p=0.9, seed=3, stop=("heard", "b"), max_new_tokens=7)
+    [result] = answer_all([text_prompt("Hello")], {"model": client}, "Be brief.", print)
     body = endpoint.asked[-1]
     expected = {"temperature": 0.5, "top_p": 0.9, "seed": 3, "stop": ["heard", "b"]}
     assert {key: body[key] for key in expected} == expected
@@ -166,8 +166,8 @@ def test_truncated_answer_has_finish_reason_length(model):
 
 def test_json_lines_are_read(tmp_path):
     file = tmp_path / "prompts.jsonl"
-    said = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
-    rows = [{"prompt": "One\ntwo", "id": 3}, {"messages": said}]
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
+    rows = [{"prompt": "One\ntwo", "id": 3}, {"messages": messages}]
     file.write_text("\n\n".join(map(json.dumps, rows)) + "\r\n")
     first, second = read_prompts(file)
     assert (first.messages, first.location) == (
@@ -175,8 +175,8 @@ def test_json_lines_are_read(tmp_path):
         f"{file}:1",
     )
     assert (second.messages, second.source, second.location) == (
-        said,
-        {"messages": said},
+        messages,
+        {"messages": messages},
         f"{file}:3",
     )
 

@@ -68,7 +68,7 @@ def test_script_keeps_its_terminal(tmp_path, endpoint, program):
 def test_closed_terminal_leaves_no_process(chat):
     snakemake = psutil.Process(chat.child.pid)
     family = [snakemake, *snakemake.children(recursive=True)]
-    assert any("chat.py" in part for each in family for part in each.cmdline())
+    assert any("chat.py" in part for process in family for part in process.cmdline())
     chat.hang_up()
     assert psutil.wait_procs(family, timeout=10)[1] == []
 

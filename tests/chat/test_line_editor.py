@@ -119,14 +119,14 @@ def test_saved_conversation_continues(chat, endpoint, folder):
     chat.ask("/compare Who?")
     assert "Saved: talk.json" in chat.ask("/save talk.json")
     saved = json.loads((folder / "talk.json").read_text())
-    said = [("system", "Be kind."), ("user", "Who?"), ("assistant", "tuned heard: Who? (2)")]
-    assert [(m["role"], m["content"]) for m in saved["messages"]] == said
+    messages = [("system", "Be kind."), ("user", "Who?"), ("assistant", "tuned heard: Who? (2)")]
+    assert [(m["role"], m["content"]) for m in saved["messages"]] == messages
     assert saved["compared"]["model"] == "base"
     chat.ask("/system off")
     chat.ask("/reset")
     assert "after 1 prompt." in chat.ask("/load talk.json")
     chat.ask("/compare Why?")
-    assert sent(endpoint) == [*said, ("user", "Why?")]
+    assert sent(endpoint) == [*messages, ("user", "Why?")]
     assert sent(endpoint, "base")[2] == ("assistant", "base heard: Who? (2)")
 
 
@@ -134,7 +134,7 @@ def test_other_files_are_neither_overwritten_nor_loaded(chat, endpoint, folder):
     (folder / "study.yaml").write_text("model: tiny\n")
     (folder / "half.json").write_text('{"messages": [{"role": "user", "content": "Hm"}]}')
     (folder / "deep.json").write_text("[" * 100_000)
-    for line, told in {
+    for line, message in {
         "/save study.yaml": "is not a saved chat",
         "/save": "needs a file name",
         "/load half.json": "is not a saved chat",
@@ -143,7 +143,7 @@ def test_other_files_are_neither_overwritten_nor_loaded(chat, endpoint, folder):
         f"/save {'x' * 300}": "cannot write",
         "/save ~nobody_here/x": "unknown user",
     }.items():
-        assert told in chat.ask(line)
+        assert message in chat.ask(line)
     assert (folder / "study.yaml").read_text() == "model: tiny\n"
     assert "(1)" in chat.ask("Still there?")
 
@@ -158,8 +158,8 @@ def test_ctrl_c_stops_the_answer_and_keeps_its_text(chat, endpoint):
         time.sleep(0.01)
     assert endpoint.abandoned == ["tuned"]  # the server hears of it, and stops too
     chat.ask("Go on")
-    (_, asked), (role, partial), _ = sent(endpoint)
-    assert (asked, role) == ("count", "assistant")
+    (_, prompt), (role, partial), _ = sent(endpoint)
+    assert (prompt, role) == ("count", "assistant")
     assert partial.startswith("1 2 3 4 5 6 7 ") and partial.split()[-1] != "2999"
 
 
@@ -225,8 +225,11 @@ def test_broken_off_answer_is_dropped(chat, endpoint):
 
 
 def test_lone_surrogate_in_a_saved_chat_is_replaced(chat, endpoint, folder):
-    said = [{"role": "user", "content": "\ud800"}, {"role": "assistant", "content": "Hm", "id": 3}]
-    (folder / "half.json").write_text(json.dumps({"messages": said}))
+    messages = [
+        {"role": "user", "content": "\ud800"},
+        {"role": "assistant", "content": "Hm", "id": 3},
+    ]
+    (folder / "half.json").write_text(json.dumps({"messages": messages}))
     chat.ask("/load half.json")
     chat.ask("So?")
     assert endpoint.asked[-1]["messages"][0]["content"] == "?"

@@ -54,13 +54,17 @@ def test_answer_has_its_steps(user, endpoint):
 
 
 def test_earlier_answers_are_in_react_form(user, endpoint):
-    said = [
+    messages = [
         {"role": "user", "content": "What is 17 * 23?"},
         {"role": "assistant", "content": "It is 391."},
         {"role": "user", "content": "Thanks!"},
     ]
-    assert "".join(user.stream(said)) == "It is 391."
-    expected = [said[0], {"role": "assistant", "content": "Final Answer: It is 391."}, said[2]]
+    assert "".join(user.stream(messages)) == "It is 391."
+    expected = [
+        messages[0],
+        {"role": "assistant", "content": "Final Answer: It is 391."},
+        messages[2],
+    ]
     assert endpoint.asked[0]["messages"][1:] == expected
 
 

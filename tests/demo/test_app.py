@@ -31,9 +31,9 @@ def test_policy_forbids_other_hosts(browser):
 
 
 def test_report_is_sandboxed(browser):
-    found = browser.get(f"/reports/{TUNED}/eval.html")
-    assert (found.status_code, found.text) == (200, "<h1>Better</h1>")
-    assert found.headers["content-security-policy"].endswith("sandbox")
+    response = browser.get(f"/reports/{TUNED}/eval.html")
+    assert (response.status_code, response.text) == (200, "<h1>Better</h1>")
+    assert response.headers["content-security-policy"].endswith("sandbox")
 
 
 @pytest.mark.parametrize(
@@ -48,9 +48,11 @@ def test_report_is_sandboxed(browser):
     ],
 )
 def test_other_files_are_not_served(browser, path):
-    found = browser.get(path)
-    assert found.text != "secret"
-    assert found.status_code in (400, 404) or '<div id="root">' in found.text  # Streamlit's page
+    response = browser.get(path)
+    assert response.text != "secret"
+    assert (
+        response.status_code in (400, 404) or '<div id="root">' in response.text
+    )  # Streamlit's page
 
 
 def test_other_host_names_are_refused(browser):

@@ -1,4 +1,4 @@
-"""The real page in a browser: two models picked, asked and watched side by side, a tool, a file.
+"""The real page in a browser: two models answer side by side, tools, files, reports.
 
 pip install -e '.[test,browser]' && pytest -m browser
 """
@@ -39,11 +39,11 @@ def program(tmp_path_factory, chromium):
 
 @pytest.fixture(scope="module")
 def opened(chromium, program):
-    """The page, opened once; `asked` are the addresses of everything it wants to load."""
+    """The page, opened once; `requests` are the URLs of everything it loads."""
     page = chromium.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
-    page.set_default_timeout(60_000)  # a loaded machine is slow
-    page.asked = []
-    page.on("request", lambda request: page.asked.append(request.url))
+    page.set_default_timeout(60_000)  # on a busy machine
+    page.requests = []
+    page.on("request", lambda request: page.requests.append(request.url))
     page.goto(f"http://127.0.0.1:{program.port}")
     page.get_by_placeholder("Ask both").wait_for()
     return page
@@ -62,7 +62,7 @@ def page(opened):
 
 
 def ask(page, question):
-    """Ask, and wait until the question is shown; nothing can be asked from before that."""
+    """Send a prompt, and wait until it is shown: until then nothing else can be sent."""
     count = questions(page).count()
     page.get_by_test_id("stChatInputTextArea").fill(question)
     page.get_by_test_id("stChatInputTextArea").press("Enter")
@@ -78,14 +78,14 @@ def stop(page):
 
 
 def answered(page):
-    """Wait until something can be asked again, however short the answers were."""
+    """Wait until the next prompt can be sent, however short the answers were."""
     page.locator("[data-testid=stChatInputTextArea]:enabled").wait_for()
     stop(page).wait_for(state="detached")
 
 
 def cards(page):
-    """Return what the last two answers say."""
-    return [each.inner_text() for each in page.get_by_test_id("stColumn").all()[-2:]]
+    """The texts of the last two answers."""
+    return [column.inner_text() for column in page.get_by_test_id("stColumn").all()[-2:]]
 
 
 def pick(page, box, name):
@@ -111,7 +111,7 @@ def test_two_models_answer_side_by_side(page):
     assert f"I am {TUNED}/iter_5, 1." in left and f"I am {TUNED}, 1." in right
     assert len(growing[0]) < len(left)
     assert "tokens · " in left and "tokens · " in right
-    boxes = [each.bounding_box() for each in page.get_by_test_id("stColumn").all()[-2:]]
+    boxes = [column.bounding_box() for column in page.get_by_test_id("stColumn").all()[-2:]]
     assert boxes[0]["y"] == boxes[1]["y"] and boxes[0]["x"] < boxes[1]["x"]
     keep(page, "demo_answers")
 
@@ -122,7 +122,7 @@ def test_model_text_loads_nothing_from_other_hosts(page, program):
     assert "example.org/track.png" in cards(page)[0]
     assert page.locator("[data-testid=stMain] img").count() == 0
     here = f"127.0.0.1:{program.port}/"
-    assert not [url for url in page.asked if here not in url and not url.startswith("data:")]
+    assert not [url for url in page.requests if here not in url and not url.startswith("data:")]
     with page.expect_event("requestfailed") as refused:
         page.evaluate("new Image().src = 'https://example.org/track.png'")
     assert "csp" in refused.value.failure.lower()
@@ -170,12 +170,12 @@ def test_tool_steps_are_shown_saved_and_loaded(page, tmp_path):
 
 @pytest.mark.parametrize(("width", "scheme"), [(500, "light"), (500, "dark"), (1280, "dark")])
 def test_page_is_readable_on_a_phone_and_in_the_dark(opened, width, scheme):
-    """Of the conversation that is there: one question, two answers, a tool call in each."""
+    """With the conversation of the test before: one prompt, two answers with a tool call."""
     opened.set_viewport_size({"width": width, "height": 900})
     opened.emulate_media(color_scheme=scheme)
     keep(opened, f"demo_{width}_{scheme}")
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
-    boxes = [each.bounding_box() for each in opened.get_by_test_id("stColumn").all()[-2:]]
+    boxes = [column.bounding_box() for column in opened.get_by_test_id("stColumn").all()[-2:]]
     assert (boxes[0]["y"] < boxes[1]["y"]) == (width == 500)
     paper = color(opened, "stApp", "backgroundColor")
     ink = color(opened, "stChatMessage", "color")
@@ -184,9 +184,9 @@ def test_page_is_readable_on_a_phone_and_in_the_dark(opened, width, scheme):
 
 
 def color(page, element, name):
-    """Return how light a color is, 0 to 765."""
-    found = page.get_by_test_id(element).first.evaluate(f"e => getComputedStyle(e).{name}")
-    return sum(map(int, re.findall(r"\d+", found)[:3]))
+    """The lightness of a color, 0 to 765."""
+    rgb = page.get_by_test_id(element).first.evaluate(f"e => getComputedStyle(e).{name}")
+    return sum(map(int, re.findall(r"\d+", rgb)[:3]))
 
 
 def test_reports_open_in_a_new_tab(page):

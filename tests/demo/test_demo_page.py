@@ -34,13 +34,13 @@ def ask(page, question="Who are you?"):
 def columns(page):
     """Return what stands in the columns below the last question, as text."""
     return [
-        "\n".join(each.value for each in column if hasattr(each, "value"))
+        "\n".join(element.value for element in column if hasattr(element, "value"))
         for column in page.main.columns[-2:]
     ]
 
 
 def texts(page):
-    return "\n".join(str(each.value) for each in page.main if hasattr(each, "value"))
+    return "\n".join(str(element.value) for element in page.main if hasattr(element, "value"))
 
 
 def load(page, data):
@@ -55,26 +55,26 @@ def test_two_models_answer_side_by_side(page, endpoint):
     assert f"{TUNED} heard: Who are you? (1)" in right
     assert "6 tokens · " in left and " s" in left
     assert [answer.model for answer in turn.answers] == [BASE, TUNED]
-    assert sorted(each["model"] for each in endpoint.asked) == [TUNED, BASE]
+    assert sorted(element["model"] for element in endpoint.asked) == [TUNED, BASE]
 
 
 def test_each_model_remembers_its_own_answers(page, endpoint):
     ask(page, "One?")
     ask(page, "Two?")
-    asked = {each["model"]: each["messages"] for each in endpoint.asked[2:]}
-    assert [each["content"] for each in asked[TUNED]] == [
+    messages = {body["model"]: body["messages"] for body in endpoint.asked[2:]}
+    assert [message["content"] for message in messages[TUNED]] == [
         "One?",
         f"{TUNED} heard: One? (1)",
         "Two?",
     ]
-    assert asked[BASE][1]["content"] == f"{BASE} heard: One? (1)"
+    assert messages[BASE][1]["content"] == f"{BASE} heard: One? (1)"
 
 
 def test_one_model_answers_alone(page, endpoint):
     page.selectbox(key="two").set_value("").run()
     page.selectbox(key="one").set_value(f"{TUNED}/iter_5").run()
     ask(page)
-    assert [each["model"] for each in endpoint.asked] == [f"{TUNED}/iter_5"]
+    assert [element["model"] for element in endpoint.asked] == [f"{TUNED}/iter_5"]
 
 
 def test_settings_are_sent_and_kept_with_the_turn(page, endpoint):
@@ -100,8 +100,8 @@ def test_settings_are_sent_and_kept_with_the_turn(page, endpoint):
 
 def test_suggested_prompt_is_sent_with_a_click(page, endpoint):
     page.button(key="prompt-0").click().run()
-    assert [each["messages"][0]["content"] for each in endpoint.asked] == ["Who are you?"] * 2
-    assert not [each for each in page.button if each.key == "prompt-0"]
+    assert [element["messages"][0]["content"] for element in endpoint.asked] == ["Who are you?"] * 2
+    assert not [element for element in page.button if element.key == "prompt-0"]
 
 
 def test_tool_calls_are_shown_step_by_step(page, endpoint):
@@ -113,7 +113,7 @@ def test_tool_calls_are_shown_step_by_step(page, endpoint):
         order = ("I look it up", '{"city": "Oslo"}', "4 degrees, <b>rain</b> ![](", "It is 4 degr")
         assert [column.find(part) for part in order] == sorted(column.find(p) for p in order)
         assert all(part in column for part in order)
-    assert {each.label for each in page.expander} == {"1\\. Weather · 0.0 s"}
+    assert {element.label for element in page.expander} == {"1\\. Weather · 0.0 s"}
 
 
 def test_failed_tool_is_shown_with_its_error(page, endpoint):
@@ -132,8 +132,8 @@ def test_python_is_offered_only_with_its_option(page, made, endpoint):
     turn = ask(page)
     assert turn.tools == []
     setup.use(replace(made, tools=("arithmetic", "python")))
-    told = AppTest.from_file(str(PAGE), default_timeout=20).run()
-    assert "python" in told.multiselect(key="tools").options
+    with_python = AppTest.from_file(str(PAGE), default_timeout=20).run()
+    assert "python" in with_python.multiselect(key="tools").options
 
 
 def test_conversation_is_saved_and_loaded(page, made):
@@ -167,8 +167,8 @@ def test_loaded_conversation_is_never_html_or_a_picture(page):
     assert "script" in texts(page)
     shown = [*page.markdown, *page.caption, *page.error]
     assert len(shown) > 5
-    assert not any(getattr(each.proto, "allow_html", False) for each in shown)
-    readable = [each.value for each in shown] + [each.label for each in page.expander]
+    assert not any(getattr(element.proto, "allow_html", False) for element in shown)
+    readable = [element.value for element in shown] + [element.label for element in page.expander]
     assert not [text for text in readable if "![p](" in text]
     [styles] = page.get("html")  # our own style sheet is the only HTML there is
     assert "alert" not in styles.proto.body
@@ -178,12 +178,12 @@ def test_answers_of_unserved_models_are_shown(page):
     turn = {"question": "One?", "answers": [{"model": "gone", "text": "I was here."}]}
     load(page, json.dumps({"turns": [turn]}).encode())
     assert "I was here." in texts(page)
-    assert [each.model for each in ask(page).answers] == [BASE, TUNED]
+    assert [answer.model for answer in ask(page).answers] == [BASE, TUNED]
 
 
 def test_reports_are_linked_or_come_with_their_command(page, made):
     assert not page.get("link_button")
-    assert [each.value for each in page.sidebar.code] == [
+    assert [element.value for element in page.sidebar.code] == [
         f"snakemake experiments/{TUNED}/data/report.html",
         f"snakemake experiments/{TUNED}/eval/report.html",
     ]
@@ -208,17 +208,17 @@ def test_one_failed_model_does_not_stop_the_other(page, endpoint):
 
 def test_busy_server_is_explained_and_can_be_retried(page, endpoint):
     endpoint.refuses = (503, "another answer is being written")
-    assert {each.end for each in ask(page).answers} == {"failed"}
+    assert {answer.end for answer in ask(page).answers} == {"failed"}
     assert "is busy" in page.error[0].value
     endpoint.refuses = None
-    assert {each.end for each in ask(page).answers} == {"complete"}
+    assert {answer.end for answer in ask(page).answers} == {"complete"}
 
 
 def test_answer_as_written(page, endpoint):
     endpoint.reply = lambda *_: "a  b\n# c"
     ask(page)
     page.toggle(key="as_written").set_value(True).run()
-    assert [each.value for each in page.main.code] == ["a  b\n# c"] * 2
+    assert [element.value for element in page.main.code] == ["a  b\n# c"] * 2
 
 
 def test_late_stop_adds_nothing(page, endpoint):

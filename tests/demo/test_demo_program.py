@@ -37,28 +37,28 @@ def start(folder):
         return started[-1]
 
     yield start
-    for each in started:
-        each.kill()
+    for program in started:
+        program.kill()
 
 
 def test_no_process_is_left_however_it_ends(start, snakemake):
     numbers = [signal.SIGINT, signal.SIGHUP, signal.SIGKILL]
     started = [start() for _ in numbers]
     started.append(start(SNAKETUNE_SNAKEMAKE_PID=str(snakemake.pid)))
-    for each in started:
-        each.ready()
-        assert len(each.processes) == 2  # page and models
-    for each in started:
-        listening = [at.laddr for one in each.processes for at in one.net_connections("tcp")]
+    for program in started:
+        program.ready()
+        assert len(program.processes) == 2  # page and models
+    for program in started:
+        listening = [at.laddr for one in program.processes for at in one.net_connections("tcp")]
         assert {address.ip for address in listening} == {"127.0.0.1"}
-        assert not [at.path for at in each.processes[0].memory_maps() if "torch" in at.path]
-    for each, number in zip(started, numbers, strict=False):
-        os.kill(each.process.pid, number)
+        assert not [at.path for at in program.processes[0].memory_maps() if "torch" in at.path]
+    for program, number in zip(started, numbers, strict=False):
+        os.kill(program.process.pid, number)
     snakemake.kill()  # nobody tells the program: it sends itself SIGTERM
     snakemake.wait()
-    assert [each.ends() for each in started] == [0, 0, -signal.SIGKILL, 0]
-    for each in started:
-        with socket.create_server(("127.0.0.1", each.port)):
+    assert [program.ends() for program in started] == [0, 0, -signal.SIGKILL, 0]
+    for program in started:
+        with socket.create_server(("127.0.0.1", program.port)):
             pass
 
 
@@ -116,8 +116,8 @@ def test_single_model_is_shown_next_to_its_base(folder, monkeypatch, named, show
 
 @pytest.mark.parametrize(("name", "opens"), [("DISPLAY", True), ("OTHER", False)])
 def test_browser_opens_only_with_a_display(monkeypatch, name, opens):
-    for each in ("DISPLAY", "WAYLAND_DISPLAY"):
-        monkeypatch.delenv(each, raising=False)
+    for variable in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setenv(name, ":0")
     assert demo.has_display() == opens

@@ -31,10 +31,10 @@ PICTURES = [
 
 def tokens(text):
     """Return the names of everything a CommonMark parser finds in a text."""
-    found = []
+    flat = []
     for token in MarkdownIt("commonmark", {"html": True}).parse(text):
-        found += [token, *(token.children or ())]
-    return found
+        flat += [token, *(token.children or ())]
+    return flat
 
 
 @pytest.mark.parametrize("text", PICTURES)

@@ -57,8 +57,9 @@ class PluginUser(ChatClient):
         self._turn_model = _stopping_at(model, END_OF_COMMANDS)
         self._rest_model = _stopping_at(model, END_OF_ANSWER)
         self._enabled, self._show = enabled, show
-        # the chat keeps only prompts and answers; the model has learned to see its commands as well
-        self._said: dict[tuple[str, str], list[ChatMessage]] = {}
+        # by prompt and answer, which are all that the chat keeps: the model was trained to see its
+        # earlier commands and results as well
+        self._full_turns: dict[tuple[str, str], list[ChatMessage]] = {}
 
     def stream(self, messages: Sequence[ChatMessage]) -> Generator[str, None, None]:
         """Yield the answer in pieces, without the commands before it.
@@ -68,30 +69,30 @@ class PluginUser(ChatClient):
         """
         self.answer = answer = PluginAnswer()
         started = time.monotonic()
-        said = self._with_commands(messages)
-        sent = len(said)
+        conversation = self._with_commands(messages)
+        sent = len(conversation)
         try:
-            text = yield from self._answer(said)
+            text = yield from self._answer(conversation)
         finally:
             answer.wall_seconds = time.monotonic() - started
         if not answer.text:  # only commands, or a thought without one: better shown than nothing
             answer.text = text
             yield text
         prompt = messages[-1]["content"]
-        self._said[prompt, answer.text] = [*said[sent:], _message("assistant", text)]
+        self._full_turns[prompt, answer.text] = [*conversation[sent:], _message("assistant", text)]
 
-    def _answer(self, said: list[ChatMessage]) -> Generator[str, None, str]:
-        """Generate turns until one is an answer; append the turns before it to `said`."""
+    def _answer(self, conversation: list[ChatMessage]) -> Generator[str, None, str]:
+        """Generate turns until one is an answer; append the turns before it to `conversation`."""
         for may_command in [True] * MAX_COMMAND_TURNS + [False]:
-            text = yield from self._turn(said)
+            text = yield from self._turn(conversation)
             commands = _OURS.fullmatch(text) or _MARKED.fullmatch(text)
             if not commands or not may_command or self.answer.finish_reason != "stop":
                 break
             call = self._execute(commands[1])
             if commands.re is _MARKED:  # the model learned the results inside its own message
                 text += f"{END_OF_COMMANDS}\n<|Results|>:\n{call.results}\n<eor>\n"
-                return text + (yield from self._rest(said, text))
-            said += [_message("assistant", text), _message("tool", call.results)]
+                return text + (yield from self._rest(conversation, text))
+            conversation += [_message("assistant", text), _message("tool", call.results)]
         return text
 
     def _with_commands(self, messages: Sequence[ChatMessage]) -> list[ChatMessage]:
@@ -99,18 +100,18 @@ class PluginUser(ChatClient):
         has_system = messages[0]["role"] == "system"
         own = self.context.system if self.context else ""
         system = declare(messages[0]["content"] if has_system else own, self._enabled)
-        said, prompt = [_message("system", system)], ""
+        conversation, prompt = [_message("system", system)], ""
         for message in messages[has_system:]:
             key = prompt, message["content"]
-            known = self._said.get(key) if message["role"] == "assistant" else None
-            said += known or [message]
+            known = self._full_turns.get(key) if message["role"] == "assistant" else None
+            conversation += known or [message]
             prompt = message["content"]
-        return said
+        return conversation
 
-    def _turn(self, said: list[ChatMessage]) -> Generator[str, None, str]:
+    def _turn(self, conversation: list[ChatMessage]) -> Generator[str, None, str]:
         """Yield a turn as far as it is an answer, not commands; return all of it."""
         model = self._turn_model
-        with closing(model.stream(said)) as pieces:
+        with closing(model.stream(conversation)) as pieces:
             text = yield from self._visible(
                 pieces, lambda text: "" if _may_be_commands(text) else text
             )
@@ -118,7 +119,7 @@ class PluginUser(ChatClient):
         self._add_figures(model.answer)
         return text
 
-    def _rest(self, said: list[ChatMessage], begun: str) -> Generator[str, None, str]:
+    def _rest(self, conversation: list[ChatMessage], begun: str) -> Generator[str, None, str]:
         """Continue a marked turn after the results of its commands; return the continuation.
 
         Raises:
@@ -130,7 +131,7 @@ class PluginUser(ChatClient):
                 "results needs the model's chat template, which is known only for a model served "
                 "by SnakeTune.\n  Fix: leave out --url"
             )
-        prompt = self.context.bare_prompt(self.fit(said).messages) + begun
+        prompt = self.context.bare_prompt(self.fit(conversation).messages) + begun
         model = self._rest_model
         with closing(model.stream_text(prompt)) as pieces:
             text = yield from self._visible(pieces, lambda text: text.partition(_ANSWER_MARK)[2])

@@ -84,7 +84,7 @@ def _solve(equations: str, _: Iterator[int]) -> str:
 def _search(query: str, numbers: Iterator[int]) -> str:
     texts = google_results(query)[:_SEARCH_RESULTS]
     if not texts:
-        raise ValueError("the search found nothing")
+        raise ValueError("no search results")
     # a web page must not be able to end the results and speak as the model
     harmless = (_TURN_MARK.sub("< ", text[:_RESULT_CHARACTERS]) for text in texts)
     return "".join(f"\n<|{next(numbers)}|>: {text!r}" for text in harmless)
@@ -160,7 +160,7 @@ def execute(commands: str, enabled: Iterable[str]) -> PluginCall:
     try:
         parsed = parse(commands)
         results = "\n".join(map(result_of, parsed)) if parsed else NO_COMMANDS
-    except ValueError as error:
+    except ValueError as error:  # one error for the turn: nothing of it was executed
         errors.append(str(error))
         results = NO_RESULT
     return PluginCall(commands, results, errors, time.monotonic() - started)
