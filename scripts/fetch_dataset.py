@@ -1,4 +1,4 @@
-"""Download one file of a data set on a hub, and write down where it came from.
+"""Download files of a data set on a hub, and record where they come from.
 
 python scripts/fetch_dataset.py --spec JSON --output store/datasets/ID
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from snaketune.core import cli
 from snaketune.core.files import locked
-from snaketune.hub import fetch_file
+from snaketune.hub import fetch_dataset
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     cli.open_log(args.log)
     with locked(args.output):
-        fetch_file(json.loads(args.spec), args.output)
+        fetch_dataset(json.loads(args.spec), args.output)
 
 
 if __name__ == "__main__":

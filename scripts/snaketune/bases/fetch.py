@@ -38,6 +38,8 @@ from snaketune.core.files import (
     write_json,
     write_text,
 )
+from snaketune.core.layout import PROVENANCE
+from snaketune.core.manifest import FileEntry
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ def fetch_base(spec: dict[str, Any], output: Path) -> None:
             its own to run; `output` is as it was before.
     """
     source, revision = spec["source"], spec.get("revision")
-    with atomic_folder(output) as folder, hub.downloads(output, spec) as download:
+    with atomic_folder(output) as folder, hub.resumable_download(output, spec) as download:
         fetched = hub.fetch(
             source,
             revision,
@@ -81,17 +83,19 @@ def fetch_base(spec: dict[str, Any], output: Path) -> None:
         else:
             _bring(fetched.files, download, folder, source)
             _complete(folder, source)
-        origin = {"source": source, "revision": revision, "sha256": fetched.sha256}
-        summary = _summary(folder, source)
-        provenance = {**origin, **summary, "files": inventory(folder)}
-        write_json(folder / "provenance.json", provenance)
-        log.info(
-            "%s: %s with %.1f million parameters in %s",
-            source,
-            summary["architecture"],
-            summary["parameters"] / 1e6,
-            summary["dtype"],
+        architecture, parameters, dtype = _summary(folder, source)
+        provenance = hub.Provenance(
+            source=source,
+            revision=revision,
+            sha256=fetched.sha256,
+            architecture=architecture,
+            parameters=parameters,
+            dtype=dtype,
+            files=tuple(map(FileEntry.model_validate, inventory(folder))),
         )
+        provenance.write(folder / PROVENANCE)
+        message = "%s: %s with %.1f million parameters in %s"
+        log.info(message, source, architecture, parameters / 1e6, dtype)
 
 
 def _check_config(source: str, folder: Path) -> None:
@@ -181,13 +185,15 @@ def _bring(names: list[str], download: Path, folder: Path, source: str) -> None:
     if config.get("model_type") in internlm.KINDS:
         tokenizer = _spm_tokenizer(download, source)
         internlm.convert_weights(weights, config, folder, source)
-        hub.move(set(beside) - {"config.json", *_TOKENIZER_FILES}, download, folder)
+        hub.move_files(set(beside) - {"config.json", *_TOKENIZER_FILES}, download, folder)
         _save_tokenizer(tokenizer, folder)
     elif weights[0].suffix == ".bin":
         convert_pickles(weights, folder, drop=_tied(download))
-        hub.move(beside, download, folder)
+        hub.move_files(beside, download, folder)
     else:
-        hub.move([name for name in names if not name.endswith(".bin.index.json")], download, folder)
+        hub.move_files(
+            [name for name in names if not name.endswith(".bin.index.json")], download, folder
+        )
 
 
 def _tied(folder: Path) -> list[str]:
@@ -289,8 +295,8 @@ def _extract_chat_template(folder: Path, source: str) -> None:
         write_text(path, template)
 
 
-def _summary(folder: Path, source: str) -> dict[str, Any]:
-    """Return architecture, parameters and the dtype most of them have, from the file headers."""
+def _summary(folder: Path, source: str) -> tuple[str, int, str]:
+    """Read architecture, parameter count and main dtype from the file headers."""
     counts: Counter[str] = Counter()
     for path in sorted(folder.glob("*.safetensors")):
         try:
@@ -305,11 +311,8 @@ def _summary(folder: Path, source: str) -> dict[str, Any]:
     config = _read(folder / "config.json", source)
     known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config["model_type"]]
     dtype = counts.most_common(1)[0][0]
-    return {
-        "architecture": (config.get("architectures") or [known])[0],
-        "parameters": counts.total(),
-        "dtype": _DTYPES.get(dtype, dtype),
-    }
+    architecture = (config.get("architectures") or [known])[0]
+    return architecture, counts.total(), _DTYPES.get(dtype, dtype)
 
 
 def _drop_keys(path: Path, keys: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 _HIDDEN = re.compile(r"_|\.[^.]")
 _ABOUT_DATA = re.compile(r"README|(\w+_)?LICEN[SC]E")
 _PROVENANCE = "provenance.json"
-"""What `hub.fetch_file` writes beside the files it fetches."""
+"""What `hub.fetch_dataset` writes beside the files it fetches."""
 
 
 def data_files(path: Path) -> list[Path]:

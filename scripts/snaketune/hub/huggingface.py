@@ -19,24 +19,24 @@ from huggingface_hub.errors import (
 )
 
 from snaketune.core.errors import UserError
-from snaketune.hub.repository import Kind, Listed, mirror_places, unreachable
+from snaketune.hub.repository import Kind, RemoteFile, mirror_places, unreachable
 
 log = logging.getLogger(__name__)
 
 
-class HuggingFace:
+class HuggingFaceHub:
     """A repository on the Hugging Face hub, or on the server HF_ENDPOINT names."""
 
     def __init__(self, name: str, revision: str, kind: Kind) -> None:
         self.name, self.revision, self.kind = name, revision, kind
         self.where = f"hf:{name}"
 
-    def files(self) -> dict[str, Listed]:
-        """Return the files at the revision, and remember the commit it stands for.
+    def files(self) -> dict[str, RemoteFile]:
+        """List the files at the revision, and pin the revision to its commit.
 
         Raises:
             UserError: There is no such repository or revision, or a token is needed.
-            Unreachable: The hub does not answer.
+            Unreachable: The hub does not respond.
         """
         describe = HfApi().model_info if self.kind == "model" else HfApi().dataset_info
         with self._explained():
@@ -45,18 +45,17 @@ class HuggingFace:
             log.info("revision %s is commit %s; name that to pin it", self.revision, info.sha)
             self.revision = info.sha
         return {
-            file.rfilename: Listed(file.size or 0, file.lfs.sha256 if file.lfs else None)
+            file.rfilename: RemoteFile(file.size or 0, file.lfs.sha256 if file.lfs else None)
             for file in info.siblings or []
         }
 
     def download(self, name: str, folder: Path) -> None:
-        """Download a file, or take it from the library's own cache.
-
-        One at a time: Ctrl-C must not wait for the other threads of `snapshot_download`.
+        """Download one file, or take it from the library's own cache.
 
         Raises:
             Unreachable: The connection was lost.
         """
+        # not snapshot_download: Ctrl-C would have to wait for its other threads
         with self._explained():
             hf_hub_download(
                 self.name, name, repo_type=self.kind, revision=self.revision, local_dir=folder
@@ -69,12 +68,12 @@ class HuggingFace:
             yield
         except GatedRepoError as error:
             raise UserError(
-                f"{source} asks for its licence to be accepted.\n"
+                f"{source} requires its licence to be accepted.\n"
                 f"  Fix: accept it at {page}, then set HF_TOKEN to a token of that account."
             ) from error
         except (RepositoryNotFoundError, HFValidationError) as error:
             raise UserError(
-                f"there is no {self.kind} {source} at {constants.ENDPOINT}, or it is private.\n"
+                f"{self.kind} {source} does not exist at {constants.ENDPOINT}, or is private.\n"
                 "  Fix: check the name; for a private one set HF_TOKEN."
             ) from error
         except RevisionNotFoundError as error:
@@ -89,6 +88,6 @@ class HuggingFace:
             EntryNotFoundError,
             FileMetadataError,
         ) as error:
-            fix = "check the network, or set HF_ENDPOINT to a server that this machine can reach"
+            fix = "check the network, or set HF_ENDPOINT to a reachable server"
             place = mirror_places("hf", self.name, self.kind)[0]
             raise unreachable(source, constants.ENDPOINT, error, fix, place) from error

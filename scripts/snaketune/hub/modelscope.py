@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from snaketune.core.errors import UserError
-from snaketune.hub.repository import Kind, Listed, mirror_places, unreachable
+from snaketune.hub.repository import Kind, RemoteFile, mirror_places, unreachable
 
 
-class ModelScope:
+class ModelScopeHub:
     """A repository on ModelScope, or on the server MODELSCOPE_ENDPOINT names."""
 
     def __init__(self, name: str, revision: str, kind: Kind) -> None:
@@ -18,19 +18,19 @@ class ModelScope:
         self.where = f"modelscope:{name}"
         self._api = HubApi()
 
-    def files(self) -> dict[str, Listed]:
-        """Return the files at the revision.
+    def files(self) -> dict[str, RemoteFile]:
+        """List the files at the revision.
 
         Raises:
             UserError: There is no such repository or revision, or a token is needed.
-            Unreachable: The hub does not answer.
+            Unreachable: The hub does not respond.
         """
         with self._explained():
-            found = self._api.list_repo_files(self.name, self.kind, revision=self.revision)
-        return {file.path: Listed(file.size, file.sha256) for file in found if not file.is_dir}
+            listed = self._api.list_repo_files(self.name, self.kind, revision=self.revision)
+        return {file.path: RemoteFile(file.size, file.sha256) for file in listed if not file.is_dir}
 
     def download(self, name: str, folder: Path) -> None:
-        """Download a file, going on in the middle of it where an attempt was cut off.
+        """Download a file, continuing an interrupted attempt in its middle.
 
         Raises:
             Unreachable: The connection was lost.
@@ -54,12 +54,12 @@ class ModelScope:
             errors.PermissionDeniedError,
         ) as error:
             raise UserError(
-                f"there is no {self.kind} {source} at revision {self.revision}, or it is private "
+                f"{self.kind} {source} does not exist at revision {self.revision}, or is private "
                 f"({error}).\n"
                 "  Fix: check the name and the revision; for a private one set "
                 "MODELSCOPE_API_TOKEN."
             ) from error
         except (errors.HubError, RequestException) as error:
-            fix = "check the network, or set MODELSCOPE_ENDPOINT to a server within reach"
+            fix = "check the network, or set MODELSCOPE_ENDPOINT to a reachable server"
             place = mirror_places("modelscope", self.name, self.kind)[0]
             raise unreachable(source, "ModelScope", error, fix, place) from error

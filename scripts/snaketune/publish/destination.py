@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from snaketune.core.errors import UserError
-from snaketune.hub.repository import Listed
+from snaketune.hub.repository import RemoteFile
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Destination(Protocol):
             UserError: The token is unknown or lacks write access, or the hub is unreachable.
         """
 
-    def listing(self, files: Sequence[PublishedFile]) -> dict[str, Listed]:
+    def listing(self, files: Sequence[PublishedFile]) -> dict[str, RemoteFile]:
         """List the repository's files, each with its SHA-256 if it equals one of `files`."""
 
     def send(self, files: Sequence[PublishedFile]) -> None:

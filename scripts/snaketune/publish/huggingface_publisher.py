@@ -15,7 +15,7 @@ from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils.sha import git_hash
 
 from snaketune.core.errors import UserError
-from snaketune.hub.repository import Listed
+from snaketune.hub.repository import RemoteFile
 from snaketune.publish.destination import COMMIT_MESSAGE, PublishedFile, explain_status, logged
 from snaketune.publish.publish_config import TOKENS
 
@@ -37,12 +37,14 @@ class HuggingFacePublisher:
             self._api.create_repo(self.name, private=private, exist_ok=True)
             return bool(self._api.model_info(self.name).private)
 
-    def listing(self, files: Sequence[PublishedFile]) -> dict[str, Listed]:
+    def listing(self, files: Sequence[PublishedFile]) -> dict[str, RemoteFile]:
         with self._explaining_errors():
             info = self._api.model_info(self.name, revision=self._commit, files_metadata=True)
         ours = {file.name: file for file in files}
         return {
-            stored.rfilename: Listed(stored.size or 0, _sha256(stored, ours.get(stored.rfilename)))
+            stored.rfilename: RemoteFile(
+                stored.size or 0, _sha256(stored, ours.get(stored.rfilename))
+            )
             for stored in info.siblings or []
         }
 

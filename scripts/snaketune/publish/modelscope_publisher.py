@@ -18,7 +18,7 @@ from modelscope_hub.errors import (
 )
 from requests import RequestException
 
-from snaketune.hub.repository import Listed
+from snaketune.hub.repository import RemoteFile
 from snaketune.publish.destination import COMMIT_MESSAGE, PublishedFile, explain_status, logged
 from snaketune.publish.publish_config import TOKENS
 
@@ -51,14 +51,14 @@ class ModelScopePublisher:
                 return private
         return repository.visibility != Visibility.PUBLIC
 
-    def listing(self, files: Sequence[PublishedFile]) -> dict[str, Listed]:
+    def listing(self, files: Sequence[PublishedFile]) -> dict[str, RemoteFile]:
         with self._explaining_errors():
             try:
                 listed = self._api.list_repo_files(self.name, "model", revision=_BRANCH)
             except NotExistError:  # a new repository has no branch until the first commit
                 return {}
         return {
-            entry.path: Listed(entry.size, entry.sha256) for entry in listed if not entry.is_dir
+            entry.path: RemoteFile(entry.size, entry.sha256) for entry in listed if not entry.is_dir
         }
 
     def send(self, files: Sequence[PublishedFile]) -> None:

