@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from snaketune.core import cli
+from snaketune.core.layout import EXPERIMENTS
 from snaketune.experiment.resolved import load_resolved
 
 
@@ -21,10 +22,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     cli.open_log(args.log)
     from snaketune.agent.evaluate_agent import report_agent
+    from snaketune.tracking.agent_traces import MlflowTracer
     from snaketune.tracking.tracked_run import send_run
 
     experiment = load_resolved(args.experiment)
-    report_agent(experiment, Path("experiments"), args.output, args.server_log)
+    tracer = MlflowTracer(experiment.study)
+    report_agent(experiment, EXPERIMENTS, args.output, args.server_log, tracer)
+    tracer.close()
     send_run(args.checkpoints)
 
 

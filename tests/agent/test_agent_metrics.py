@@ -3,7 +3,8 @@
 import pytest
 
 from snaketune.agent.agent_metrics import by_tool, figures, has_one, judge
-from snaketune.agent.events import Answer, Step
+from snaketune.agent.events import AgentAnswer
+from snaketune.client.answer import Step
 from snaketune.experiment.agent_files import AgentQuestion
 
 TOOLS = {"Arithmetic": ["expression"], "Trains": ["origin", "destination"]}
@@ -16,7 +17,7 @@ def step(tool="Arithmetic", text='{"expression": "17 + 4"}', error=None):
 
 
 def answer(*steps, text="It is 21.", finished=True):
-    return Answer(text, list(steps), finished, [])
+    return AgentAnswer(text, list(steps), finished, [])
 
 
 NONE = step("", "", "no call")
@@ -80,20 +81,23 @@ def test_each_figure_is_of_the_questions_it_is_judged_by():
     good, bad = (judge(SUM, told, 1.0, TOOLS) for told in (answer(step()), answer(text="No.")))
     hello = judge(HELLO, answer(), 3.0, TOOLS)
     needless = judge(HELLO, answer(step()), 5.0, TOOLS)
-    found = figures({"base": [bad] * 9 + [needless], "tuned": [good] * 9 + [hello]})
-    assert {name: row["tuned"]["n"] for name, row in found.items()} == {
-        name: 9 for name in GOOD
-    } | {"no_call": 1, "turns": 10, "seconds": 10}
+    found = figures([bad] * 9 + [needless], [good] * 9 + [hello])
+    assert {name: row.tuned.n for name, row in found.items()} == {name: 9 for name in GOOD} | {
+        "no_call": 1,
+        "turns": 10,
+        "seconds": 10,
+    }
     strict = found["strict"]
-    assert (strict["wanted"], strict["base"]["value"], strict["tuned"]["value"]) == (1, 0.0, 1.0)
-    assert strict["differs"] and not found["no_call"]["differs"]  # one question tells nothing
-    assert found["seconds"]["wanted"] is None
-    assert found["seconds"]["tuned"]["value"] == pytest.approx((9 * 1.0 + 3.0) / 10)
-    assert found["turns"]["base"]["value"] == pytest.approx((9 * 1 + 2) / 10)
+    assert (strict.wanted, strict.base.value, strict.tuned.value) == (1, 0.0, 1.0)
+    assert strict.differs and not found["no_call"].differs  # one question tells nothing
+    assert found["seconds"].wanted is None
+    assert found["seconds"].tuned.value == pytest.approx((9 * 1.0 + 3.0) / 10)
+    assert found["turns"].base.value == pytest.approx((9 * 1 + 2) / 10)
 
 
 def test_a_figure_that_nothing_is_judged_by_is_left_out():
-    found = figures({"base": [judge(HELLO, answer(), 1.0, TOOLS)]})
+    verdicts = [judge(HELLO, answer(), 1.0, TOOLS)]
+    found = figures(verdicts, verdicts)
     assert set(found) == {"no_call", "turns", "seconds"}
 
 
@@ -102,8 +106,8 @@ def test_right_answers_by_tool():
     questions = [SUM, SUM, trains, HELLO]
     said = [answer(step()), answer(text="12"), answer(text="9:40"), answer()]
     verdicts = [judge(q, a, 1.0, TOOLS) for q, a in zip(questions, said, strict=True)]
-    found = by_tool(questions, {"tuned": verdicts})
-    assert {tool: (row["tuned"]["value"], row["tuned"]["n"]) for tool, row in found.items()} == {
+    found = by_tool(questions, verdicts, verdicts)
+    assert {tool: (row.tuned.value, row.tuned.n) for tool, row in found.items()} == {
         "Arithmetic": (0.5, 2),
         "Trains": (1.0, 1),
     }

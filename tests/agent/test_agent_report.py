@@ -1,10 +1,13 @@
 """The agent's page: both transcripts, step by step, as text; figures with their intervals."""
 
+import json
+
 import pytest
 
 from html_page import Page
+from snaketune.agent.agent_record import AgentFigure, AgentRecord, AgentTranscript
 from snaketune.agent.agent_report import html, judged, sentence
-from snaketune.agent.evaluate_agent import tell
+from snaketune.agent.evaluate_agent import summarise
 from snaketune.experiment.agent_files import AgentQuestion
 
 EVIL = "<script>alert('x')</script>"
@@ -14,13 +17,13 @@ QUESTIONS = [
 ]
 
 
-def told(text, *steps, finished=True, **verdict):
-    return {
-        "text": text,
-        "finished": finished,
-        "steps": list(steps),
-        "verdict": {"turns": 2, "seconds": 1.5, **verdict},
-    }
+def transcript(text, *steps, finished=True, **verdict):
+    return AgentTranscript(
+        text=text,
+        finished=finished,
+        steps=list(steps),
+        verdict={"turns": 2, "seconds": 1.5, **verdict},
+    )
 
 
 def step(tool, text, result="", error=None, thought="I think"):
@@ -35,15 +38,17 @@ def verdict(holds):
     return dict.fromkeys(names, holds)
 
 
-def report(count=1):
-    sums = QUESTIONS[0].model_dump() | {
-        "base": told("Sorry", step("", "", error="no form"), finished=False, **verdict(False)),
-        "tuned": told("It is 21.", step("Arithmetic", f"{{{EVIL}}}", "21"), **verdict(True)),
-    }
-    hello = QUESTIONS[1].model_dump() | {
-        "base": told("Hi.", step("Abacus", "1", error=f"no tool {EVIL}"), no_call=False),
-        "tuned": told("Hello!", no_call=True),
-    }
+def report(count=1) -> AgentRecord:
+    failed = step("", "", error="no form")
+    base = transcript("Sorry", failed, finished=False, **verdict(False))
+    tuned = transcript("It is 21.", step("Arithmetic", f"{{{EVIL}}}", "21"), **verdict(True))
+    abacus = step("Abacus", "1", error=f"no tool {EVIL}")
+    hello = transcript("Hi.", abacus, no_call=False), transcript("Hello!", no_call=True)
+    summary = summarise(
+        [QUESTIONS[0]] * count + [QUESTIONS[1]],
+        [base] * count + [hello[0]],
+        [tuned] * count + [hello[1]],
+    )
     about = {
         "experiment": "agent_tuned",
         "study": "agent",
@@ -53,7 +58,7 @@ def report(count=1):
         "agent": {"max_turn": 4, "max_new_tokens": 128},
         "system": f"You are {EVIL}",
     }
-    return about | tell([QUESTIONS[0]] * count + [QUESTIONS[1]], [sums] * count + [hello])
+    return AgentRecord.model_validate(about | summary)
 
 
 @pytest.fixture(scope="module")
@@ -61,22 +66,24 @@ def page():
     return html(report(8))
 
 
-def test_the_page_needs_nothing_from_elsewhere(page):
+def test_page_loads_nothing(page):
     found = Page(page)
     assert found.loaded == [] and "script" not in found.tags
     assert EVIL in found.text
 
 
-def test_the_transcripts_are_beside_each_other_step_by_step(page):
+def test_transcripts_are_side_by_side(page):
     row = next(part for part in page.split("<tr>") if "17 + 4?" in part and "data-model" in part)
     base, tuned = row.split('data-model="agent_tuned"')
-    assert 'data-model="base"' in base and "no call and no answer" in base and "Sorry" in base
+    assert (
+        'data-model="base"' in base and "neither a call nor an answer" in base and "Sorry" in base
+    )
     places = [tuned.index(text) for text in ("I think", "Arithmetic", "<code>", "21</p>", "It is")]
     assert places == sorted(places)
     assert base.count("✗") == 4 and tuned.count("✓") == 4
 
 
-def test_figures_are_marked_where_intervals_are_apart(page):
+def test_significant_figures_are_marked(page):
     strict = next(part for part in page.split("<tr>") if "<b>strict</b>" in part)
     assert "100\u00a0% *" in strict.replace(" %", "\u00a0%") and 'class="number good"' in strict
     assert "0–32 %" in strict and "68–100 %" in strict  # Wilson's of 0 and 8 of 8
@@ -84,34 +91,44 @@ def test_figures_are_marked_where_intervals_are_apart(page):
     assert "*" not in quiet and "good" not in quiet
 
 
-def test_the_sentence_tells_the_rates_and_whether_they_differ():
-    told = sentence(report(8)).replace("\u00a0", " ")
-    assert told.startswith("Tools are called with strict JSON for 100 % (68 % to 100 %)")
-    assert "for 0 % (0 % to 32 %)" in told and told.endswith("beyond chance.")
-    assert sentence(report(1)).endswith("within chance.")
-    assert sentence({"figures": {}}) == "No question needs a tool."
+def test_sentence_has_rates_and_significance():
+    text = sentence(report(8).figures).replace("\u00a0", " ")
+    assert text.startswith("Tools are called with strict JSON for 100 % (68 % to 100 %)")
+    assert "for 0 % (0 % to 32 %)" in text and text.endswith("The difference is significant.")
+    assert sentence(report(1).figures).endswith("The difference is not significant.")
+    assert sentence({}) == "No question requires a tool."
 
 
-def test_what_the_training_spoiled_is_told_at_once():
-    def ends(value, low, high):
-        return {"value": value, "low": low, "high": high, "n": 9}
+def test_significantly_worse_figures_are_named():
+    row = {"wanted": 1, "differs": True}
+    row["base"] = {"value": 1.0, "low": 0.8, "high": 1.0, "n": 9}
+    row["tuned"] = {"value": 0.25, "low": 0.1, "high": 0.5, "n": 9}
+    worse = AgentFigure.model_validate(row)
+    figures = report(8).figures | {"no_call": worse}
+    figures |= {"seconds": AgentFigure.model_validate(row | {"wanted": None})}
+    text = sentence(figures).replace("\u00a0", " ")
+    assert text.endswith("is significant. Significantly worse: no_call, 100 % to 25 %.")
+    figures["no_call"] = AgentFigure.model_validate(row | {"differs": False})
+    assert "worse" not in sentence(figures)
 
-    row = {"wanted": 1, "base": ends(1.0, 0.8, 1.0), "tuned": ends(0.25, 0.1, 0.5)}
-    found = report(8)
-    found["figures"]["no_call"] = row | {"differs": True}
-    found["figures"]["seconds"] = row | {"wanted": None, "differs": True}
-    told = sentence(found).replace("\u00a0", " ")
-    assert told.endswith("chance. Worse beyond chance: no_call, 100 % to 25 %.")
-    found["figures"]["no_call"]["differs"] = False
-    assert "Worse" not in sentence(found)
 
-
-def test_a_question_is_marked_by_what_it_is_judged_by():
-    rows = report()["questions"]
-    assert judged(rows[0], "tuned") == [
+def test_marks_follow_the_verdict():
+    first, second = report().questions
+    assert judged(first.tuned) == [
         ("tool", True),
         ("JSON", True),
         ("arguments", True),
         ("answer", True),
     ]
-    assert judged(rows[1], "base") == [("no call", False)]
+    assert judged(second.base) == [("no call", False)]
+
+
+def test_record_keeps_the_keys_of_old_files(tmp_path):
+    file = tmp_path / "report.json"
+    report(2).write(file)
+    values = json.loads(file.read_text())
+    assert values.pop("record_version") == 1
+    assert set(values["figures"]["strict"]) == {"base", "tuned", "wanted", "differs"}
+    assert values["questions"][0]["tuned"]["verdict"]["strict"] is True
+    file.write_text(json.dumps(values))  # as written before records had a version
+    assert AgentRecord.read(file) == report(2)

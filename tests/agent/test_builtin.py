@@ -11,7 +11,7 @@ def file(tmp_path):
     return tmp_path / "canned.yaml"
 
 
-def test_the_model_calls_it(agent, file, endpoint):
+def test_canned_tool_is_called(agent, file, endpoint):
     file.write_text(WEATHER)
     turns = [
         'Action: Weather\nAction Input: {"city": "OSLO"}',
@@ -35,7 +35,7 @@ def test_the_model_calls_it(agent, file, endpoint):
     assert "[['Arithmetic', 'Weather']]" in told
 
 
-def test_two_of_a_name_are_refused(agent, file):
+def test_duplicate_tool_names_are_refused(agent, file):
     file.write_text(WEATHER.replace("name: Weather", "name: Arithmetic"))
-    with pytest.raises(UserError, match=r"two tools are called 'Arithmetic'.*\n.*canned.yaml"):
+    with pytest.raises(UserError, match=r"two tools are named 'Arithmetic'.*\n.*canned.yaml"):
         agent([], canned=file)

@@ -67,8 +67,7 @@ class Experiment:
 
 @pytest.fixture
 def endpoint(monkeypatch):
-    """An endpoint with both models; nothing is sent to MLflow."""
-    monkeypatch.setattr("snaketune.agent.react_loop.Tracer", Quiet)
+    """An endpoint with both models."""
     with FakeEndpoint(["x_tuned", "tiny-1"], says).running() as server:
         client = openai.OpenAI(base_url=server.url, api_key="none", max_retries=0)
 
@@ -83,9 +82,6 @@ def endpoint(monkeypatch):
 
 class Quiet:
     sent = 0
-
-    def __init__(self, study):
-        assert study == "x"
 
     def send(self, spans):
         Quiet.sent += 1
@@ -108,7 +104,7 @@ def experiment(tmp_path):
 
 def test_both_models_answer_and_are_judged(endpoint, experiment, tmp_path):
     Quiet.sent = 0
-    stage.report_agent(experiment, tmp_path, tmp_path / "agent", tmp_path / "log")
+    stage.report_agent(experiment, tmp_path, tmp_path / "agent", tmp_path / "log", Quiet())
     report = json.loads((tmp_path / "agent" / "report.json").read_text())
     figures = {
         name: (row["base"]["value"], row["tuned"]["value"])
@@ -133,9 +129,7 @@ def test_both_models_answer_and_are_judged(endpoint, experiment, tmp_path):
     Page((tmp_path / "agent" / "report.html").read_text())
 
 
-def test_steps_that_outgrow_the_context_end_one_question_and_not_the_report(
-    endpoint, experiment, tmp_path
-):
+def test_context_overflow_ends_one_question_only(endpoint, experiment, tmp_path):
     def outgrows(model, messages):
         if "Oslo" in messages[-1]["content"]:
             endpoint.refuses = 400, "the prompt has 9 tokens, and the model reads 8"
@@ -146,17 +140,17 @@ def test_steps_that_outgrow_the_context_end_one_question_and_not_the_report(
     questions = read_questions(tmp_path / "two.yaml")
     settings, canned = experiment.config.agent, tmp_path / "tools.yaml"
     client = openai.OpenAI(base_url=endpoint.url, api_key="none", max_retries=0)
-    first, second = stage.ask_all(client, {"tuned": "x_tuned"}, questions, settings, canned)
-    assert first["tuned"]["text"] == "It is 42."
-    assert "the prompt has 9 tokens" in second["tuned"]["text"]
-    assert [step["result"] for step in second["tuned"]["steps"]] == ["rain"]
-    assert second["tuned"]["verdict"]["strict"] and not second["tuned"]["verdict"]["right"]
+    first, second = stage.answer_all(client, "tuned", "x_tuned", questions, settings, canned)
+    assert first.text == "It is 42."
+    assert "the prompt has 9 tokens" in second.text
+    assert [step.result for step in second.steps] == ["rain"]
+    assert second.verdict["strict"] and not second.verdict["right"]
     endpoint.refuses = 503, "busy"
     with pytest.raises(UserError, match="busy"):
-        stage.ask_all(client, {"tuned": "x_tuned"}, questions, settings, canned)
+        stage.answer_all(client, "tuned", "x_tuned", questions, settings, canned)
 
 
-def test_a_question_for_a_tool_that_there_is_not_is_refused(endpoint, experiment, tmp_path):
+def test_question_with_unknown_tool_is_refused(endpoint, experiment, tmp_path):
     (tmp_path / "questions.yaml").write_text("- {question: 1 + 1?, tool: Arithmetics}")
     with pytest.raises(UserError, match=r"(?s)'Arithmetics'.*Did you mean 'Arithmetic'\?.*Fix:"):
         stage.report_agent(experiment, tmp_path, tmp_path / "agent", tmp_path / "log")

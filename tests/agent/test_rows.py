@@ -8,7 +8,8 @@ import pytest
 from lagent.agents.react import CALL_PROTOCOL_EN
 
 from snaketune.agent import system_prompt
-from snaketune.agent.builtin import make_tools
+from snaketune.agent.lagent_adapter import ToolAction
+from snaketune.agent.tools import make_tools
 from snaketune.data.conversation import trim
 from snaketune.data.formats.chat_formats import openai
 from snaketune.experiment.agent_files import read_questions
@@ -110,7 +111,9 @@ def test_a_tool_is_only_called_if_it_is_offered(rows):
 def test_the_system_message_is_the_agents(react, folder):
     """Lagent's words, filled in with the tools' descriptions in the order of the row."""
     file = folder / "agent_tools.yaml"
-    described = {tool.name: tool.description for tool in make_tools(["arithmetic"], file)}
+    described = {
+        tool.name: ToolAction(tool).description for tool in make_tools(["arithmetic"], file)
+    }
     for row in react:
         names = offered(row)
         assert row["messages"][0] == {
@@ -129,7 +132,7 @@ def test_the_system_message_is_the_agents(react, folder):
 
 def test_the_functions_are_the_same_tools(rows, folder):
     described = {
-        tool.name: tool.description
+        tool.name: ToolAction(tool).description
         for tool in make_tools(["arithmetic"], folder / "agent_tools.yaml")
     }
     told = [tool["function"] for row in rows for tool in row.get("tools", [])]
@@ -214,6 +217,6 @@ def test_the_probe_tells_of_the_tools_as_the_agent_does(probe, folder):
     file = folder / "agent_tools.yaml"
     assert probe.system == system_prompt(["arithmetic"], file)
     assert {tool.name: tool.required for tool in probe.tools} == {
-        tool.name: tool.description["required"] for tool in make_tools(["arithmetic"], file)
+        tool.name: tool.required for tool in make_tools(["arithmetic"], file)
     }
     assert sum(not each.call for each in probe.questions) >= 8

@@ -10,9 +10,10 @@ import time
 import mlflow
 import pytest
 
-from snaketune.agent import tracing
 from snaketune.core.errors import UserError
+from snaketune.tracking import agent_traces
 from snaketune.tracking import mlflow_client as reach
+from snaketune.tracking.agent_traces import MlflowTracer
 
 COMPUTE = 'Thought: I compute.\nAction: Arithmetic\nAction Input: {"expression": "17*23"}'
 DIVIDE = 'Action: Arithmetic\nAction Input: {"expression": "1/0"}'
@@ -39,7 +40,7 @@ def test_every_question_is_a_trace(agent, store):
     asker = agent(
         [COMPUTE, DIVIDE, "hm", FINISH, "Final Answer: 2"],
         tools=["arithmetic", "google"],
-        trace="study",
+        tracer=MlflowTracer("study"),
     )
     before = time.time_ns()
     asker.ask("What is 17 * 23?")
@@ -83,8 +84,8 @@ def test_every_question_is_a_trace(agent, store):
     assert len(sessions) == 1
 
 
-def test_no_secret_is_in_the_store_and_nothing_is_left_in_the_process(agent, store):
-    asker = agent([COMPUTE, FINISH], tools=["arithmetic", "google"], trace="study")
+def test_no_secret_is_stored(agent, store):
+    asker = agent([COMPUTE, FINISH], tools=["arithmetic", "google"], tracer=MlflowTracer("study"))
     asker.ask("?")
     asker.close()
     assert len(traces(store)) == 1
@@ -95,8 +96,8 @@ def test_no_secret_is_in_the_store_and_nothing_is_left_in_the_process(agent, sto
     assert "MLFLOW_TRACKING_URI" not in os.environ
 
 
-def test_a_question_that_fails_is_a_trace_too(agent, store, endpoint):
-    asker = agent([FINISH], trace="study")
+def test_failed_question_is_a_trace(agent, store, endpoint):
+    asker = agent([FINISH], tracer=MlflowTracer("study"))
     endpoint.refuses = 400, "too long"
     with pytest.raises(UserError):
         asker.ask("?")
@@ -107,17 +108,17 @@ def test_a_question_that_fails_is_a_trace_too(agent, store, endpoint):
     assert [each.status.status_code.value for each in trace.data.spans] == ["ERROR", "ERROR"]
 
 
-def test_without_a_study_nothing_is_sent(agent, store, monkeypatch):
-    monkeypatch.setattr(tracing, "_log", lambda *_: pytest.fail("sent"))
+def test_no_tracer_sends_nothing(agent, store, monkeypatch):
+    monkeypatch.setattr(agent_traces, "_log", lambda *_: pytest.fail("sent"))
     asker = agent([FINISH])
     assert asker.ask("?").text == "391"
     asker.close()
 
 
-def test_a_store_that_fails_costs_one_warning(agent, store, monkeypatch, caplog):
+def test_failing_store_costs_one_warning(agent, store, monkeypatch, caplog):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:pAsSwOrD@127.0.0.1:1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    asker = agent([COMPUTE, FINISH, FINISH], trace="study")
+    asker = agent([COMPUTE, FINISH, FINISH], tracer=MlflowTracer("study"))
     assert asker.ask("?").text == "391"
     assert asker.ask("?").text == "391"
     asker.close()
@@ -127,23 +128,24 @@ def test_a_store_that_fails_costs_one_warning(agent, store, monkeypatch, caplog)
     assert "pAsSwOrD" not in caplog.text
 
 
-def test_a_missing_mlflow_costs_one_warning(agent, store, monkeypatch, caplog):
+def test_missing_mlflow_costs_one_warning(agent, store, monkeypatch, caplog):
     for name in [name for name in sys.modules if name.partition(".")[0] == "mlflow"]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "mlflow.entities", None)
-    asker = agent([FINISH, FINISH], trace="study")
+    asker = agent([FINISH, FINISH], tracer=MlflowTracer("study"))
     assert [asker.ask("?").text, asker.ask("?").text] == ["391", "391"]
     asker.close()
     assert sum("did not take" in each.getMessage() for each in caplog.records) == 1
 
 
-def test_an_agent_needs_neither_torch_nor_mlflow(repository):
+def test_agent_imports_neither_torch_nor_mlflow(repository):
     code = (
         "import sys, openai\n"
         "from snaketune.agent import Agent, parse\n"
+        "from snaketune.tracking.agent_traces import MlflowTracer\n"
         "assert 'lagent' not in sys.modules\n"
         "client = openai.OpenAI(base_url='http://127.0.0.1:1', api_key='none')\n"
-        "Agent(client, 'tuned', ['arithmetic', 'python', 'arxiv'], trace='study')\n"
+        "Agent(client, 'tuned', ['arithmetic', 'python', 'arxiv'], tracer=MlflowTracer('study'))\n"
         "print([name for name in ('torch', 'transformers', 'mlflow') if name in sys.modules])"
     )
     done = subprocess.run(

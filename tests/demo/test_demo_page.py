@@ -9,11 +9,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from fake_demo import BASE, TUNED, calls_the_weather
-from snaketune.agent import react_loop
 from snaketune.client.chat_client import ChatClient
 from snaketune.demo import demo_page, setup
 from snaketune.demo.background_answer import BackgroundAnswer
 from snaketune.demo.demo_conversation import DemoConversation, DemoTurn
+from snaketune.tracking import agent_traces
 
 PAGE = Path(demo_page.__file__).with_name("streamlit_main.py")
 
@@ -284,7 +284,7 @@ def test_turn_is_kept_once_wherever_a_click_ends_the_run(monkeypatch, client):
 
 def test_tool_use_is_traced_under_the_study(made, endpoint, monkeypatch):
     sent = []
-    monkeypatch.setattr(react_loop, "Tracer", lambda study: sent.append(study) or Quiet())
+    monkeypatch.setattr(agent_traces, "MlflowTracer", lambda study: sent.append(study) or Quiet())
     setup.use(replace(made, studies={TUNED: "persona"}))
     page = AppTest.from_file(str(PAGE), default_timeout=20).run()
     endpoint.reply = calls_the_weather

@@ -5,7 +5,7 @@ No torch and no Lagent here: tracking and the demo read it.
 
 from pydantic import BaseModel, ConfigDict
 
-from snaketune.agent.events import Step
+from snaketune.client.answer import Step
 from snaketune.core.records import Record
 from snaketune.experiment.schema import AgentConfig
 from snaketune.scoring.estimate import Estimate

@@ -1,115 +1,116 @@
-"""The agent's report: base and trained model answer the same questions with the same tools."""
+"""The agent stage: base and tuned model answer the same questions with the same tools."""
 
-import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import openai
 
 from snaketune.agent.agent_metrics import by_tool, figures, judge
+from snaketune.agent.agent_record import AgentIds, AgentRecord, AgentTranscript, AnsweredQuestion
 from snaketune.agent.agent_report import html
-from snaketune.agent.events import Answer, Step
+from snaketune.agent.events import AgentAnswer
 from snaketune.agent.react_loop import Agent, system_prompt
+from snaketune.agent.tracing import Tracer
+from snaketune.client.answer import Step
 from snaketune.core.errors import UserError, nearest
-from snaketune.core.files import write_json, write_text
+from snaketune.core.files import write_text
+from snaketune.core.layout import ReportPaths
 from snaketune.core.progress import track_progress
 from snaketune.experiment.agent_files import AgentQuestion, read_questions
 from snaketune.experiment.resolved import Resolved
 from snaketune.experiment.schema import AgentConfig
 from snaketune.serving.server_process import model_server
 
-log = logging.getLogger(__name__)
 
-
-def report_agent(experiment: Resolved, root: Path, output: Path, log_file: Path) -> None:
+def report_agent(
+    experiment: Resolved, root: Path, output: Path, log_file: Path, tracer: Tracer | None = None
+) -> None:
     """Write report.json and report.html.
 
     Args:
         root: experiments/, which the files of questions and tools are relative to.
         output: experiments/X/agent.
-        log_file: What the model server prints.
+        log_file: Receives the output of the model server.
+        tracer: Receives every question as a trace.
 
     Raises:
-        UserError: The questions or the tools cannot be used, or a model is not there.
+        UserError: The questions or the tools cannot be used, or a model is missing.
     """
-    settings = experiment.config.agent
-    assert settings.questions
-    questions = read_questions(root / settings.questions)
-    canned = root / settings.canned if settings.canned else None
-    system = system_prompt(settings.tools, canned)  # before minutes of answers
+    config = experiment.config.agent
+    assert config.questions
+    questions = read_questions(root / config.questions)
+    canned = root / config.canned if config.canned else None
+    # mistakes in the tools show here, before minutes of loading and answers
+    system = system_prompt(config.tools, canned)
     with model_server(
         [experiment.name], log_file, precision=experiment.config.train.precision
     ) as server:
-        tuned = server.model(experiment.name)
-        models = {"base": tuned.base, "tuned": tuned.name}
-        rows = ask_all(server.client, models, questions, settings, canned, experiment.study)
-    report = {
-        "experiment": experiment.name,
-        "study": experiment.study,
-        "description": experiment.config.description,
-        "ids": {"base": experiment.base_id, "train": experiment.train_id},
-        "models": models,
-        "agent": settings.model_dump(),
-        "system": system,
-        **tell(questions, rows),
-    }
-    write_json(output / "report.json", report)
-    write_text(output / "report.html", html(report))
+        model = server.model(experiment.name)
+        models = {"base": model.base, "tuned": model.name}
+        base, tuned = (
+            answer_all(server.client, name, models[name], questions, config, canned, tracer)
+            for name in models
+        )
+    record = AgentRecord(
+        experiment=experiment.name,
+        study=experiment.study,
+        description=experiment.config.description,
+        ids=AgentIds(base=experiment.base_id, train=experiment.train_id),
+        models=models,
+        agent=config,
+        system=system,
+        **summarise(questions, base, tuned),
+    )
+    report = ReportPaths(output)
+    record.write(report.json)
+    write_text(report.html, html(record))
 
 
-def ask_all(
+def answer_all(
     client: openai.OpenAI,
-    models: Mapping[str, str],
+    name: str,
+    model: str,
     questions: Sequence[AgentQuestion],
-    settings: AgentConfig,
+    config: AgentConfig,
     canned: Path | None,
-    study: str | None = None,
-) -> list[dict[str, Any]]:
-    """Put every question to every model.
+    tracer: Tracer | None = None,
+) -> list[AgentTranscript]:
+    """Put every question to a model.
 
     Args:
-        models: What each is called in the report, and its id in the endpoint.
-        study: Its MLflow experiment gets each question as a trace.
-
-    Returns:
-        Of each question `question`, `tool`, `accept` and by model `text`, `finished`, `steps` and
-        `verdict`, the questions in their order.
+        name: What progress lines call the model.
+        model: Its id at the endpoint.
 
     Raises:
-        UserError: A question needs a tool that there is not, or the endpoint failed.
+        UserError: A question requires an unknown tool, or the endpoint failed.
     """
-    rows: list[dict[str, Any]] = [each.model_dump() for each in questions]
-    for name, model in models.items():
-        agent = Agent(
-            client,
-            model,
-            settings.tools,
-            canned,
-            settings.max_turn,
-            trace=study,
-            max_tokens=settings.max_new_tokens,
-        )
-        tools = {tool.name: tool.description["required"] for tool in agent.tools}
-        _require_tools(questions, tools)
-        with track_progress(f"{name}: agent", len(rows), "questions") as done:
-            for count, (question, row) in enumerate(zip(questions, rows, strict=True), start=1):
-                started = time.monotonic()
-                answer = _answer(agent, question.question)
-                seconds = time.monotonic() - started
-                told = {"text": answer.text, "finished": answer.finished}
-                steps = [asdict(step) for step in answer.steps]
-                verdict = judge(question, answer, seconds, tools)
-                row[name] = told | {"steps": steps, "verdict": verdict}
-                done(count)
-        agent.close()
-    return rows
+    limit = config.max_new_tokens
+    agent = Agent(
+        client, model, config.tools, canned, config.max_turn, max_tokens=limit, tracer=tracer
+    )
+    tools = {tool.name: tool.required for tool in agent.tools}
+    _require_tools(questions, tools)
+    transcripts = []
+    with track_progress(f"{name}: agent", len(questions), "questions") as done:
+        for question in questions:
+            started = time.monotonic()
+            answer = _answer(agent, question.question)
+            verdict = judge(question, answer, time.monotonic() - started, tools)
+            transcripts.append(
+                AgentTranscript(
+                    text=answer.text,
+                    finished=answer.finished,
+                    steps=answer.steps,
+                    verdict=verdict,
+                )
+            )
+            done(len(transcripts))
+    return transcripts
 
 
-def _answer(agent: Agent, question: str) -> Answer:
-    """Return an agent's answer, an unfinished one where the steps to it outgrew the context.
+def _answer(agent: Agent, question: str) -> AgentAnswer:
+    """An agent's answer, an unfinished one where the steps to it outgrew the context.
 
     Raises:
         UserError: The endpoint failed.
@@ -121,29 +122,34 @@ def _answer(agent: Agent, question: str) -> Answer:
     except UserError as error:
         if not isinstance(error.__cause__, openai.BadRequestError):
             raise
-        return Answer(str(error), steps, finished=False, messages=[])
+        return AgentAnswer(str(error), steps, finished=False, messages=[])
 
 
-def tell(questions: Sequence[AgentQuestion], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the report tells of the answers: all figures, those of each tool, and the rows.
-
-    Args:
-        rows: What `ask_all` returned.
-    """
-    models = [key for key, value in rows[0].items() if isinstance(value, dict)]
-    verdicts = {model: [row[model]["verdict"] for row in rows] for model in models}
+def summarise(
+    questions: Sequence[AgentQuestion],
+    base: Sequence[AgentTranscript],
+    tuned: Sequence[AgentTranscript],
+) -> dict[str, object]:
+    """The record's `figures`, `right_by_tool` and `questions`."""
+    verdicts = [[transcript.verdict for transcript in own] for own in (base, tuned)]
+    answered = [
+        AnsweredQuestion(**question.model_dump(), base=before, tuned=after)
+        for question, before, after in zip(questions, base, tuned, strict=True)
+    ]
     return {
-        "figures": figures(verdicts),
-        "right_by_tool": by_tool(questions, verdicts),
-        "questions": list(rows),
+        "figures": figures(*verdicts),
+        "right_by_tool": by_tool(questions, *verdicts),
+        "questions": answered,
     }
 
 
-def _require_tools(questions: Sequence[AgentQuestion], tools: Mapping[str, Any]) -> None:
+def _require_tools(
+    questions: Sequence[AgentQuestion], tools: Mapping[str, Collection[str]]
+) -> None:
     for question in questions:
         if question.tool is not None and question.tool not in tools:
             raise UserError(
-                f"'{question.question}' needs a tool '{question.tool}' that there is not."
-                f"{nearest(question.tool, tools)} There are: {', '.join(tools)}\n"
-                "  Fix: correct the question, or add it to agent.tools or agent.canned"
+                f"'{question.question}' requires unknown tool '{question.tool}'."
+                f"{nearest(question.tool, tools)} Known: {', '.join(tools)}\n"
+                "  Fix: correct the question, or add the tool to agent.tools or agent.canned"
             )

@@ -1,27 +1,26 @@
-"""What an agent tells: its answer, the steps to it, and each as it happens."""
+"""What an agent reports: its answer, the steps to it, and events as they happen."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from snaketune.client.answer import Step
-
-Message = dict[str, str]
-"""`role` and `content`, as an OpenAI-compatible endpoint takes them."""
+from snaketune.client.answer import ChatMessage, Step
 
 
 @dataclass(frozen=True)
-class Answer:
+class AgentAnswer:
     """What a question led to.
 
-    `finished` is False when the turns ran out. `messages` are the question, the model's turns and
-    the tools' results as they were sent: passed on as `history` they continue the conversation.
+    Attributes:
+        finished: False when the turns ran out.
+        messages: The question, the model's turns and the tools' results as they were sent: passed
+            on as `history` they continue the conversation.
     """
 
     text: str
     steps: list[Step]
     finished: bool
-    messages: list[Message]
+    messages: list[ChatMessage]
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,81 @@
-"""Lagent's ReAct loop, with its parts replaced where they are broken or unfit."""
+"""Lagent's ReAct loop, with the parts replaced that are broken or unsuitable.
 
-import queue
-import threading
+Checked with lagent 0.2.4, the version that pyproject.toml pins. Used of its inside: what ReAct.chat
+calls on its model (`chat`), protocol (`format`, `parse`, `format_response`) and executor (call,
+`finish_action`, `no_action`, `action_names`), BaseAction's description and JsonParser.
+tests/agent/test_lagent_adapter.py fails when these change.
+"""
+
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from typing import Any
 
 import openai
-from lagent.actions import ActionExecutor
+from lagent.actions import ActionExecutor, BaseAction, JsonParser
+from lagent.actions.parser import ParseError
+from lagent.agents import ReAct
 from lagent.agents.react import ReActProtocol
 from lagent.llms import BaseAPIModel
 from lagent.schema import ActionReturn, ActionStatusCode
 
-from snaketune.agent.events import Event, Message, OnEvent, Step
+from snaketune.agent.events import Event, OnEvent
 from snaketune.agent.react import STOP, parse, response_message
-from snaketune.agent.tools import Tool
+from snaketune.agent.tools import Tool, bounded, call_within, describe_parameters, read_arguments
 from snaketune.agent.tracing import Spans
-from snaketune.client.server_errors import server_reason
-from snaketune.core.errors import UserError
+from snaketune.client.answer import ChatMessage, GenerationSettings, Step
+from snaketune.client.chat_client import ChatClient
 
-_LONGEST = 6000
-"""Characters of a result that the model is shown: three articles of arXiv, 1,500 tokens."""
+
+class ArgumentParser(JsonParser):
+    """Reads the input of calls.
+
+    Lagent's own ends in an exception that nothing catches on a list, a number, 10,000 brackets or a
+    number of 5,000 digits, and never checks types. Its outputs lose every character that GBK lacks,
+    such as emoji and most accents.
+    """
+
+    def parse_inputs(self, inputs: str, name: str = "run") -> dict[str, Any]:
+        """Read the arguments of a call.
+
+        Raises:
+            ParseError: The model reads its message.
+        """
+        try:
+            return read_arguments(inputs, self.action.tool.parameters)
+        except ValueError as error:
+            raise ParseError(str(error)) from error
+
+    def parse_outputs(self, outputs: Any) -> list[dict[str, str]]:
+        """A tool's text in the form of Lagent's results."""
+        return [{"type": "text", "content": str(outputs)}]
+
+
+class ToolAction(BaseAction):
+    """A tool as one of Lagent's actions.
+
+    One class for all tools: Lagent registers action classes by their name, its own `GoogleSearch`
+    and `PythonInterpreter` among them, and refuses a second one of a name.
+    """
+
+    def __init__(self, tool: Tool) -> None:
+        self.tool = tool
+        described: dict[str, Any] = {
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": describe_parameters(tool.parameters),
+            "required": tool.required,
+        }
+        if tool.returns:
+            name, description = tool.returns
+            result = {"name": name, "description": description, "type": "STRING"}
+            described["return_data"] = [result]
+        super().__init__(described, ArgumentParser)
+
+    def run(self, **arguments: Any) -> str:
+        """Call the function."""
+        return self.tool.function(**arguments)
 
 
 class Endpoint(BaseAPIModel):
@@ -34,101 +89,85 @@ class Endpoint(BaseAPIModel):
         self, client: openai.OpenAI, model: str, on_event: OnEvent, max_tokens: int, spans: Spans
     ) -> None:
         super().__init__(model_type=model)
-        self.client, self.on_event, self.spans = client, on_event, spans
-        self.max_tokens = max_tokens
+        settings = GenerationSettings(max_new_tokens=max_tokens, stop=(STOP,))
+        self.model = ChatClient(client, model, settings)
+        self.on_event, self.spans = on_event, spans
 
-    def chat(self, inputs: list[Message], **gen_params: Any) -> str:
-        """Return the model's next turn, greedily; each piece of it is told as it comes.
+    def chat(self, inputs: list[ChatMessage], **gen_params: Any) -> str:
+        """Generate the model's next turn greedily, with an event for each streamed piece.
 
         Raises:
             UserError: The endpoint failed.
         """
-        request: dict[str, Any] = {
-            "model": self.model_type,
-            "messages": inputs,
-            "max_tokens": self.max_tokens,
-            "temperature": 0,
-            "stop": [STOP],
-        }
-        with self.spans.span(self.model_type, "LLM", request) as span:
-            try:
-                said = self._streamed(request)
-            except (openai.OpenAIError, ValueError) as error:
-                raise UserError(
-                    f"{self.model_type} did not answer: {server_reason(error)}"
-                ) from error
-            span.outputs = said.partition(STOP)[0]
-        return span.outputs
-
-    def _streamed(self, request: dict[str, Any]) -> str:
-        said = ""
-        with self.client.chat.completions.create(**request, stream=True) as stream:
-            for chunk in stream:
-                if chunk.choices and (piece := chunk.choices[0].delta.content):
-                    said += piece
+        with self.spans.span(self.model_type, "LLM", self.model.request(inputs)) as span:
+            with closing(self.model.stream(inputs)) as pieces:
+                for piece in pieces:
                     self.on_event(Event("text", text=piece))
-        return said
+            # not every server honours `stop`
+            span.outputs = self.model.answer.text.partition(STOP)[0]
+        return span.outputs
 
 
 class Protocol(ReActProtocol):
     """Lagent's prompt, with our reading of a turn and our form of a result (see `react`).
 
-    Lagent sends results and the last turn's order to finish as system messages, which many chat
-    templates refuse after the first message; here both are the user's.
+    Lagent sends results and the order to finish in the last turn as system messages, which many
+    chat templates refuse after the first message; here both are the user's.
     """
 
     def format(
         self,
-        chat_history: list[Message],
-        inner_step: list[Message],
+        chat_history: list[ChatMessage],
+        inner_step: list[ChatMessage],
         action_executor: ActionExecutor,
         force_stop: bool = False,
-    ) -> list[Message]:
-        """Return the messages of the next turn."""
+    ) -> list[ChatMessage]:
+        """The messages of the next turn."""
         messages = super().format(chat_history, inner_step, action_executor)
         if force_stop:
             last = messages[-1]
             messages[-1] = {**last, "content": f"{last['content'].rstrip()}\n{self.force_stop}"}
         return messages
 
-    def parse(self, message: str, action_executor: "Executor") -> tuple[str, str, str]:
-        """Return thought, action and input of a turn; the executor hears the thought as well."""
-        found = parse(message, action_executor.action_names())
-        action_executor.thought = found.thought
-        if found.final is not None:
-            return found.thought, action_executor.finish_action.name, found.final
-        lagents = (action_executor.finish_action.name, action_executor.no_action.name)
-        if found.tool is None or found.tool in lagents:  # its own words, no tools of a model
-            return found.thought, action_executor.no_action.name, found.tool_input
-        return found.thought, found.tool, found.tool_input
+    def parse(self, message: str, action_executor: "ToolExecutor") -> tuple[str, str, str]:
+        """Thought, action and input of a turn; the executor notes the thought for its step."""
+        turn = parse(message, action_executor.action_names())
+        action_executor.thought = turn.thought
+        if turn.final is not None:
+            return turn.thought, action_executor.finish_action.name, turn.final
+        # these two names are Lagent's own signals, not tools that a model may call
+        signals = (action_executor.finish_action.name, action_executor.no_action.name)
+        if turn.tool is None or turn.tool in signals:
+            return turn.thought, action_executor.no_action.name, turn.tool_input
+        return turn.thought, turn.tool, turn.tool_input
 
-    def format_response(self, action_return: ActionReturn) -> Message:
-        """Return a call's result, or its error, as a message."""
+    def format_response(self, action_return: ActionReturn) -> ChatMessage:
+        """A call's result, or its error, as a message."""
         failed = action_return.state != ActionStatusCode.SUCCESS
         return response_message(action_return.errmsg if failed else action_return.format_result())
 
 
-class Executor(ActionExecutor):
-    """Runs the tools of one question, and keeps the steps.
+class ToolExecutor(ActionExecutor):
+    """Runs the tools of one question and collects the steps.
 
     Lagent's splits a name at its dots and fails on two, lets a name reach any attribute of a tool
-    (`Arithmetic.parser`), tells a model that names a wrong tool nothing but its own input, and
-    waits for a hanging tool for ever.
+    (`Arithmetic.parser`), answers a wrong tool's name with nothing but the input, and waits for a
+    hanging tool for ever.
     """
 
     def __init__(self, tools: Sequence[Tool], on_event: OnEvent, spans: Spans) -> None:
-        super().__init__(list(tools))
+        super().__init__([ToolAction(tool) for tool in tools])
         self.on_event, self.spans = on_event, spans
         self.thought = ""
         self.steps: list[Step] = []
 
     def __call__(self, name: str, command: str) -> ActionReturn:
-        """Call a tool; whatever it does, there is a result or an error of bounded length."""
+        """Call a tool; whatever it does, the result is text or an error of bounded length."""
         if name == self.finish_action.name:
             return self.finish_action(command)
         started = time.monotonic()
         with self.spans.span(name[:80], "TOOL", command) as span:
-            returned = self._returned(name, command)
+            returned = self._result(name, command)
             if returned.state == ActionStatusCode.SUCCESS:
                 span.outputs = returned.format_result()
             else:
@@ -145,20 +184,21 @@ class Executor(ActionExecutor):
         self.on_event(Event("step", step=step))
         return returned
 
-    def _returned(self, name: str, command: str) -> ActionReturn:
+    def _result(self, name: str, command: str) -> ActionReturn:
         if name == self.no_action.name:
             return self.no_action("")
         if name not in self.actions:
             known = ", ".join(self.actions)
             return _failure(name, f"There is no tool {name[:80]!r}. Use one of: {known}")
-        tool = self.actions[name]
-        returned = _within(tool.seconds, lambda: tool(command))
+        action = self.actions[name]
+        limit = action.tool.timeout_seconds
+        returned = call_within(limit, lambda: action(command), lambda text: _failure(name, text))
         if returned is None:
-            return _failure(name, f"{name} was stopped after {tool.seconds:g} seconds")
+            return _failure(name, f"{name} was stopped after {limit:g} seconds")
         if returned.state == ActionStatusCode.SUCCESS:
-            returned.result = [{"type": "text", "content": _shown(returned.format_result())}]
+            returned.result = [{"type": "text", "content": bounded(returned.format_result())}]
         else:
-            returned.errmsg = _shown(returned.errmsg or "the tool failed without a word")
+            returned.errmsg = bounded(returned.errmsg or "the tool failed without an error message")
         return returned
 
 
@@ -166,36 +206,27 @@ def _failure(name: str, message: str) -> ActionReturn:
     return ActionReturn(type=name, errmsg=message, state=ActionStatusCode.API_ERROR)
 
 
-def _within(seconds: float, call: Callable[[], ActionReturn]) -> ActionReturn | None:
-    """Return what a call returns, or None if that takes too long: it is then left behind.
+@dataclass(frozen=True)
+class LoopResult:
+    """What the loop led to; `messages` are the turns and results that followed the question."""
 
-    A thread cannot be killed; it ends with the process at the latest. No tool of ours holds the
-    interpreter: arithmetic is bounded, Python runs in another process, the others wait.
-    """
-    done: queue.SimpleQueue[ActionReturn] = queue.SimpleQueue()
-
-    def work() -> None:
-        try:
-            done.put(call())
-        except BaseException as error:  # sys.exit in a tool ends the tool
-            done.put(_failure("", f"{type(error).__name__}: {error}"))
-
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        return done.get(timeout=seconds)
-    except queue.Empty:
-        return None
+    text: str
+    finished: bool
+    steps: list[Step]
+    messages: list[ChatMessage] = field(default_factory=list)
 
 
-_UNSEEN = {code: None for code in (*range(32), 127, *range(128, 160), *range(0xD800, 0xE000))} | {
-    code: None for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
-}
-for _kept in "\t\n":
-    del _UNSEEN[ord(_kept)]
+def run_react(
+    endpoint: Endpoint, tools: Sequence[Tool], messages: list[ChatMessage], max_turn: int
+) -> LoopResult:
+    """Run the loop on a conversation that ends with a question."""
+    executor = ToolExecutor(tools, endpoint.on_event, endpoint.spans)
+    returned = ReAct(endpoint, executor, Protocol(), max_turn).chat(messages)
+    finished = returned.actions[-1].type == executor.finish_action.name
+    text = returned.response.strip()
+    return LoopResult(text, finished, executor.steps, returned.inner_steps)
 
 
-def _shown(text: str) -> str:
-    """Return a text cut to what a model can use, without characters that steer a terminal."""
-    cut = text[:_LONGEST].translate(_UNSEEN)
-    left = len(text) - _LONGEST
-    return f"{cut}\n(cut here: {left:,} more characters)" if left > 0 else cut
+def react_prompt(tools: Sequence[Tool], on_event: OnEvent) -> str:
+    """Lagent's system message, filled in with the tools."""
+    return Protocol().format([], [], ToolExecutor(tools, on_event, Spans()))[0]["content"]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from snaketune.agent.events import Message
+from snaketune.client.answer import ChatMessage
 
 STOP = "\nResponse:"
 """Ends a turn: from here on a model invents what the tool returns."""
@@ -56,7 +56,7 @@ def parse(text: str, names: Collection[str]) -> Parsed:
     return Parsed(thought.strip(), final=final.strip() if found else None)
 
 
-def response_message(result: str) -> Message:
+def response_message(result: str) -> ChatMessage:
     """Return a tool's result as the message the model reads it in: `Response:<result>\\n`.
 
     A result is data. It comes as a user message (Lagent sends it as a system message, which many
@@ -68,7 +68,7 @@ def response_message(result: str) -> Message:
     return {"role": "user", "content": "Response:" + "\n> ".join(safe.splitlines()) + "\n"}
 
 
-def answer_message(text: str) -> Message:
+def answer_message(text: str) -> ChatMessage:
     """Return an answer that was given in no form in the one that the model is told to keep to."""
     return {"role": "assistant", "content": f"Final Answer: {text}"}
 

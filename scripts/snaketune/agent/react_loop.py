@@ -5,8 +5,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from snaketune.agent.events import Answer, Message, OnEvent, ignore
+from snaketune.agent.events import AgentAnswer, OnEvent, ignore
+from snaketune.agent.tools import make_tools
 from snaketune.agent.tracing import Spans, Tracer
+from snaketune.client.answer import ChatMessage
 from snaketune.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,16 +24,16 @@ class Agent:
     Args:
         client: Of an OpenAI-compatible endpoint.
         model: One of the endpoint's models.
-        tools: Of `arithmetic`, `python`, `arxiv` and `google`.
+        tools: Names of built-in tools (`toolbox.BUILTIN_TOOLS`).
         canned: A file of further tools with their answers.
         max_turn: The model's turns for a question; in the last it is told to answer.
-        on_event: Hears each piece of the model's turns and each step.
+        on_event: Called with each piece of the model's turns and each step.
         max_tokens: The longest turn.
-        trace: The study whose MLflow experiment gets each question as a trace.
+        tracer: Receives the spans of each question.
 
     Raises:
-        UserError: A tool is unknown, its key or a package is missing, the file is wrong, or there
-            is no turn.
+        UserError: A tool is unknown, its key or a package is missing, the file has mistakes, or
+            there are no turns.
     """
 
     def __init__(
@@ -43,22 +45,20 @@ class Agent:
         max_turn: int = MAX_TURN,
         on_event: OnEvent = ignore,
         max_tokens: int = MAX_TOKENS,
-        trace: str | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
-        _require_packages()
-        from snaketune.agent.builtin import make_tools
-
+        _require_lagent()
         if max_turn < 1:
-            raise UserError(f"max_turn is {max_turn}, and an answer takes a turn.\nFix: 1 or more")
+            raise UserError(f"max_turn must be at least 1 (got {max_turn})")
         self.client, self.model, self.on_event = client, model, on_event
         self.max_turn, self.max_tokens = max_turn, max_tokens
         self.tools = make_tools(tools, canned)
-        self.tracer = Tracer(trace) if trace else None
+        self.tracer = tracer
 
-    def ask(self, question: str, history: Iterable[Message] = ()) -> Answer:
-        """Return the answer to a question, with the steps to it.
+    def ask(self, question: str, history: Iterable[ChatMessage] = ()) -> AgentAnswer:
+        """Answer a question.
 
-        What a tool does wrong is told to the model and is no exception here.
+        A tool's error is reported to the model and raises nothing here.
 
         Args:
             history: Earlier messages of the conversation, without a system message.
@@ -66,14 +66,14 @@ class Agent:
         Raises:
             UserError: The endpoint failed.
         """
-        asked = {
+        inputs = {
             "question": question,
             "model": self.model,
             "tools": [tool.name for tool in self.tools],
         }
         spans = Spans()
         try:
-            with spans.span("agent", "AGENT", asked) as span:
+            with spans.span("agent", "AGENT", inputs) as span:
                 answer = self._answer([*history, {"role": "user", "content": question}], spans)
                 span.outputs = {"text": answer.text, "finished": answer.finished}
         finally:
@@ -86,33 +86,25 @@ class Agent:
         if self.tracer:
             self.tracer.close()
 
-    def _answer(self, messages: list[Message], spans: Spans) -> Answer:
-        from lagent.agents import ReAct
-
-        from snaketune.agent.lagent_adapter import Endpoint, Executor, Protocol
+    def _answer(self, messages: list[ChatMessage], spans: Spans) -> AgentAnswer:
+        from snaketune.agent.lagent_adapter import Endpoint, run_react
 
         endpoint = Endpoint(self.client, self.model, self.on_event, self.max_tokens, spans)
-        executor = Executor(self.tools, self.on_event, spans)
-        returned = ReAct(endpoint, executor, Protocol(), self.max_turn).chat(messages)
-        finished = returned.actions[-1].type == executor.finish_action.name
-        sent = [messages[-1], *returned.inner_steps]
-        return Answer(returned.response.strip(), executor.steps, finished, sent)
+        result = run_react(endpoint, self.tools, messages, self.max_turn)
+        sent = [messages[-1], *result.messages]
+        return AgentAnswer(result.text, result.steps, result.finished, sent)
 
 
 def system_prompt(tools: Sequence[str], canned: Path | None = None) -> str:
-    """Return the first message of every conversation with these tools: Lagent's, filled in."""
-    _require_packages()
-    from snaketune.agent.builtin import make_tools
-    from snaketune.agent.lagent_adapter import Executor, Protocol
+    """The system message of every conversation with these tools: Lagent's, filled in."""
+    _require_lagent()
+    from snaketune.agent.lagent_adapter import react_prompt
 
-    executor = Executor(make_tools(tools, canned), ignore, Spans())
-    return Protocol().format([], [], executor)[0]["content"]
+    return react_prompt(make_tools(tools, canned), ignore)
 
 
-def _require_packages() -> None:
-    missing = [name for name in ("lagent", "pydantic_monty") if not importlib.util.find_spec(name)]
-    if missing:
+def _require_lagent() -> None:
+    if not importlib.util.find_spec("lagent"):
         raise UserError(
-            f"an agent needs {' and '.join(missing)}, not installed here.\n"
-            "  Fix: .venv/bin/pip install -e '.[agent]'"
+            "an agent needs lagent, not installed here.\n  Fix: .venv/bin/pip install -e '.[agent]'"
         )

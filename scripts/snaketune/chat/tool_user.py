@@ -13,6 +13,7 @@ from snaketune.client.chat_client import ChatClient
 from snaketune.core import cli
 from snaketune.core.errors import UserError
 from snaketune.core.text import printable
+from snaketune.tracking.agent_traces import MlflowTracer
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class ToolUser(ChatClient):
             options.max_turn,
             self._on_event,
             model.settings.max_new_tokens,
-            options.study,
+            MlflowTracer(options.study) if options.study else None,
         )
 
     def stream(self, messages: Sequence[ChatMessage]) -> Generator[str, None, None]:

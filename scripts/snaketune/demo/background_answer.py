@@ -132,6 +132,7 @@ def use_tools(
 
     def generate(answer: BackgroundAnswer) -> None:
         from snaketune.agent import Agent, Event, answer_message
+        from snaketune.tracking.agent_traces import MlflowTracer
 
         def on_event(event: Event) -> None:
             if event.step:
@@ -144,7 +145,8 @@ def use_tools(
             answer_message(message["content"]) if message["role"] == "assistant" else message
             for message in earlier
         ]
-        agent = Agent(model.client, model.name, tools, canned, max_turn, on_event, trace=study)
+        tracer = MlflowTracer(study) if study else None
+        agent = Agent(model.client, model.name, tools, canned, max_turn, on_event, tracer=tracer)
         result = agent.ask(prompt["content"], history)
         answer.finish(end="complete" if result.finished else "turns", text=result.text)
 

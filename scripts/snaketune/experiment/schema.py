@@ -6,7 +6,7 @@ This is the only place where a default lives. `experiments/schema.json` (for edi
 
 import re
 from datetime import date
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -31,6 +31,7 @@ from snaketune.experiment.affects import (
     RunLength,
     Weights,
 )
+from snaketune.toolbox import BUILTIN_TOOLS
 
 FormatName = Literal[
     "auto",
@@ -86,6 +87,11 @@ TemplateName = Literal[
     "phi3_chat",
 ]
 DEEPSPEED = ("none", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload")
+if TYPE_CHECKING:
+    ToolName = str
+else:
+    ToolName = Literal[tuple(BUILTIN_TOOLS)]
+
 FORMAT_NAMES: tuple[str, ...] = get_args(FormatName)
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -399,9 +405,9 @@ class AgentConfig(Strict):
         description="a YAML file of questions, each with the `tool` it needs, if any, and what it "
         "would `accept` in an answer; relative to experiments/",
     )
-    tools: OfAgent[list[Literal["arithmetic", "python", "arxiv", "google"]]] = Field(
+    tools: OfAgent[list[ToolName]] = Field(
         ["arithmetic"],
-        description="the tools it may call: `arithmetic`, `python`, `arxiv`, `google`",
+        description="the tools it may call: " + ", ".join(f"`{name}`" for name in BUILTIN_TOOLS),
     )
     canned: OfAgent[str | None] = Field(
         None, description="a YAML file of more tools and their answers, relative to experiments/"

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import requests
-
 from snaketune.core.errors import UserError
 
 KEY = "SERPER_API_KEY"
@@ -25,12 +23,13 @@ _RESULTS = 5
 
 
 def arxiv_articles(query: str) -> str:
-    """Return date, title, authors and summary of the three articles that arXiv ranks first.
+    """Date, title, authors and summary of the three articles that arXiv ranks first.
 
     Raises:
         ValueError: arXiv did not answer.
     """
     import arxiv
+    import requests
 
     client = arxiv.Client(page_size=_FOUND, num_retries=0)
     client.query_url_format = ARXIV_URL
@@ -39,11 +38,11 @@ def arxiv_articles(query: str) -> str:
         found = list(client.results(arxiv.Search(query[:_QUERY], max_results=_FOUND)))
     except (arxiv.ArxivError, requests.RequestException) as error:
         raise ValueError(f"arXiv did not answer ({type(error).__name__}: {error})") from error
-    return "\n\n".join(_article(each) for each in found) or "No good Arxiv Result was found"
+    return "\n\n".join(_article(article) for article in found) or "No good Arxiv Result was found"
 
 
 def google_snippets(query: str) -> str:
-    """Return what Serper tells of Google's first results, a line each.
+    """The texts of Google's first results, by Serper, one on each line.
 
     Raises:
         ValueError: Serper did not answer, or not with results.
@@ -52,11 +51,13 @@ def google_snippets(query: str) -> str:
 
 
 def google_results(query: str) -> list[str]:
-    """Return the texts of Google's first results: the answer box alone, or else short texts.
+    """The texts of Google's first results: the answer box alone if there is one.
 
     Raises:
         ValueError: Serper did not answer, or not with results.
     """
+    import requests  # the schema imports this package: no network library with it
+
     headers = {"X-API-KEY": serper_key()}
     try:
         answer = requests.post(
@@ -80,16 +81,16 @@ def google_results(query: str) -> list[str]:
 
 
 def serper_key() -> str:
-    """Return Serper's key from the environment.
+    """Serper's key, from the environment.
 
     Raises:
-        UserError: There is none.
+        UserError: It is not set.
     """
     if key := os.environ.get(KEY, "").strip():
         return key
     raise UserError(
-        f"searching on Google needs a key of Serper, and {KEY} is not set.\n"
-        f"  Fix: get one at https://serper.dev and export {KEY}=..., or leave the search out"
+        f"Google search requires an API key of Serper, but {KEY} is not set.\n"
+        f"  Fix: get one at https://serper.dev and export {KEY}=..., or remove the tool"
     )
 
 
@@ -101,21 +102,23 @@ def _article(found: Any) -> str:
 
 
 def _snippets(found: dict[str, Any]) -> list[str]:
-    """Return the answer itself if Google has one, else the knowledge graph's and pages' texts."""
+    """The answer itself if Google has one, else the texts of knowledge graph and pages."""
     box = found.get("answerBox") or {}
-    if told := box.get("answer") or box.get("snippet"):
-        return [told]
+    if answer := box.get("answer") or box.get("snippet"):
+        return [answer]
     return [*_graph(found.get("knowledgeGraph") or {}), *_pages(found.get("organic") or [])]
 
 
 def _graph(graph: dict[str, Any]) -> Iterator[str]:
     title = graph.get("title", "")
-    told = (graph.get("type"), graph.get("description"))
-    yield from (f"{title}: {each}" for each in told if each)
-    yield from (f"{title}, {key}: {each}" for key, each in (graph.get("attributes") or {}).items())
+    for text in (graph.get("type"), graph.get("description")):
+        if text:
+            yield f"{title}: {text}"
+    for key, value in (graph.get("attributes") or {}).items():
+        yield f"{title}, {key}: {value}"
 
 
 def _pages(pages: list[dict[str, Any]]) -> Iterator[str]:
     yield from (
-        f"{each.get('title', '')}: {each['snippet']}" for each in pages if "snippet" in each
+        f"{page.get('title', '')}: {page['snippet']}" for page in pages if "snippet" in page
     )
