@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     cli.open_log(args.log)
     from snaketune.training.convert import convert
-    from snaketune.training.stage import require_train_id
+    from snaketune.training.train_run import require_train_id
 
     experiment = load_resolved(args.config)
     require_train_id(experiment, args.train_id)

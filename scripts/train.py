@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     cli.open_log(args.log)
     from snaketune.training.processes import needed
-    from snaketune.training.stage import require_train_id, train
+    from snaketune.training.train_run import require_train_id, train
 
     experiment = load_resolved(args.config)
     require_train_id(experiment, args.train_id)

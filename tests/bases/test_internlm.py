@@ -26,7 +26,7 @@ from snaketune.data.template import ChatTemplate
 from snaketune.experiment.schema import Method
 from snaketune.export.merge import merge
 from snaketune.hub.repository import Folder
-from snaketune.models.adapter import lora_config
+from snaketune.models.trainable import lora_config
 from tiny_run import Run, write_data
 
 LENGTH = 24

@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from snaketune.evaluation import batched_answers
 from snaketune.evaluation.batched_answers import Generation, generate_answers
-from snaketune.models.load import load_model, load_tokenizer
+from snaketune.models.load_model import load_model, load_tokenizer
 
 CPU = torch.device("cpu")
 END = 2

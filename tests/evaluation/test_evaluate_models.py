@@ -22,7 +22,7 @@ from snaketune.evaluation.evaluate_models import evaluate
 from snaketune.experiment.resolved import read_resolved
 from snaketune.export.agreement import heldout_loss
 from snaketune.export.merge import merge
-from snaketune.models.load import load_model
+from snaketune.models.load_model import load_model
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ from snaketune.evaluation.harness import Harness, _figures
 from snaketune.evaluation.probes import probe_figures, score_answers
 from snaketune.experiment.probe_kinds import MultipleChoice
 from snaketune.models.likelihood import choice_log_probs
-from snaketune.models.load import load_model, load_tokenizer
+from snaketune.models.load_model import load_model, load_tokenizer
 
 CPU = torch.device("cpu")
 HERE = importlib.util.find_spec("lm_eval") is not None

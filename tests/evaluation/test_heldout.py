@@ -13,7 +13,7 @@ from snaketune.data.storage import Packs, Samples
 from snaketune.evaluation.evaluation_record import HeldoutLoss
 from snaketune.evaluation.heldout import Heldout, heldout_losses
 from snaketune.export.agreement import heldout_loss
-from snaketune.models.load import load_model, load_tokenizer
+from snaketune.models.load_model import load_model, load_tokenizer
 
 CPU = torch.device("cpu")
 END = 2

@@ -10,7 +10,7 @@ from snaketune.data.template import ChatTemplate
 from snaketune.experiment.schema import Export, Method
 from snaketune.export.export_adapter import export_adapter
 from snaketune.export.merge import Check, merge
-from snaketune.models.adapter import make_trainable, trained_weights
+from snaketune.models.trainable import make_trainable, trained_weights
 from snaketune.models.checkpoint import save_checkpoint
 
 METHODS = {

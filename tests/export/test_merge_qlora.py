@@ -17,7 +17,7 @@ from snaketune.export.agreement import heldout_loss
 from snaketune.export.merge import QUANTIZED_BOUND, merge
 from snaketune.export.model_assembly import without_weights
 from snaketune.export.quantized import quantized_layers, rounding
-from snaketune.models.load import load_model
+from snaketune.models.load_model import load_model
 from tiny_run import write_data
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from snaketune.models.likelihood import choice_log_probs
-from snaketune.models.load import load_model
+from snaketune.models.load_model import load_model
 
 CPU = torch.device("cpu")
 PROMPT = "<|im_start|>user\nColour?<|im_end|>\n<|im_start|>assistant\n"

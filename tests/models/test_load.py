@@ -12,7 +12,7 @@ from snaketune.core import machine as machine_facts
 from snaketune.core.files import read_json
 from snaketune.experiment.schema import Export
 from snaketune.export.merge import BOUNDS, merge
-from snaketune.models.load import choose_precision, load_model, load_tokenizer
+from snaketune.models.load_model import choose_precision, load_model, load_tokenizer
 
 CPUS = {
     "Sapphire Rapids": ("flags : avx512f avx512_bf16 amx_bf16 amx_tile", "bfloat16", "avx512_bf16"),

@@ -5,8 +5,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from snaketune.experiment.schema import Method, Train
-from snaketune.models.adapter import count_trained as count_in_model
-from snaketune.models.adapter import make_trainable, trained_weights
+from snaketune.models.trainable import count_trained as count_in_model
+from snaketune.models.trainable import make_trainable, trained_weights
 from snaketune.models.checkpoint import save_checkpoint
 from snaketune.planning import sizes
 from snaketune.planning.sizes import checkpoint_bytes, count_trained, size_of, training_memory

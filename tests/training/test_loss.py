@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM
 from snaketune.data.storage import Packs
 from snaketune.data.template import IGNORE
 from snaketune.experiment.schema import Method
-from snaketune.models.adapter import make_trainable, trainable_parameters
-from snaketune.models.load import load_model
+from snaketune.models.trainable import make_trainable, trainable_parameters
+from snaketune.models.load_model import load_model
 from snaketune.models.packed import flatten, loss_sum
 from snaketune.training import loop
 

@@ -115,6 +115,11 @@ class RunPaths:
         return self.folder / "train.json"
 
     @property
+    def finished(self) -> Path:
+        """train.json under a name that Snakemake does not know: it deletes a job's outputs."""
+        return self.folder / "finished.json"
+
+    @property
     def metrics(self) -> Path:
         """One line for each iteration."""
         return self.folder / "metrics.jsonl"

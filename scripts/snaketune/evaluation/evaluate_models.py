@@ -27,10 +27,10 @@ from snaketune.evaluation.overfitting import judge_checkpoints
 from snaketune.evaluation.probes import degeneration_metrics, probe_figures, score_answers
 from snaketune.experiment.resolved import Resolved, to_yaml
 from snaketune.export.model_record import ModelRecord
-from snaketune.models.load import (
+from snaketune.models.load_model import (
     choose_precision,
     load_tokenizer,
-    told_when_out_of_memory,
+    explain_out_of_memory,
 )
 from snaketune.training.train_record import MetricsRow, SampleRow, TrainRecord, ValidationRow
 
@@ -68,7 +68,7 @@ def evaluate(
         log.info("evaluating %s in %s (%s)", name, dtype, reason)
         return measure(loaded, tokenizer, tasks, name)
 
-    with told_when_out_of_memory("free memory held by other programs, then run again."):
+    with explain_out_of_memory("free memory held by other programs, then run again."):
         kept = checkpoints if experiment.config.evaluate.checkpoints else None
         measurements = measure_each(base, merged, model, kept, dtype, measure_named)
     probed = score_answers(tasks.probes, {name: own.probes for name, own in measurements.items()})

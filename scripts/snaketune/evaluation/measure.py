@@ -13,7 +13,7 @@ from snaketune.evaluation.probes import ProbeOutputs, read_probes, run_probe
 from snaketune.experiment.probe_kinds import HELDOUT_ANSWERS, Scored
 from snaketune.experiment.resolved import Resolved
 from snaketune.models.generation import prompt_ids
-from snaketune.models.load import device
+from snaketune.models.load_model import device
 
 T = TypeVar("T")
 

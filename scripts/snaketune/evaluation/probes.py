@@ -22,7 +22,7 @@ from snaketune.experiment.probe_kinds import (
 )
 from snaketune.models.generation import prompt_ids
 from snaketune.models.likelihood import choice_log_probs
-from snaketune.models.load import device
+from snaketune.models.load_model import device
 from snaketune.scoring.estimate import Estimate
 from snaketune.scoring.intervals import mean, share
 

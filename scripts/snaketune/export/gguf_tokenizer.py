@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from snaketune.core.errors import UserError
-from snaketune.models.load import load_tokenizer
+from snaketune.models.load_model import load_tokenizer
 
 _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s"

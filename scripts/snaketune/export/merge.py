@@ -39,7 +39,7 @@ from snaketune.export.model_record import MergeCheck, ModelRecord
 from snaketune.export.quantized import quantized_layers, rounding
 from snaketune.export.weight_delta import Trained, read_adapter
 from snaketune.models.checkpoint import load_checkpoint
-from snaketune.models.load import device, load_tokenizer, told_when_out_of_memory
+from snaketune.models.load_model import device, load_tokenizer, explain_out_of_memory
 from snaketune.models.weights import write_weights
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ HELDOUT_TOKENS = 16_384
 _DTYPES = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
-@told_when_out_of_memory("free memory held by other programs, then run again.")
+@explain_out_of_memory("free memory held by other programs, then run again.")
 def merge(
     base: Path,
     trained: Path,

@@ -13,7 +13,7 @@ from accelerate.hooks import attach_align_device_hook
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from snaketune.models.load import attention_implementation, available_memory, load_model
+from snaketune.models.load_model import attention_implementation, available_memory, load_model
 from snaketune.models.weights import Stored
 
 Values = Mapping[str, Callable[[], torch.Tensor]]

@@ -8,7 +8,7 @@ import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from transformers.quantizers import AutoHfQuantizer
 
-from snaketune.models.load import bitsandbytes_config
+from snaketune.models.load_model import bitsandbytes_config
 
 
 def quantized_layers(model: torch.nn.Module, quantization: str) -> list[str]:

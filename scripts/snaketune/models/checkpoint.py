@@ -7,7 +7,7 @@ checksum. Nothing in it needs unpickling of code; it is read with `weights_only=
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -16,7 +16,27 @@ from snaketune.core.files import atomic_file
 from snaketune.core.layout import RunPaths
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+class CheckpointState(TypedDict):
+    """The content of a .pth file: tensors and plain values alone, or it could not be read back.
+
+    Attributes:
+        iteration: Micro-batches that were trained on.
+        resume_from: The last of them that ended an update; a resumed run repeats those after it.
+        weights: What is trained, as `trained_weights` gives it.
+        optimizer: The engine's state; None in a converted checkpoint.
+        random: The random state at `resume_from` of each process; None in a converted checkpoint.
+        about: The fields of `CheckpointAbout`.
+    """
+
+    iteration: int
+    resume_from: int
+    weights: dict[str, torch.Tensor]
+    optimizer: Any
+    random: list[dict[str, torch.Tensor]] | None
+    about: dict[str, Any]
+
+
+def save_checkpoint(path: Path, state: CheckpointState) -> None:
     """Write a checkpoint atomically.
 
     Raises:
@@ -33,7 +53,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             ) from error
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path) -> CheckpointState:
     """Read a checkpoint after checking it.
 
     Raises:

@@ -8,7 +8,7 @@ import torch
 from jinja2 import TemplateError
 from transformers import GenerationConfig
 
-from snaketune.models.load import device
+from snaketune.models.load_model import device
 from snaketune.models.packed import causal_model
 
 

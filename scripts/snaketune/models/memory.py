@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-MOMENTS = {"adamw": 8, "paged_adamw": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2}
-"""Bytes of optimizer state for each trained weight."""
+from snaketune.models.optimizers import OPTIMIZERS
 
 _HIDDEN, _INTERMEDIATE = 16, 5
 """How many tensors of a token's hidden and intermediate size a layer keeps for its backward pass:
@@ -50,7 +49,7 @@ def needed_memory(
     hidden, layers = config["hidden_size"], config["num_hidden_layers"]
     intermediate = config.get("intermediate_size") or 4 * hidden  # GPT-2 names none
     layer = size * tokens * (_HIDDEN * hidden + _INTERMEDIATE * intermediate)
-    state = trained * (4 + MOMENTS[optimizer]) + logits * config["vocab_size"] * 10
+    state = trained * (4 + OPTIMIZERS[optimizer].state_bytes) + logits * config["vocab_size"] * 10
     return Estimate(
         resident=held + state + kernels,
         activations=layers * layer,

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.core.machine import cpu_bf16, gpus
-from snaketune.models.memory import MOMENTS, needed_memory
+from snaketune.models.memory import needed_memory
+from snaketune.models.optimizers import OPTIMIZERS
 
 _FOLDERS = {"provenance.json", "data.json"}
 """Files that stand for the folder they are in."""
@@ -100,7 +101,7 @@ def checkpoint_bytes(base: Path, settings: Mapping[str, Any]) -> int | None:
     if not weights_bytes(base):
         return None
     weights = 4 if settings["train.deepspeed"] == "none" else 8  # DeepSpeed has them once more
-    return count_trained(base, settings) * (weights + MOMENTS[settings["train.optimizer"]])
+    return count_trained(base, settings) * (weights + OPTIMIZERS[settings["train.optimizer"]].state_bytes)
 
 
 def _number_bytes(settings: Mapping[str, Any]) -> int:

@@ -15,7 +15,7 @@ from transformers import GenerationConfig
 from snaketune.data.template import ChatTemplate
 from snaketune.export.export_adapter import export_adapter
 from snaketune.models.generation import contiguous_to_head
-from snaketune.models.load import choose_precision, device, load_model, load_tokenizer
+from snaketune.models.load_model import choose_precision, device, load_model, load_tokenizer
 from snaketune.serving.artifacts import STORE, ServedModel
 from snaketune.serving.transformers_adapter import ListingModelManager, Modality, set_torch_seed
 

@@ -10,6 +10,7 @@ from snaketune.core.layout import BasePaths
 from snaketune.core.run_identity import RunIdentity
 from snaketune.data.template import ChatTemplate
 from snaketune.experiment.resolved import Resolved, package_versions, to_yaml
+from snaketune.models.checkpoint import CheckpointState
 from snaketune.training.run_folder import RunFolder
 from snaketune.training.train_record import TrainRecord
 
@@ -40,16 +41,18 @@ def convert(experiment: Resolved, base: Path, source: Path, output: Path) -> Non
     about = folder.about(
         experiment.name, base, found.precision, method, template.record().model_dump()
     )
-    state = {
+    state: CheckpointState = {
         "iteration": found.iteration,
         "resume_from": found.iteration,
         "weights": weights,
+        "optimizer": None,
+        "random": None,
         "about": about.model_dump(),
     }
     with locked(output):
         size = sum(tensor.nbytes for tensor in weights.values())
         require_free_space(output, size + 2**20, "the converted checkpoint")
-        folder.open()
+        folder.claim()
         write_text(folder.paths.resolved, to_yaml(experiment.values))
         folder.save(found.iteration, state)
         record = TrainRecord(
@@ -59,7 +62,7 @@ def convert(experiment: Resolved, base: Path, source: Path, output: Path) -> Non
             converted_from=source.name,
             versions=package_versions(),
         )
-        folder.finish(found.iteration, record)
+        folder.finish(record)
     log.info("%s is now %s", source, folder.paths.last)
 
 

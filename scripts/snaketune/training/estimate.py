@@ -5,11 +5,11 @@ from typing import Any
 import torch
 
 from snaketune.experiment.schema import Train
-from snaketune.models.adapter import count_trained
+from snaketune.models.trainable import count_trained
 from snaketune.models.loss import CHUNK
 from snaketune.models.memory import Estimate, needed_memory
 from snaketune.models.packed import causal_model, has_plain_head
-from snaketune.training.progress import peak_memory
+from snaketune.training.metrics_callback import peak_memory
 
 
 def estimate(model: Any, train: Train, tokens: int) -> Estimate:

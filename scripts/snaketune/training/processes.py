@@ -117,14 +117,14 @@ def add(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def total(*numbers: int, where: torch.device) -> list[int]:
+def total(*numbers: int, device: torch.device) -> list[int]:
     """Return the sums of some counts over all processes; one process asks no device for them."""
     if count() == 1:
         return list(numbers)
-    return add(torch.tensor(numbers, device=where)).tolist()
+    return add(torch.tensor(numbers, device=device)).tolist()
 
 
-def wait() -> None:
+def barrier() -> None:
     """Let every process reach this line before any goes on."""
     if count() > 1:
         dist.barrier()

@@ -13,8 +13,14 @@ from snaketune.core.files import link_or_copy, read_jsonl, write_jsonl
 from snaketune.core.layout import RunPaths
 from snaketune.core.run_identity import RunIdentity
 from snaketune.experiment.schema import Method
-from snaketune.models.checkpoint import damage, load_checkpoint, save_checkpoint
+from snaketune.models.checkpoint import (
+    CheckpointState,
+    damage,
+    load_checkpoint,
+    save_checkpoint,
+)
 from snaketune.models.checkpoint_about import CheckpointAbout
+from snaketune.training.result import best_iteration, heldout_losses
 from snaketune.training.train_record import TrainRecord
 
 log = logging.getLogger(__name__)
@@ -26,10 +32,14 @@ class RunFolder:
     Args:
         folder: experiments/X/checkpoints.
         keep: How many of the newest checkpoints stay.
+        keep_best: Whether the one with the lowest held-out loss stays too.
     """
 
-    def __init__(self, folder: Path, identity: RunIdentity, keep: int) -> None:
-        self.paths, self.identity, self.keep = RunPaths(folder), identity, keep
+    def __init__(
+        self, folder: Path, identity: RunIdentity, keep: int, keep_best: bool = False
+    ) -> None:
+        self.paths, self.identity = RunPaths(folder), identity
+        self.keep, self.keep_best = keep, keep_best
 
     def about(
         self, name: str, base: Path, precision: str, method: Method, template: dict[str, Any]
@@ -49,12 +59,36 @@ class RunFolder:
             template=template,
         )
 
-    def open(self) -> dict[str, Any] | None:
-        """Set other runs aside; return the newest intact checkpoint of this one, None if none."""
+    def claim(self) -> None:
+        """Make the folder this run's: set another one aside, and restore this one's files.
+
+        run.json names the owner of the folder's files at any time, also after a kill in between.
+        """
         self.paths.folder.mkdir(parents=True, exist_ok=True)
         for half_written in self.paths.folder.glob(".*.tmp"):
             half_written.unlink()
-        self._claim()
+        marker = self.paths.identity
+        owner = RunIdentity.read(marker) if marker.exists() else None
+        if owner is None and self.checkpoints():
+            owner = RunIdentity(train_id=f"{time.time_ns():x}"[-12:])  # unknown: a name of its own
+        if owner and owner != self.identity:
+            self._supersede(owner)
+        self._restore()
+        # an equal file of an earlier release stays as it is
+        if not marker.exists():
+            self.identity.write(marker)
+
+    def finished(self) -> TrainRecord | None:
+        """The record of this run if it was trained to its end and its last checkpoint is whole."""
+        if not self.paths.finished.exists():
+            return None
+        record = TrainRecord.read(self.paths.finished)
+        whole = damage(self.paths.checkpoint(record.iterations)) is None
+        return record if whole and record.identity == self.identity else None
+
+    def resume(self) -> CheckpointState | None:
+        """Load the newest intact checkpoint, None if none, and cut the files back to it."""
+        self.paths.finished.unlink(missing_ok=True)
         state = self.newest_intact()
         reached = state["resume_from"] if state else -1
         self._cut_back(reached)
@@ -66,24 +100,29 @@ class RunFolder:
         """The checkpoints by iteration, the newest first."""
         return dict(sorted(self.paths.kept().items(), reverse=True))
 
-    def save(self, iteration: int, state: dict[str, Any], best: int | None = None) -> Path:
+    def save(self, iteration: int, state: CheckpointState) -> None:
         """Write iter_N.pth, then delete all but the newest `keep` and the best.
 
         In this order a full disk or a crash costs the new checkpoint, never the last good one.
         """
         path = self.paths.checkpoint(iteration)
         save_checkpoint(path, state)
+        best = best_iteration(heldout_losses(self.paths)) if self.keep_best else None
         for number, old in list(self.checkpoints().items())[self.keep :]:
             if number != best:
                 old.unlink()
-        return path
 
-    def finish(self, iteration: int, record: TrainRecord) -> None:
-        """Name a checkpoint last.pth and write train.json, last: then the run is complete."""
-        link_or_copy(self.paths.checkpoint(iteration), self.paths.last)
+    def finish(self, record: TrainRecord) -> None:
+        """Name the result last.pth and write train.json, last: then the run is complete.
+
+        Snakemake deletes last.pth and train.json before it runs the job again, as for another
+        train.keep_best. finished.json has the same figures under a name it does not know.
+        """
+        link_or_copy(self.paths.checkpoint(record.exported_iteration), self.paths.last)
+        record.write(self.paths.finished)
         record.write(self.paths.record)
 
-    def newest_intact(self) -> dict[str, Any] | None:
+    def newest_intact(self) -> CheckpointState | None:
         """Load the newest checkpoint that is whole, renaming damaged ones; None if none is."""
         for path in self.checkpoints().values():
             reason = damage(path)
@@ -92,19 +131,6 @@ class RunFolder:
             log.warning("%s is damaged (%s); using the one before it", path, reason)
             path.rename(path.with_suffix(".damaged"))
         return None
-
-    def _claim(self) -> None:
-        """Make the folder this run's, so that run.json names the owner of its files at any time."""
-        marker = self.paths.identity
-        owner = RunIdentity.read(marker) if marker.exists() else None
-        if owner is None and self.checkpoints():
-            owner = RunIdentity(train_id=f"{time.time_ns():x}"[-12:])  # unknown: a name of its own
-        if owner and owner != self.identity:
-            self._supersede(owner)
-        self._restore()
-        # an equal file of an earlier release stays as it is
-        if not marker.exists():
-            self.identity.write(marker)
 
     def _cut_back(self, reached: int) -> None:
         """Drop the rows after the iteration to resume from; these iterations are repeated."""

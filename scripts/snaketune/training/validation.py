@@ -1,76 +1,100 @@
-"""The held-out loss while training, and what follows from it: stopping early, the best so far."""
+"""The held-out loss while training, and what follows from it: stopping early, keeping the best."""
 
+import logging
 import math
-from collections.abc import Container
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
 from snaketune.core.errors import UserError
+from snaketune.core.layout import RunPaths
 from snaketune.data.storage import Packs
 from snaketune.experiment.schema import Train
 from snaketune.models.packed import loss_sum
 from snaketune.training import processes
 from snaketune.training.batches import Batches
-from snaketune.training.run_folder import RunFolder
-from snaketune.training.train_record import ValidationRow
+from snaketune.training.callbacks import Callback, LoopControl
+from snaketune.training.result import best_iteration, heldout_losses
+from snaketune.training.train_record import MetricsRow, ValidationRow
+
+log = logging.getLogger(__name__)
 
 
-class Validation:
-    """Measures the held-out loss every `train.validate_every` iterations.
+class Validation(Callback):
+    """Measures the held-out loss every `train.validate_every` iterations, and at the end.
 
-    What was measured is in validation.jsonl, so a resumed run knows its best.
+    Earlier measurements are in validation.jsonl, so a resumed run knows its best.
 
     Args:
         packs: The held-out packs.
+        mean_loss: Measures the loss.
 
     Raises:
-        UserError: It is to measure, and nothing is held out.
+        UserError: It is to measure, and no rows are held out.
     """
 
-    def __init__(self, train: Train, packs: Packs, folder: RunFolder) -> None:
+    def __init__(
+        self, train: Train, packs: Packs, run: RunPaths, mean_loss: Callable[[], float]
+    ) -> None:
         if train.validate_every and not len(packs):
             raise UserError(
-                "train.validate_every asks for the held-out loss, and no rows are held out.\n"
+                "train.validate_every asks for the held-out loss, but no rows are held out.\n"
                 "  Fix: set evaluate.heldout to a share of the rows, e.g. 0.1."
             )
-        each = Train(batch_size=train.batch_size, epochs=1)
-        self.batches = Batches(packs, each, processes.rank(), processes.count())
-        self.patience, self.every = train.early_stop, train.validate_every
-        self.file = folder.paths.validation
-        self.measured = {row.iteration: row.heldout_loss for row in ValidationRow.read(self.file)}
+        self.train, self.file, self.mean_loss = train, run.validation, mean_loss
+        self.losses = heldout_losses(run)
 
-    def is_due(self, iteration: int, last: bool) -> bool:
-        """Tell whether to measure after an iteration; the last is always measured."""
-        return self.every is not None and (last or iteration % self.every == 0)
+    def on_ready(self, control: LoopControl) -> None:
+        """End a run that had stopped early when it was killed, before train.json was written."""
+        control.stop = control.stop or self.should_stop_early()
 
-    def measure(self, model: Any, iteration: int, where: torch.device) -> float:
-        """Return the mean loss over all held-out tokens, and note it."""
-        model.eval()
-        loss = _mean(model, self.batches, where)
-        model.train()
-        self.measured[iteration] = loss
+    def on_iteration(self, row: MetricsRow, control: LoopControl) -> None:
+        """Measure if it is time, and request what follows."""
+        every = self.train.validate_every
+        if every is None or not (control.ends or row.iteration % every == 0):
+            return
+        loss = self.mean_loss()
+        log.info("held-out loss %.4f at iteration %d", loss, row.iteration)
+        self.losses[row.iteration] = loss
+        control.validation = ValidationRow(iteration=row.iteration, heldout_loss=loss)
         if processes.rank() == 0:
-            ValidationRow(iteration=iteration, heldout_loss=loss).append(self.file)
-        return loss
+            control.validation.append(self.file)
+        if self.train.keep_best and best_iteration(self.losses) == row.iteration:
+            control.save = True
+        if self.should_stop_early():
+            log.info("no lower held-out loss in %d measurements: stopping", self.train.early_stop)
+            control.stop = True
 
-    def best(self, among: Container[int] | None = None) -> int | None:
-        """Return the iteration with the lowest loss, the first of several."""
-        known = [n for n in self.measured if among is None or n in among]
-        return min(known, key=self.measured.__getitem__, default=None)
-
-    def hopeless(self) -> bool:
-        """Tell whether the last `early_stop` measurements were no better than one before them."""
-        losses = list(self.measured.values())
-        if not self.patience or len(losses) <= self.patience:
+    def should_stop_early(self) -> bool:
+        """Whether the last `early_stop` measurements were no better than one before them."""
+        losses, patience = list(self.losses.values()), self.train.early_stop
+        if not patience or len(losses) <= patience:
             return False
-        return min(losses[-self.patience :]) >= min(losses[: -self.patience], default=math.inf)
+        return min(losses[-patience:]) >= min(losses[:-patience], default=math.inf)
 
 
-def _mean(model: Any, batches: Batches, where: torch.device) -> float:
-    """Return the loss over all supervised tokens of one epoch, over all processes."""
-    numbers, total = range(1, batches.total + 1), torch.zeros((), device=where)
-    with torch.no_grad():
-        for number in numbers:
-            total += loss_sum(model, batches.batch(number).to(where))
-    return processes.add(total).item() / batches.loss_weight(numbers)
+def heldout_batches(train: Train, packs: Packs) -> Batches:
+    """All held-out packs once, shared by the processes."""
+    once = Train(batch_size=train.batch_size, epochs=1)
+    return Batches(packs, once, processes.rank(), processes.count())
+
+
+def mean_loss(
+    model: Any,
+    batches: Batches,
+    device: torch.device,
+    arithmetic: Callable[[], AbstractContextManager[Any]],
+) -> float:
+    """The loss over all supervised tokens of one epoch, over all processes.
+
+    No dropout and no random numbers: measuring changes no bit of the training.
+    """
+    model.eval()
+    iterations, total = range(1, batches.total + 1), torch.zeros((), device=device)
+    with torch.no_grad(), arithmetic():
+        for iteration in iterations:
+            total += loss_sum(model, batches.batch(iteration).to(device))
+    model.train()
+    return processes.add(total).item() / batches.loss_weight(iterations)

@@ -27,14 +27,14 @@ def lora_config(method: Method) -> LoraConfig:
 
 
 def make_trainable(
-    model: PreTrainedModel, method: Method, seed: int, whole: bool = True
+    model: PreTrainedModel, method: Method, seed: int, unsharded: bool = True
 ) -> PreTrainedModel | PeftModel:
     """Add freshly initialised LoRA weights to a frozen model, or free all weights.
 
     The model is in training mode; what is trained is in fp32, whatever the base's dtype.
 
     Args:
-        whole: Every process holds all weights, as it does but in ZeRO stage 3.
+        unsharded: Every process holds all weights, as it does but in ZeRO stage 3.
 
     Raises:
         UserError: The method's layers name none of this model.
@@ -56,7 +56,7 @@ def make_trainable(
         ) from error
     for parameter in trainable_parameters(adapted):
         parameter.data = parameter.data.float()
-    if whole:
+    if unsharded:
         speed_up(adapted)
     return adapted.train()
 

@@ -44,7 +44,7 @@ def choose_precision(requested: str) -> tuple[torch.dtype, str]:
 
 
 @contextmanager
-def told_when_out_of_memory(remedy: str) -> Iterator[None]:
+def explain_out_of_memory(remedy: str) -> Iterator[None]:
     """Turn an allocation that failed into a UserError that names what to change.
 
     Args:
