@@ -1,4 +1,4 @@
-"""Train an adapter, going on from the newest checkpoint if there is one.
+"""Train an adapter, resuming from the newest checkpoint if there is one.
 
 python scripts/train.py --config X --base store/models/ID \
     --data store/data/ID --output experiments/X/checkpoints
@@ -28,12 +28,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--start", type=Path, help="a checkpoint whose weights to begin with")
     args = parser.parse_args(argv)
     cli.open_log(args.log)
-    from snaketune.training.processes import needed
+    from snaketune.tracking.mirror import Mirror
+    from snaketune.training.processes import process_count
     from snaketune.training.train_run import require_train_id, train
 
     experiment = load_resolved(args.config)
     require_train_id(experiment, args.train_id)
-    processes = needed(experiment.config.train.processes)
+    processes = process_count(experiment.config.train.processes)
     if processes > 1 and "RANK" not in os.environ:
         cli.close_log()
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
@@ -41,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         program = ["--", __file__, *(sys.argv[1:] if argv is None else argv)]
         os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // processes))
         os.execv(sys.executable, [sys.executable, *launcher, *program])
-    train(experiment, args.base, args.data, args.output, args.start)
+    mirror = Mirror(args.output, experiment, args.data)
+    train(experiment, args.base, args.data, args.output, args.start, [mirror])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ the embedded model, and a persona trained on it.
 Fixtures import torch only when they are used: the tests that need none start at once.
 """
 
-import contextlib
 import json
 import logging
 import os
@@ -197,8 +196,20 @@ def persona(embedded, repository, tmp_path_factory):
 
 
 @pytest.fixture
-def mirrored_run(tmp_path, base, data):
+def mirrored_run(run):
     """Return a function that makes an experiment, mirrored to MLflow when it is trained."""
+
+    def make(*arguments, **config):
+        made = run(*arguments, **config)
+        made.mirrored = True
+        return made
+
+    return make
+
+
+@pytest.fixture
+def run(tmp_path, base, data):
+    """Return a function that makes an experiment which leaves MLflow alone."""
     from tiny_run import Run
 
     def make(name: str = "run", data=data, base=base, **config) -> Run:
@@ -207,29 +218,20 @@ def mirrored_run(tmp_path, base, data):
     return make
 
 
-@pytest.fixture
-def run(mirrored_run, monkeypatch):
-    """Return a function that makes an experiment which leaves MLflow alone."""
-    monkeypatch.setattr("snaketune.training.stage.Mirror", lambda *_: contextlib.nullcontext())
-    return mirrored_run
-
-
 @pytest.fixture(scope="session")
 def trained(base, data, tmp_path_factory):
     """An experiment trained far enough from its base that mixing them up shows."""
     from tiny_run import Run
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("snaketune.training.stage.Mirror", lambda *_: contextlib.nullcontext())
-        return Run(tmp_path_factory.mktemp("trained"), base, data, lr=1e-2, keep=9).train()
+    return Run(tmp_path_factory.mktemp("trained"), base, data, lr=1e-2, keep=9).train()
 
 
 @pytest.fixture
 def crash(monkeypatch):
     """Return a function that trains and dies before an iteration, as a kill -9 would."""
-    from snaketune.training import loop
+    from snaketune.training.trainer import Trainer
 
-    whole = loop.Trainer._iterate
+    whole = Trainer._iterate
 
     def train(run, iteration: int, error: BaseException | None = None) -> None:
         error = error or SystemError("killed")
@@ -240,7 +242,7 @@ def crash(monkeypatch):
             return whole(self, current)
 
         with monkeypatch.context() as patch, pytest.raises(type(error)):
-            patch.setattr(loop.Trainer, "_iterate", iterate)
+            patch.setattr(Trainer, "_iterate", iterate)
             run.train()
 
     return train

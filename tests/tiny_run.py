@@ -11,7 +11,7 @@ from snaketune.experiment.resolved import read_resolved, to_yaml
 from snaketune.experiment.schema import Configuration
 from snaketune.export.export_adapter import export_adapter
 from snaketune.models.checkpoint import load_checkpoint
-from snaketune.training import stage
+from snaketune.training.train_run import train
 from tiny_model import write_rows
 
 torch.set_num_threads(1)  # a tiny model gains nothing from more, and CI may run other things
@@ -39,6 +39,7 @@ class Run:
         self.folder, self.base, self.data = folder, base, data
         self.output = folder / "checkpoints"
         self.resolved = folder / "resolved.yaml"
+        self.mirrored = False
         folder.mkdir(exist_ok=True, parents=True)
         self.configure(**config)
 
@@ -68,7 +69,12 @@ class Run:
         self.resolved.write_text(to_yaml(values | {"config": config.model_dump()}))
 
     def train(self) -> "Run":
-        stage.train(read_resolved(self.resolved), self.base, self.data, self.output)
+        experiment, callbacks = read_resolved(self.resolved), []
+        if self.mirrored:
+            from snaketune.tracking.mirror import Mirror
+
+            callbacks.append(Mirror(self.output, experiment, self.data))
+        train(experiment, self.base, self.data, self.output, callbacks=callbacks)
         return self
 
     def export(self, iteration: str = "last") -> Path:

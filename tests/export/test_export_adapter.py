@@ -15,7 +15,7 @@ from snaketune.core.files import read_json, sha256
 from snaketune.experiment.resolved import read_resolved
 from snaketune.export.export_adapter import export_adapter
 from snaketune.models.checkpoint import load_checkpoint
-from snaketune.training import stage
+from snaketune.training import train_run
 
 IDS = torch.arange(3, 100)[None]
 
@@ -25,13 +25,13 @@ def plain(base, adapter):
 
 
 def test_plain_peft_gives_the_logits_of_the_trained_model(run, base, monkeypatch):
-    prepared, trainers = stage._prepare, []
+    build, trainers = train_run.build_trainer, []
 
-    def prepare(*arguments):
-        trainers.append(prepared(*arguments))
+    def remember(*arguments):
+        trainers.append(build(*arguments))
         return trainers[0]
 
-    monkeypatch.setattr(stage, "_prepare", prepare)
+    monkeypatch.setattr(train_run, "build_trainer", remember)
     adapter = run(lr=1e-2).train().export()
     trained = trainers[0][0].model.eval()
     with torch.no_grad():

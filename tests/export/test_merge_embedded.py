@@ -10,8 +10,8 @@ from snaketune.data.template import ChatTemplate
 from snaketune.experiment.schema import Export, Method
 from snaketune.export.export_adapter import export_adapter
 from snaketune.export.merge import Check, merge
-from snaketune.models.trainable import make_trainable, trained_weights
 from snaketune.models.checkpoint import save_checkpoint
+from snaketune.models.trainable import make_trainable, trained_weights
 
 METHODS = {
     "lora": {"r": 64},

@@ -6,9 +6,9 @@ from jinja2 import TemplateError
 from transformers import AutoModelForCausalLM
 
 from snaketune.experiment.schema import Method
-from snaketune.models.trainable import make_trainable
 from snaketune.models.generation import answer, prompt_ids
 from snaketune.models.load_model import load_model, load_tokenizer
+from snaketune.models.trainable import make_trainable
 
 PROMPTS = ["Say 3", "A much longer question, so that the others are padded: what is it?", "?"]
 END = 2

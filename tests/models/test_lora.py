@@ -5,9 +5,9 @@ import torch
 from peft import get_peft_model
 
 from snaketune.experiment.schema import Method
-from snaketune.models.trainable import lora_config, make_trainable, trainable_parameters
 from snaketune.models.generation import answer
 from snaketune.models.load_model import load_model, load_tokenizer
+from snaketune.models.trainable import lora_config, make_trainable, trainable_parameters
 
 CPU = torch.device("cpu")
 IDS = torch.arange(40).view(2, 20)

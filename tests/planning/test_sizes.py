@@ -5,12 +5,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from snaketune.experiment.schema import Method, Train
+from snaketune.models.checkpoint import save_checkpoint
 from snaketune.models.trainable import count_trained as count_in_model
 from snaketune.models.trainable import make_trainable, trained_weights
-from snaketune.models.checkpoint import save_checkpoint
 from snaketune.planning import sizes
 from snaketune.planning.sizes import checkpoint_bytes, count_trained, size_of, training_memory
 from snaketune.training import estimate as stage
+from snaketune.training.train_record import PeakMemory
 from tiny_model import write_base
 
 METHODS = {
@@ -44,7 +45,7 @@ def test_memory_is_the_training_stages_estimate(untied, monkeypatch):
     monkeypatch.setattr(sizes, "gpus", lambda: 0)
     monkeypatch.setattr(sizes, "_PROCESS", 0)
     weights = sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(untied).parameters())
-    monkeypatch.setattr(stage, "shown_memory", lambda _: 4 * weights)
+    monkeypatch.setattr(stage, "peak_memory", lambda: PeakMemory(peak_rss_bytes=4 * weights))
     expected = stage.estimate(model, train, tokens=160).total(checkpointed=False)
     given = settings(name="lora", r=4) | {"train.precision": "fp32", "train.batch_size": 1}
     found = training_memory(untied, given, 160)

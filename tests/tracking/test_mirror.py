@@ -38,7 +38,9 @@ DEAD = "http://me:sEcReT3@127.0.0.1:9"
 @pytest.fixture(scope="module")
 def finished(store, base, data, tmp_path_factory):
     sample = {"prompts": ["Say 3", "你好, " + 9000 * "x"]}
-    return Run(tmp_path_factory.mktemp("finished"), base, data, sample=sample).train()
+    run = Run(tmp_path_factory.mktemp("finished"), base, data, sample=sample)
+    run.mirrored = True
+    return run.train()
 
 
 @pytest.fixture
@@ -173,13 +175,13 @@ def test_a_crashed_run_failed_and_goes_on_as_the_same_run(
     failed = run_id(run)
     assert status(client, run) == "FAILED"
     assert history(client, run, "loss") == written(run, "loss")
-    push = Mirror.push
+    on_iteration_end = Mirror.on_iteration_end
 
-    def watched(self, iteration):
-        push(self, iteration)
+    def watched(self, row):
+        on_iteration_end(self, row)
         seen.append(status(client, run))
 
-    monkeypatch.setattr(Mirror, "push", watched)
+    monkeypatch.setattr(Mirror, "on_iteration_end", watched)
     run.train()
     assert run_id(run) == failed
     assert set(seen) == {"RUNNING"}
@@ -292,7 +294,7 @@ def test_track_leaves_the_state_of_a_run_unless_nobody_runs_it(
 ):
     run = mirrored_run()
     if error is None:  # a kill -9: nothing is said at the end
-        monkeypatch.setattr(Mirror, "__exit__", lambda *_: None)
+        monkeypatch.setattr(Mirror, "on_end", lambda *_: None)
     crash(run, 15, error)
     assert status(client, run) == left
     TrackedRun(run.output, read_resolved(run.resolved)).catch_up()

@@ -56,17 +56,19 @@ def test_a_server_killed_in_the_middle_leaves_no_gap(
     shutil.copyfile(empty_store, server.folder / "mlflow.db")
     server.start()
     reach(server.url)
-    push = Mirror.push
+    on_iteration_end = Mirror.on_iteration_end
     monkeypatch.setattr(mirror, "SECONDS_BETWEEN", 0)
 
-    def killing(self, iteration):
-        push(self, iteration)
-        if iteration == 12:
+    def killing(self, row):
+        on_iteration_end(self, row)
+        if row.iteration == 12:
             server.kill()
 
-    monkeypatch.setattr(Mirror, "push", killing)
+    monkeypatch.setattr(Mirror, "on_iteration_end", killing)
     try:
-        run = Run(tmp_path / "run", base, data).train()
+        run = Run(tmp_path / "run", base, data)
+        run.mirrored = True
+        run.train()
         told = [each.getMessage() for each in caplog.records if "MLflow" in each.getMessage()]
         assert len(told) == 1 and "snakemake track" in told[0]
         noted = read_json(run.output / "mlflow.json")
@@ -112,7 +114,9 @@ def test_a_run_and_its_model_are_sent_with_a_login_that_is_kept_nowhere(
 ):
     reach(guarded.url, username="admin", password=PASSWORD)
     with caplog.at_level("DEBUG", logger="snaketune"):
-        run = Run(tmp_path / "run", base, data).train()
+        run = Run(tmp_path / "run", base, data)
+        run.mirrored = True
+        run.train()
         merge_run(run)
         register(run.folder / "merged", run.output, run.folder / "registered")
     client = mlflow.MlflowClient(guarded.url)

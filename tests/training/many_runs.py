@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from snaketune.experiment.resolved import read_resolved
-from snaketune.training import stage
+from snaketune.training.train_run import train
 
 INTERRUPTED = 7
 
@@ -23,7 +23,7 @@ def prepare(whole: Path, resumed: Path) -> None:
     for path in output.glob("iter_*.pth"):
         if int(path.stem.removeprefix("iter_")) > INTERRUPTED:
             path.unlink()
-    for name in ("last.pth", "train.json"):
+    for name in ("last.pth", "train.json", "finished.json"):
         (output / name).unlink()
     lines = (output / "metrics.jsonl").read_text().splitlines(keepends=True)
     (output / "metrics.jsonl").write_text("".join(lines[:INTERRUPTED]))
@@ -38,7 +38,7 @@ def main(base: str, data: str, *folders: str) -> None:
             (folder / "prepared").touch()
         while before and not (folder / "prepared").exists():
             time.sleep(0.01)
-        stage.train(
+        train(
             read_resolved(folder / "resolved.yaml"), Path(base), Path(data), folder / "checkpoints"
         )
 

@@ -174,12 +174,12 @@ def test_the_model_card_says_that_it_was_converted(make, lora, base, tmp_path):
 
 
 def test_training_goes_on_from_it(make, lora, base, data, tmp_path, run):
-    from snaketune.training import stage
+    from snaketune.training.train_run import train
 
     first = make(lora.state_dict()).convert().output / "last.pth"
     method = {"alpha": 8, "dropout": 0.0, "start_from": "converted"}
     further = run(method=method, lr=1e-9)
-    stage.train(read_resolved(further.resolved), base, data, further.output, first)
+    train(read_resolved(further.resolved), base, data, further.output, first)
     expected = load_checkpoint(first)["weights"]
     for name, tensor in further.adapter().items():
         torch.testing.assert_close(tensor, expected[name], atol=1e-6, rtol=0)

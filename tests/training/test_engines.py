@@ -3,7 +3,6 @@
 They run in processes of their own, as a process group cannot be left again.
 """
 
-import contextlib
 import os
 import re
 import shutil
@@ -21,9 +20,10 @@ from torch.utils.cpp_extension import get_default_build_root
 
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json
-from snaketune.experiment.schema import Train
+from snaketune.experiment.schema import DEEPSPEED, Train
 from snaketune.training import processes
-from snaketune.training.engine import deepspeed_config
+from snaketune.training.engine import ENGINES as ENTRIES
+from snaketune.training.engine import engine_entry
 from tiny_run import Run
 
 SETTINGS = {"lr": 1e-2, "keep": 9}
@@ -125,11 +125,7 @@ def plain(base, data, tmp_path_factory):
         if method not in done:
             folder = tmp_path_factory.mktemp(method)
             run = Run(folder, base, data, method=METHODS[method], batch_size=2, **SETTINGS)
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(
-                    "snaketune.training.stage.Mirror", lambda *_: contextlib.nullcontext()
-                )
-                done[method] = run.train()
+            done[method] = run.train()
         return done[method]
 
     return plain
@@ -239,14 +235,25 @@ def test_what_no_layer_is_called_is_refused_with_the_names_there_are(run):
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert processes.needed(None) == processes.needed(2) == 2
+    assert processes.process_count(None) == processes.process_count(2) == 2
     with pytest.raises(UserError, match=r"train.processes: 3, and this machine shows 2 GPUs"):
-        processes.needed(3)
+        processes.process_count(3)
 
 
 def test_a_file_for_deepspeed_is_used_but_for_what_the_loop_decides():
     own = {"zero_optimization": {"stage": 1}, "train_batch_size": 999, "wall_clock_breakdown": True}
-    config = deepspeed_config(Train(deepspeed="own.json", batch_size=3), own)
+    train = Train(deepspeed="own.json", batch_size=3)
+    config = engine_entry(train).config(train, own)
     assert config["zero_optimization"] == {"stage": 1}
     assert config["wall_clock_breakdown"] is True
     assert (config["train_batch_size"], config["train_micro_batch_size_per_gpu"]) == (3, 3)
+
+
+def test_file_without_zero_optimization_is_refused():
+    train = Train(deepspeed="own.json")
+    with pytest.raises(UserError, match=r"no `zero_optimization`(.|\n)*Fix"):
+        engine_entry(train).config(train, {"fp16": {}})
+
+
+def test_every_name_of_the_schema_has_an_engine():
+    assert tuple(ENTRIES) == DEEPSPEED

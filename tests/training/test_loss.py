@@ -8,10 +8,10 @@ from transformers import AutoModelForCausalLM
 from snaketune.data.storage import Packs
 from snaketune.data.template import IGNORE
 from snaketune.experiment.schema import Method
-from snaketune.models.trainable import make_trainable, trainable_parameters
 from snaketune.models.load_model import load_model
 from snaketune.models.packed import flatten, loss_sum
-from snaketune.training import loop
+from snaketune.models.trainable import make_trainable, trainable_parameters
+from snaketune.training import trainer
 
 METHOD = Method(name="lora", r=4, alpha=8, dropout=0.0)
 
@@ -78,7 +78,7 @@ def test_batch_and_accumulate_are_interchangeable(
     run, make_data, batch_size, accumulate, monkeypatch
 ):
     # XTuner's schedule counts iterations, of which there are more: compare at one rate
-    monkeypatch.setattr(loop, "learning_rate", lambda *_: 1e-2)
+    monkeypatch.setattr(trainer, "learning_rate", lambda *_: 1e-2)
     uneven = make_data(rows=16)
     updates = []
     for name, size, steps in (("whole", 8, 1), ("split", batch_size, accumulate)):

@@ -14,7 +14,7 @@ import torch
 from snaketune.core.errors import Interrupted, UserError
 from snaketune.core.files import locked, read_json
 from snaketune.models import checkpoint
-from snaketune.training import engine, loop, stage
+from snaketune.training import processes, signals, train_run, trainer
 
 TOTAL = 24  # 12 rows, 2 epochs
 TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
@@ -58,8 +58,10 @@ def test_resuming_goes_back_to_the_last_save_and_no_further(run, crash, caplog):
     crash(crashed, 19)
     trained = []
     with pytest.MonkeyPatch.context() as patch:
-        whole = loop.Trainer._iterate
-        patch.setattr(loop.Trainer, "_iterate", lambda self, i: trained.append(i) or whole(self, i))
+        whole = trainer.Trainer._iterate
+        patch.setattr(
+            trainer.Trainer, "_iterate", lambda self, i: trained.append(i) or whole(self, i)
+        )
         crashed.train()
     assert trained == list(range(16, TOTAL + 1))  # saved at 16; its last update was at 15
 
@@ -67,7 +69,7 @@ def test_resuming_goes_back_to_the_last_save_and_no_further(run, crash, caplog):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_next_run_is_bit_equal(run, straight, monkeypatch, number):
     stopped = run("stopped")
-    whole = loop.Trainer._iterate
+    whole = trainer.Trainer._iterate
 
     def iterate(self, current):
         if current == 10:
@@ -75,7 +77,7 @@ def test_a_signal_saves_and_the_next_run_is_bit_equal(run, straight, monkeypatch
         return whole(self, current)
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted) as caught:
-        patch.setattr(loop.Trainer, "_iterate", iterate)
+        patch.setattr(trainer.Trainer, "_iterate", iterate)
         stopped.train()
     assert caught.value.signum == number
     assert (stopped.output / "iter_10.pth").exists()
@@ -88,7 +90,7 @@ def test_a_signal_saves_and_the_next_run_is_bit_equal(run, straight, monkeypatch
 def test_a_signal_repeated_at_once_still_saves_and_later_acts_at_once(
     run, monkeypatch, pause, outcome
 ):
-    stopped, whole = run("stopped"), loop.Trainer._iterate
+    stopped, whole = run("stopped"), trainer.Trainer._iterate
 
     def iterate(self, current):
         if current == 10:
@@ -97,8 +99,8 @@ def test_a_signal_repeated_at_once_still_saves_and_later_acts_at_once(
             os.kill(os.getpid(), signal.SIGINT)
         return whole(self, current)
 
-    monkeypatch.setattr(loop, "REPEATED_SECONDS", 0.1)
-    monkeypatch.setattr(loop.Trainer, "_iterate", iterate)
+    monkeypatch.setattr(signals, "REPEATED_SECONDS", 0.1)
+    monkeypatch.setattr(trainer.Trainer, "_iterate", iterate)
     with pytest.raises(outcome):
         stopped.train()
     assert (stopped.output / "iter_10.pth").exists() == (outcome is Interrupted)
@@ -211,7 +213,7 @@ def test_a_run_goes_on_in_the_precision_it_began_with(run, crash):
 def test_a_finished_run_is_not_trained_again(run, straight, monkeypatch):
     (straight.output / "last.pth").unlink()  # as Snakemake does before a rerun
     losses, weights = straight.losses(), (straight.output / "iter_24.pth").read_bytes()
-    monkeypatch.setattr(loop.Trainer, "_iterate", None)
+    monkeypatch.setattr(trainer.Trainer, "_iterate", None)
     assert straight.train().losses() == losses
     assert (straight.output / "last.pth").read_bytes() == weights
 
@@ -234,7 +236,7 @@ def test_too_little_disk_is_said_before_training(run, monkeypatch):
 
 
 def test_a_second_training_in_the_same_folder_waits_then_refuses(run, monkeypatch):
-    monkeypatch.setattr(stage, "LOCK_SECONDS", 0.3)
+    monkeypatch.setattr(train_run, "LOCK_SECONDS", 0.3)
     second = run()
     with locked(second.output), pytest.raises(UserError, match=f"another process .{os.getpid()}"):
         second.train()
@@ -244,7 +246,7 @@ def test_a_second_training_in_the_same_folder_waits_then_refuses(run, monkeypatc
 def test_no_compiler_for_deepspeed_is_said(monkeypatch):
     monkeypatch.setattr("snaketune.training.processes.shutil.which", lambda _: None)
     with pytest.raises(UserError, match=r"no C\+\+ compiler(.|\n)*train.deepspeed: none"):
-        engine.processes.start(deepspeed=True)
+        processes.start(deepspeed=True)
 
 
 def test_kill_9_of_the_process_and_resume_is_bit_equal(run, straight):

@@ -1,6 +1,7 @@
 """Settings that may cost time or memory, and change no number; and those of the optimizer."""
 
 import shutil
+from typing import get_args
 
 import pytest
 import torch
@@ -8,12 +9,14 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json
+from snaketune.core.run_identity import RunIdentity
 from snaketune.experiment.resolved import read_resolved
 from snaketune.experiment.schema import Train
 from snaketune.models.checkpoint import load_checkpoint, save_checkpoint
 from snaketune.models.memory import Estimate
-from snaketune.training import stage
+from snaketune.models.optimizers import OPTIMIZERS
 from snaketune.training.engine import make_optimizer
+from snaketune.training.train_run import train
 
 SAME = {
     "gradient checkpointing": {"gradient_checkpointing": True},
@@ -58,16 +61,16 @@ def test_an_optimizer_of_fewer_bits_learns_and_resumes(run, crash, optimizer):
 def test_betas_and_weight_decay_reach_the_optimizer():
     layer = torch.nn.Linear(2, 2)
     for name in ("adamw", "paged_adamw"):
-        train = Train(betas=(0.8, 0.9), weight_decay=0.3, optimizer=name)
-        [group] = make_optimizer(layer, train).param_groups
+        settings = Train(betas=(0.8, 0.9), weight_decay=0.3, optimizer=name)
+        [group] = make_optimizer(layer, settings).param_groups
         assert (tuple(group["betas"]), group["weight_decay"]) == ((0.8, 0.9), 0.3)
 
 
 @pytest.mark.parametrize(("room", "on"), [(10**9, False), (10, True)])
 def test_activations_are_computed_twice_where_memory_would_not_do(run, monkeypatch, room, on):
-    monkeypatch.setattr("snaketune.training.stage.available_memory", lambda *_: room)
+    monkeypatch.setattr("snaketune.training.build.available_memory", lambda *_: room)
     needs = Estimate(resident=100, activations=900, activations_checkpointed=50)
-    monkeypatch.setattr("snaketune.training.stage.estimate", lambda *_: needs)
+    monkeypatch.setattr("snaketune.training.build.estimate", lambda *_: needs)
     figures = read_json(run(max_steps=1).train().output / "train.json")
     assert figures["gradient_checkpointing"] is on
     assert figures["estimated_peak_bytes"] == (150 if on else 1000)
@@ -87,7 +90,7 @@ def test_the_figures_name_every_kind(run):
 def test_a_run_may_begin_with_the_weights_of_another(run, trained):
     settings = {"lr": 1e-2, "method": {"dropout": 0.0}}
     fresh, going_on = run("fresh", **settings).train(), run("on", **settings)
-    stage.train(
+    train(
         read_resolved(going_on.resolved),
         going_on.base,
         going_on.data,
@@ -119,16 +122,21 @@ def test_another_number_of_processes_is_not_resumed(run, crash):
 
 
 def test_a_start_that_is_named_must_be_given(run):
-    with pytest.raises(UserError, match="starts from other, whose checkpoint is not given"):
+    with pytest.raises(UserError, match="starts from other, but no checkpoint of it was passed"):
         run(method={"start_from": "other"}).train()
 
 
 def test_another_start_is_another_run(run, trained, tmp_path):
     going_on = run("on", max_steps=2)
     starts = [shutil.copytree(trained.output, tmp_path / name) for name in "ab"]
-    (starts[1] / "run.json").write_text("{}")
+    RunIdentity(train_id="other").write(starts[1] / "run.json")
     for start in starts:
         resolved = read_resolved(going_on.resolved)
         data, output = going_on.data, going_on.output
-        stage.train(resolved, going_on.base, data, output, start / "last.pth")
+        train(resolved, going_on.base, data, output, start / "last.pth")
     assert len(list((going_on.output / "superseded").iterdir())) == 1
+
+
+def test_every_name_of_the_schema_has_an_optimizer():
+    names = get_args(Train.model_fields["optimizer"].annotation)
+    assert tuple(OPTIMIZERS) == names

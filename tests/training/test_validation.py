@@ -10,8 +10,7 @@ from snaketune.data.storage import Packs
 from snaketune.data.template import IGNORE
 from snaketune.experiment.schema import Train
 from snaketune.models.checkpoint import load_checkpoint
-from snaketune.training import loop
-from snaketune.training.validation import Validation
+from snaketune.training import trainer
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +58,7 @@ def losses(monkeypatch):
 
     def losses(*found: float) -> None:
         left = iter(found)
-        whole = Validation.measure
-
-        def measure(self, model, iteration, where):
-            monkeypatch.setattr("snaketune.training.validation._mean", lambda *_: next(left))
-            return whole(self, model, iteration, where)
-
-        monkeypatch.setattr(Validation, "measure", measure)
+        monkeypatch.setattr("snaketune.training.build.mean_loss", lambda *_: next(left))
 
     return losses
 
@@ -99,9 +92,9 @@ def test_a_resumed_run_knows_what_was_measured(run, heldout, losses, crash, died
 def test_a_run_killed_after_it_stopped_early_does_not_go_on(run, heldout, losses, monkeypatch):
     losses(1.0, 2.0, 2.0)
     done = run(data=heldout, accumulate=1, save_every=1, validate_every=2, early_stop=1).train()
-    for name in ("last.pth", "train.json"):
+    for name in ("last.pth", "train.json", "finished.json"):
         (done.output / name).unlink()
-    monkeypatch.setattr(loop.Trainer, "_iterate", None)
+    monkeypatch.setattr(trainer.Trainer, "_iterate", None)
     done.train()
     assert load_checkpoint(done.output / "last.pth")["iteration"] == 4
 

@@ -104,7 +104,7 @@ def test_the_order_of_keys_reruns_nothing(restored):
         "rules/train.smk",
         "scripts/train.py",
         "scripts/prepare_data.py",
-        "scripts/snaketune/training/loop.py",
+        "scripts/snaketune/training/trainer.py",
         "envs/cpu.yaml",
     ],
 )

@@ -29,8 +29,8 @@ from snaketune.experiment.resolved import Resolved, to_yaml
 from snaketune.export.model_record import ModelRecord
 from snaketune.models.load_model import (
     choose_precision,
-    load_tokenizer,
     explain_out_of_memory,
+    load_tokenizer,
 )
 from snaketune.training.train_record import MetricsRow, SampleRow, TrainRecord, ValidationRow
 

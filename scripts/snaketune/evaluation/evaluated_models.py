@@ -20,9 +20,9 @@ from snaketune.core.run_identity import RunIdentity
 from snaketune.evaluation.evaluation_record import BASE, MERGED, EvaluatedModel
 from snaketune.export.model_folder import require_same_base
 from snaketune.export.model_record import ModelRecord
-from snaketune.models.trainable import load_trained_weights, make_trainable, needs_autocast
 from snaketune.models.checkpoint import load_checkpoint
 from snaketune.models.load_model import device, load_model
+from snaketune.models.trainable import load_trained_weights, make_trainable, needs_autocast
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from snaketune.core.files import atomic_folder, read_json
 from snaketune.core.layout import BasePaths, ExperimentPaths
 from snaketune.experiment.resolved import Resolved
 from snaketune.export.model_folder import finish_folder, record_of_checkpoint, require_same_base
-from snaketune.models.trainable import lora_config
 from snaketune.models.checkpoint import load_checkpoint
+from snaketune.models.trainable import lora_config
 
 log = logging.getLogger(__name__)
 

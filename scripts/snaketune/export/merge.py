@@ -39,7 +39,7 @@ from snaketune.export.model_record import MergeCheck, ModelRecord
 from snaketune.export.quantized import quantized_layers, rounding
 from snaketune.export.weight_delta import Trained, read_adapter
 from snaketune.models.checkpoint import load_checkpoint
-from snaketune.models.load_model import device, load_tokenizer, explain_out_of_memory
+from snaketune.models.load_model import device, explain_out_of_memory, load_tokenizer
 from snaketune.models.weights import write_weights
 
 log = logging.getLogger(__name__)

@@ -101,7 +101,9 @@ def checkpoint_bytes(base: Path, settings: Mapping[str, Any]) -> int | None:
     if not weights_bytes(base):
         return None
     weights = 4 if settings["train.deepspeed"] == "none" else 8  # DeepSpeed has them once more
-    return count_trained(base, settings) * (weights + OPTIMIZERS[settings["train.optimizer"]].state_bytes)
+    return count_trained(base, settings) * (
+        weights + OPTIMIZERS[settings["train.optimizer"]].state_bytes
+    )
 
 
 def _number_bytes(settings: Mapping[str, Any]) -> int:

@@ -3,13 +3,14 @@
 import logging
 import time
 from pathlib import Path
-from types import TracebackType
 
 from snaketune.core.errors import Interrupted
 from snaketune.experiment.resolved import Resolved
 from snaketune.tracking import mlflow_client
 from snaketune.tracking.system import SystemMetrics
 from snaketune.tracking.tracked_run import TrackedRun
+from snaketune.training.callbacks import Callback
+from snaketune.training.train_record import MetricsRow
 
 log = logging.getLogger(__name__)
 
@@ -20,9 +21,8 @@ SECONDS_AFTER_FAILURE = 600
 """How long to leave a server alone that did not answer: each attempt holds training up."""
 
 
-class Mirror:
-    """A context manager around training: it ends the MLflow run as FINISHED, KILLED (a signal
-    stopped it) or FAILED.
+class Mirror(Callback):
+    """Ends the MLflow run as FINISHED, KILLED (a signal stopped it) or FAILED.
 
     Args:
         folder: experiments/X/checkpoints.
@@ -36,19 +36,18 @@ class Mirror:
         self._next_push = 0.0
         self._warned = False
 
-    def __enter__(self) -> "Mirror":
+    def on_start(self) -> None:
+        """Show the run in MLflow before the model is loaded, which may take minutes."""
         self._try("RUNNING")
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    def on_end(self, error: BaseException | None) -> None:
+        """Send the rest and how the run ended."""
         stopped = isinstance(error, Interrupted | KeyboardInterrupt)
         self._try("FINISHED" if error is None else "KILLED" if stopped else "FAILED")
 
-    def push(self, iteration: int) -> None:
-        """Record what the machine does, and send what is new if the last push was a while ago."""
-        self.system.record(iteration)
+    def on_iteration_end(self, row: MetricsRow) -> None:
+        """Record what the machine does, and send what is new if the last time was a while ago."""
+        self.system.record(row.iteration)
         if time.monotonic() >= self._next_push:
             self._try("RUNNING")
 

@@ -128,7 +128,11 @@ def build_trainer(
 
 
 def own_callbacks(
-    trainer: Trainer, config: Configuration, tokenizer: Any, template: dict[str, Any], heldout: Packs
+    trainer: Trainer,
+    config: Configuration,
+    tokenizer: Any,
+    template: dict[str, Any],
+    heldout: Packs,
 ) -> list[Callback]:
     """SnakeTune's own callbacks; the order matters.
 
@@ -142,9 +146,7 @@ def own_callbacks(
 
     def answers() -> list[str]:
         with trainer.arithmetic():
-            return answer(
-                trainer.model, tokenizer, sample.prompts, sample.max_new_tokens, template
-            )
+            return answer(trainer.model, tokenizer, sample.prompts, sample.max_new_tokens, template)
 
     leads = [MetricsCallback(paths.metrics), ProgressCallback(train.log_every)]
     return [

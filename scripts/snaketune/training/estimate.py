@@ -5,10 +5,10 @@ from typing import Any
 import torch
 
 from snaketune.experiment.schema import Train
-from snaketune.models.trainable import count_trained
 from snaketune.models.loss import CHUNK
 from snaketune.models.memory import Estimate, needed_memory
 from snaketune.models.packed import causal_model, has_plain_head
+from snaketune.models.trainable import count_trained
 from snaketune.training.metrics_callback import peak_memory
 
 

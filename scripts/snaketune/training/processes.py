@@ -17,20 +17,20 @@ from snaketune.core.files import locked
 log = logging.getLogger(__name__)
 
 
-def needed(asked: int | None) -> int:
-    """Return how many processes train: as many as asked for, else one for each GPU, or one.
+def process_count(requested: int | None) -> int:
+    """How many processes to start: as many as requested, else one for each GPU, or one.
 
     Raises:
-        UserError: There are fewer GPUs than asked for.
+        UserError: There are fewer GPUs than requested.
     """
     devices = torch.cuda.device_count()
-    if devices and (asked or 1) > devices:
+    if devices and (requested or 1) > devices:
         raise UserError(
-            f"train.processes: {asked}, and this machine shows {devices} GPUs.\n"
+            f"train.processes: {requested}, and this machine shows {devices} GPUs.\n"
             "  Fix: set train.processes to that (train.accumulate times as high keeps the batch), "
             "or show more of them (CUDA_VISIBLE_DEVICES)."
         )
-    return asked or max(1, devices)
+    return requested or max(1, devices)
 
 
 def start(deepspeed: bool) -> None:

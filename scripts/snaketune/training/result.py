@@ -11,9 +11,7 @@ def heldout_losses(run: RunPaths) -> dict[int, float]:
     return {row.iteration: row.heldout_loss for row in ValidationRow.read(run.validation)}
 
 
-def best_iteration(
-    losses: Mapping[int, float], among: Collection[int] | None = None
-) -> int | None:
+def best_iteration(losses: Mapping[int, float], among: Collection[int] | None = None) -> int | None:
     """The iteration with the lowest loss, the first of several; None if none was measured."""
     candidates = [iteration for iteration in losses if among is None or iteration in among]
     return min(candidates, key=losses.__getitem__, default=None)
