@@ -27,7 +27,9 @@ PROMPT = [{"role": "user", "content": "Say 3"}]
 @pytest.fixture(scope="module")
 def done(store, base, data, merge_run, tmp_path_factory):
     """An experiment that was trained and merged."""
-    run = Run(tmp_path_factory.mktemp("done"), base, data, lr=1e-2).train()
+    run = Run(tmp_path_factory.mktemp("done"), base, data, lr=1e-2)
+    run.mirrored = True
+    run.train()
     merge_run(run)
     return run
 

@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from snaketune.core.errors import UserError
 from snaketune.core.files import sha256, write_text
@@ -11,10 +10,11 @@ from snaketune.core.manifest import write_manifest
 from snaketune.experiment.resolved import Resolved
 from snaketune.export.card import Kind, write_card
 from snaketune.export.model_record import ModelRecord
+from snaketune.models.checkpoint import CheckpointState
 from snaketune.training.train_record import TrainRecord
 
 
-def record_of_checkpoint(checkpoint: Path, state: dict[str, Any]) -> ModelRecord:
+def record_of_checkpoint(checkpoint: Path, state: CheckpointState) -> ModelRecord:
     """Describe a checkpoint; the run's figures belong to it only if it is the run's result."""
     file = RunPaths(checkpoint.parent).record
     figures = TrainRecord.read(file) if file.exists() else None

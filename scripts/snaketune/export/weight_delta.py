@@ -15,6 +15,7 @@ from peft import LoraConfig
 from transformers.pytorch_utils import Conv1D
 
 from snaketune.core.errors import UserError
+from snaketune.models.checkpoint import CheckpointState
 from snaketune.models.weights import Stored
 
 _ELEMENTS, _ROWS = 2**19, 64
@@ -46,7 +47,7 @@ class Trained:
     is_whole_model: bool = False
 
     @classmethod
-    def of_whole(cls, checkpoint: dict[str, Any]) -> "Trained":
+    def of_whole(cls, checkpoint: CheckpointState) -> "Trained":
         """Return the trained tensors of a full fine-tune's checkpoint: all of them."""
         return cls(checkpoint["weights"], is_whole_model=True)
 
