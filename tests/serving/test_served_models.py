@@ -42,8 +42,8 @@ def of_base(folder):
 def test_the_base_answers_as_itself_whichever_is_loaded_first(folder, of_base, first, monkeypatch):
     monkeypatch.chdir(folder)
     models = ServedModels(find_models(["run"]), "fp32", None)
-    loaded = {first: models.load_model_and_processor(first)}
-    loaded |= {name: models.load_model_and_processor(name) for name in models.served}
+    loaded = {first: models.load(first)}
+    loaded |= {name: models.load(name) for name in models.served}
     assert answer(loaded["tiny"]) == of_base
     assert answer(loaded["run"]) != of_base
     assert answer(loaded["tiny"]) == of_base
@@ -56,21 +56,21 @@ def test_an_adapter_that_cannot_be_read_does_not_spoil_the_next(folder, tmp_path
     file = Path("experiments/broken/adapter/adapter_config.json")
     file.write_text(json.dumps(json.loads(file.read_text()) | {"r": 1}))
     models = ServedModels(find_models(["run", "broken", "next"]), "fp32", None)
-    expected = answer(models.load_model_and_processor("run"))
+    expected = answer(models.load("run"))
     with pytest.raises(RuntimeError, match="size mismatch"):
-        models.load_model_and_processor("broken")
-    assert answer(models.load_model_and_processor("next")) == expected
+        models.load("broken")
+    assert answer(models.load("next")) == expected
 
 
 def test_an_adapter_that_is_loaded_meanwhile_waits_for_the_answer(folder, of_base, monkeypatch):
     monkeypatch.chdir(folder)
     models = ServedModels(find_models(["run"]), "fp32", None)
-    base = models.load_model_and_processor("tiny")
+    base = models.load("tiny")
     whole = base[0].weights.generate
     with ThreadPoolExecutor(1) as pool:
 
         def generate(**inputs):
-            later = pool.submit(models.load_model_and_processor, "run")
+            later = pool.submit(models.load, "run")
             with pytest.raises(TimeoutError):
                 later.result(timeout=0.5)
             return whole(**inputs)

@@ -134,7 +134,7 @@ def test_a_rendered_prompt_is_taken_as_it_is(server, workspace):
 @pytest.mark.parametrize(
     "request_, status, told",
     [
-        ({"model": "nope"}, 404, "there is no model 'nope'. Served are: run, other, run/iter_4"),
+        ({"model": "nope"}, 404, "unknown model 'nope'. Served models: run, other, run/iter_4"),
         ({"messages": []}, 422, "at least 1"),
         ({"messages": "Say 3"}, 422, "messages:"),
         ({"messages": [{"content": "Say 3"}]}, 422, "messages.0.role: Field required"),
@@ -144,7 +144,7 @@ def test_a_rendered_prompt_is_taken_as_it_is(server, workspace):
         ({"seed": 2**70}, 422, "seed"),
         ({"stop": [3]}, 422, "stop"),
         ({"top_p": -1}, 422, "top_p"),
-        ({"messages": [{"role": "user", "content": "x" * 10_000}]}, 400, "the model reads 300"),
+        ({"messages": [{"role": "user", "content": "x" * 10_000}]}, 400, "holds 300"),
         ({"colour": "red"}, 422, "colour"),
         ({"temperature": "hot"}, 422, "hot"),
         ({"logit_bias": {"1": "much"}}, 500, "much"),

@@ -171,9 +171,9 @@ TEXT = st.text("ab\n", max_size=12)
 
 @given(TEXT, st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3))
 def test_what_may_be_sent_is_all_that_no_stop_string_can_take_back(text, stops):
-    from snaketune.serving.server import until_stop
+    from snaketune.serving.stop_strings import cut_at_stop
 
-    sent, held = until_stop(text, stops)
+    sent, held = cut_at_stop(text, stops)
     ended = [text[:at] for at in range(len(text)) if any(text.startswith(s, at) for s in stops)]
     if ended:
         assert (sent, held) == (min(ended, key=len), "")
