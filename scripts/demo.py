@@ -24,7 +24,7 @@ from snaketune.experiment import load_studies
 from snaketune.experiment.agent_files import read_canned
 from snaketune.serving import lifetime
 from snaketune.serving.artifacts import ServedModel
-from snaketune.serving.catalog import available
+from snaketune.serving.available_models import available_models
 from snaketune.serving.port import open_port
 from snaketune.serving.server_process import model_server
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     require_streamlit()
     if args.canned:
         read_canned(args.canned)
-    names = list(dict.fromkeys([*args.models, *available()]))
+    names = list(dict.fromkeys([*args.models, *available_models()]))
     if not names:
         raise UserError(f"no model is built.\n  Fix: snakemake {ExperimentPaths('X').adapter()}")
     open_port(args.port).close()  # a port in use is an error before models are loaded

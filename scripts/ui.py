@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": tracking_uri()}
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1"]
     with foreground():
-        lifetime.run([*command, "--port", str(args.port)], environment)
+        lifetime.run_server([*command, "--port", str(args.port)], environment)
 
 
 if __name__ == "__main__":

@@ -62,10 +62,10 @@ def test_a_snakemake_that_is_gone_already_is_noticed():
 def test_a_foreign_server_that_fails_is_told():
     code = (
         "import os, sys\nfrom snaketune.serving import lifetime\n"
-        "lifetime.run([sys.executable, '-c', 'raise SystemExit(3)'], os.environ)"
+        "lifetime.run_server([sys.executable, '-c', 'raise SystemExit(3)'], os.environ)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 1 and "UserError: it ended with status 3" in done.stderr
+    assert done.returncode == 1 and "UserError: the server ended with status 3" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -75,7 +75,7 @@ def test_a_foreign_server_ends_with_all_it_started(number):
     )
     runner = start(
         "import os, sys\nfrom snaketune.serving import lifetime\n"
-        f"lifetime.run([sys.executable, '-c', {foreign!r}], os.environ)"
+        f"lifetime.run_server([sys.executable, '-c', {foreign!r}], os.environ)"
     )
     started = psutil.Process(runner.pid).children(recursive=True)
     assert len(started) == 2

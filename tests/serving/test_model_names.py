@@ -37,7 +37,7 @@ def test_models_are_named_as_the_endpoint_has_them(studies, config, models):
     ("config", "message"),
     [
         ({}, r"snakemake demo --config experiment=study_none"),
-        ({"experiment": None}, "nothing says which model"),
+        ({"experiment": None}, "no model specified"),
         ({"experiment": 7}, "no experiment '7'"),
         ({"experiment": "study_non"}, "Did you mean 'study_none'"),
         ({"experiment": "study"}, r"study is a study of .*(?s:.)*experiment=study_none"),

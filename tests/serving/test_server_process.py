@@ -142,7 +142,7 @@ def test_a_taken_port_is_told_with_the_way_out():
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=rf"--port {port + 1}"):
             open_port(port)
-    with pytest.raises(UserError, match=r"port 70000 cannot be opened(?s:.)*Fix: take one from"):
+    with pytest.raises(UserError, match=r"cannot open port 70000(?s:.)*Fix: take one from"):
         open_port(70000)
 
 
@@ -150,20 +150,20 @@ def test_other_engines_serve_the_merged_model_here_alone(workspace, tmp_path, mo
     monkeypatch.chdir(shutil.copytree(workspace, tmp_path / "copy"))
     for engine in engines.ENGINES:
         with pytest.raises(UserError, match=f"Fix: pip install {engine}"):
-            engines.command(engine, find_models(["run"])[0], 8000)
+            engines.engine_command(engine, find_models(["run"])[0], 8000)
         (tmp_path / f"{engine}.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match="Fix: snakemake experiments/run/merged"):
-        engines.command("vllm", find_models(["run"])[0], 8000)
+        engines.engine_command("vllm", find_models(["run"])[0], 8000)
     shutil.copytree("experiments/run/adapter", "experiments/run/merged")
     for engine, host in (("vllm", "--host"), ("lmdeploy", "--server-name")):
-        command = engines.command(engine, find_models(["run"])[0], 8000)
+        command = engines.engine_command(engine, find_models(["run"])[0], 8000)
         assert command[command.index(host) + 1] == "127.0.0.1"
         assert "experiments/run/merged" in command and "8000" in command
     with pytest.raises(UserError, match="Fix: snakemake experiments/run/iter_4/merged"):
-        engines.command("vllm", find_models(["run/iter_4"])[0], 8000)
+        engines.engine_command("vllm", find_models(["run/iter_4"])[0], 8000)
     with pytest.raises(UserError, match="tiny is a base model"):
-        engines.command("vllm", find_models(["tiny"])[0], 8000)
+        engines.engine_command("vllm", find_models(["tiny"])[0], 8000)
 
 
 TEXT = st.text("ab\n", max_size=12)

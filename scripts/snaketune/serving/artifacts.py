@@ -1,4 +1,4 @@
-"""Which models can be served, and where their files are. Imports no torch."""
+"""Find the files of the models to serve. Imports no torch."""
 
 import json
 from dataclasses import dataclass
@@ -6,10 +6,18 @@ from pathlib import Path
 
 from snaketune.core.errors import UserError, nearest
 from snaketune.core.files import read_json
+from snaketune.core.layout import (
+    EXPERIMENTS,
+    MODEL_RECORD,
+    BasePaths,
+    ExperimentPaths,
+    RunPaths,
+    base_paths,
+)
+from snaketune.core.run_identity import RunIdentity
 
-STORE = Path("store/models")
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
-"""What config.json calls the length of the context: most, GPT-2, MPT, and older ones."""
+"""Names of the context length in config.json: most models, GPT-2, MPT, and older ones."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +26,11 @@ class ServedModel:
 
     Attributes:
         name: Its id there: an experiment, `X/iter_N` of a kept checkpoint, or a base model's id.
-        base: The id of the base it was trained on; of a base its own.
-        context_length: How many tokens it can attend to, prompt and answer together.
+        base: The id of the base it was trained on; its own id if it is a base.
+        context_length: Tokens it can attend to, prompt and answer together.
         system: The system message it was trained with, "" for none.
         folder: With tokenizer.json and chat_template.jinja.
-        checkpoint: The .pth whose weights it has, where no adapter was exported yet.
+        checkpoint: The .pth with its weights, if no adapter was exported yet.
     """
 
     name: str
@@ -34,94 +42,100 @@ class ServedModel:
 
     @property
     def is_base(self) -> bool:
-        """Tell whether nothing was trained."""
+        """Whether nothing was trained."""
         return self.name == self.base
 
     @property
     def is_merged(self) -> bool:
-        """Tell whether the folder holds whole weights of a training, not an adapter."""
+        """Whether the folder holds a full model rather than an adapter."""
         return not self.is_base and (self.folder / "config.json").exists()
 
 
-def find_models(names: list[str], root: Path = Path("experiments")) -> list[ServedModel]:
-    """Return these models and the bases that they need, each once, bases last.
+def find_models(names: list[str], root: Path = EXPERIMENTS) -> list[ServedModel]:
+    """Find models and the bases they need, each once, bases last.
 
     Args:
-        names: Experiments, `X/iter_N`, or a base model's id.
+        names: Experiments, `X/iter_N`, or base models' ids.
         root: The folder of the experiments.
 
     Raises:
-        UserError: A model is not built; it says what builds it.
+        UserError: A model is not built.
     """
-    asked = [name for name in names if _is_base(name)]
-    trained = [_trained(name, root) for name in dict.fromkeys(names) if name not in asked]
-    bases = dict.fromkeys([each.base for each in trained] + asked)
-    return trained + [_base(base, trained) for base in bases]
+    bases = [name for name in names if _is_base(name)]
+    trained = [_trained(name, root) for name in dict.fromkeys(names) if name not in bases]
+    needed = dict.fromkeys([model.base for model in trained] + bases)
+    return trained + [_base(name, trained) for name in needed]
 
 
-def _is_base(name: str) -> bool:
-    return (STORE / name / "provenance.json").exists()
+def context_length(base: BasePaths) -> int:
+    """How many tokens a base model can attend to.
 
-
-def _base(name: str, trained: list[ServedModel]) -> ServedModel:
-    """Return a base model; one without a chat template speaks by that of a model trained on it."""
-    folder = STORE / name
-    if not _is_base(name):
-        raise UserError(f"there is no base model {folder}.\n  Fix: snakemake {folder}")
-    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    speaks = "chat_template" in config or (folder / "chat_template.jinja").exists()
-    taught = next((each.folder for each in trained if each.base == name), folder)
-    return ServedModel(name, name, context_length(folder), "", folder if speaks else taught)
-
-
-def _trained(name: str, root: Path) -> ServedModel:
-    adapter, merged = root / name / "adapter", root / name / "merged"
-    for folder in (adapter, merged):
-        if (folder / "snaketune.json").exists():
-            return _served(name, folder, None)
-    experiment, _, iteration = name.partition("/")
-    checkpoint = root / experiment / "checkpoints" / f"{iteration}.pth"
-    end = root / experiment / "adapter"
-    if iteration and checkpoint.exists() and _is_end_of(checkpoint.parent, end):
-        return _served(name, end, checkpoint)
-    built = [each.parent.name for kind in ("adapter", "merged") for each in root.glob(f"*/{kind}")]
+    Raises:
+        UserError: It is not fetched, or its config.json doesn't say.
+    """
+    if not base.config.exists():
+        raise UserError(f"base model {base.folder} does not exist.\n  Fix: snakemake {base.folder}")
+    config = read_json(base.config)
+    if lengths := [config[key] for key in POSITIONS if isinstance(config.get(key), int)]:
+        return lengths[0]
     raise UserError(
-        f"{root / name} has neither an adapter nor a merged model.{nearest(experiment, built)}\n"
-        f"  Fix: snakemake {adapter}   (or {merged} for a full fine-tune)"
+        f"{base.config} does not say how long the context is: expected one of the keys "
+        f"{', '.join(POSITIONS)}."
     )
 
 
-def _is_end_of(checkpoints: Path, adapter: Path) -> bool:
-    """Tell whether an adapter is there and of the same training as the checkpoints."""
-    files = adapter / "snaketune.json", checkpoints / "run.json"
-    if not all(file.exists() for file in files):
+def belongs_to_run(model_record: Path, run: RunPaths) -> bool:
+    """Whether an adapter was exported from the run whose checkpoints are in the folder now."""
+    if not (model_record.exists() and run.identity.exists()):
         return False
-    adapter_of, checkpoints_of = (read_json(file).get("train_id") for file in files)
-    return adapter_of == checkpoints_of
+    return read_json(model_record).get("train_id") == RunIdentity.read(run.identity).train_id
+
+
+def _is_base(name: str) -> bool:
+    return base_paths(name).provenance.exists()
+
+
+def _base(name: str, trained: list[ServedModel]) -> ServedModel:
+    """A base without a chat template borrows that of a model trained on it."""
+    base = base_paths(name)
+    folder = base.folder
+    if not _is_base(name):
+        raise UserError(f"base model {folder} does not exist.\n  Fix: snakemake {folder}")
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    has_template = "chat_template" in config or (folder / "chat_template.jinja").exists()
+    lender = next((model.folder for model in trained if model.base == name), folder)
+    return ServedModel(name, name, context_length(base), "", folder if has_template else lender)
+
+
+def _trained(name: str, root: Path) -> ServedModel:
+    paths = ExperimentPaths(name, root)
+    for folder in (paths.adapter(), paths.merged()):
+        if (folder / MODEL_RECORD).exists():
+            return _served(name, folder, None)
+    experiment, _, iteration = name.partition("/")
+    end = ExperimentPaths(experiment, root)
+    # a checkpoint without its own adapter takes tokenizer and template of the final one
+    checkpoint = end.run.folder / f"{iteration}.pth"
+    if iteration and checkpoint.exists() and belongs_to_run(end.adapter() / MODEL_RECORD, end.run):
+        return _served(name, end.adapter(), checkpoint)
+    built = [
+        record.parent.parent.name
+        for kind in (ExperimentPaths("*").adapter(), ExperimentPaths("*").merged())
+        for record in root.glob(str(kind.relative_to(EXPERIMENTS) / MODEL_RECORD))
+    ]
+    raise UserError(
+        f"{paths.folder} has neither an adapter nor a merged model.{nearest(experiment, built)}\n"
+        f"  Fix: snakemake {paths.adapter()}   (or {paths.merged()} for a full fine-tune)"
+    )
 
 
 def _served(name: str, folder: Path, checkpoint: Path | None) -> ServedModel:
-    about = read_json(folder / "snaketune.json")
+    record = read_json(folder / MODEL_RECORD)
     try:
-        base, system = about["base_id"], about["template"].get("system", "")
+        base, system = record["base_id"], record["template"].get("system", "")
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(
-            f"{folder / 'snaketune.json'} does not tell base_id and template.\n"
+            f"{folder / MODEL_RECORD} is damaged: expected the keys base_id and template.\n"
             f"  Fix: delete {folder} and build it again: snakemake {folder}"
         ) from error
-    return ServedModel(name, base, context_length(STORE / base), system, folder, checkpoint)
-
-
-def context_length(base: Path) -> int:
-    """Return how many tokens a base model can attend to.
-
-    Raises:
-        UserError: It is not there, or its config.json does not tell.
-    """
-    file = base / "config.json"
-    if not file.exists():
-        raise UserError(f"base model {base} is not there.\n  Fix: snakemake {base}")
-    config = read_json(file)
-    if known := [config[key] for key in POSITIONS if isinstance(config.get(key), int)]:
-        return known[0]
-    raise UserError(f"{file}: none of {', '.join(POSITIONS)} tells how long its context is.")
+    return ServedModel(name, base, context_length(base_paths(base)), system, folder, checkpoint)

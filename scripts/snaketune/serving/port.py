@@ -1,4 +1,4 @@
-"""A port of this machine alone."""
+"""Listen on a port of this machine only."""
 
 import socket
 
@@ -6,20 +6,20 @@ from snaketune.core.errors import UserError
 
 
 def open_port(port: int) -> socket.socket:
-    """Return a socket that listens on a port of 127.0.0.1.
+    """Listen on a port of 127.0.0.1.
 
     Raises:
-        UserError: The port is taken, or not for everyone to take.
+        UserError: The port is in use, or not allowed.
     """
     try:
         return socket.create_server(("127.0.0.1", port))
     except (PermissionError, OverflowError) as error:
         raise UserError(
-            f"port {port} cannot be opened: {error}.\n"
-            f"  Fix: take one from 1024 to 65535, e.g. --port 8080"
+            f"cannot open port {port}: {error}.\n"
+            "  Fix: choose one from 1024 to 65535, e.g. --port 8080"
         ) from error
     except OSError as error:
         raise UserError(
-            f"port {port} is taken: {error.strerror}. Perhaps it is open already.\n"
-            f"  Fix: stop that program, or run this one with --port {port + 1}"
+            f"port {port} is taken: {error.strerror}. This program may be running already.\n"
+            f"  Fix: stop it, or run this one with --port {port + 1}"
         ) from error

@@ -1,4 +1,4 @@
-"""Start the model server for as long as a program talks to it. Imports no torch."""
+"""Run our model server while a program talks to it. Imports no torch."""
 
 import contextlib
 import socket
@@ -28,8 +28,8 @@ class ModelServer:
     client: openai.OpenAI
 
     def model(self, name: str) -> ServedModel:
-        """Return the model of this id."""
-        return next(each for each in self.models if each.name == name)
+        """The model with this id."""
+        return next(model for model in self.models if model.name == name)
 
 
 @contextlib.contextmanager
@@ -38,18 +38,19 @@ def model_server(
 ) -> Iterator[ModelServer]:
     """Serve these models and their bases on a free port of 127.0.0.1 while the block runs.
 
-    The server ends with this process, whatever ends it.
+    The server ends with this process, however this process ends.
 
     Args:
         names: Experiments, `X/iter_N`, or base models' ids.
-        log: What the server prints.
-        bits: 4 or 8 to hold the base quantised; None for as it is.
+        log: The file for the server's output.
+        bits: 4 or 8 to quantise the base; None to leave it as it is.
         precision: `bf16`, `fp32`, or `auto` for what this machine is good at.
 
     Raises:
         UserError: A model is not built, or the server does not start.
     """
     models = find_models(list(names))
+    # the server inherits the listening socket: no other program can take its port in between
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         arguments = [*names, "--precision", precision]
@@ -58,7 +59,7 @@ def model_server(
     try:
         _wait(process, f"http://127.0.0.1:{port}/health", log)
         url = f"http://127.0.0.1:{port}/v1"
-        # a proxy of the environment does not reach this machine's own ports
+        # HTTP_PROXY may be set: a proxy doesn't reach the ports of this machine
         direct = openai.DefaultHttpxClient(trust_env=False)
         client = openai.OpenAI(base_url=url, api_key="none", max_retries=0, http_client=direct)
         yield ModelServer(url, models, client)
@@ -67,22 +68,22 @@ def model_server(
 
 
 def _start(arguments: list[str], listening: socket.socket, log: Path) -> subprocess.Popen[bytes]:
-    """Start the server in a session of its own, where no Ctrl-C reaches it."""
+    """Start the server in its own session, which Ctrl-C doesn't reach."""
     log.parent.mkdir(parents=True, exist_ok=True)
     descriptor = listening.fileno()
-    with log.open("wb") as told:
+    with log.open("wb") as output:
         return subprocess.Popen(
             [sys.executable, str(PROGRAM), *arguments, "--fd", str(descriptor)],
-            stdin=subprocess.PIPE,
-            stdout=told,
-            stderr=told,
+            stdin=subprocess.PIPE,  # closes with this process: see lifetime.end_with_stdin
+            stdout=output,
+            stderr=output,
             pass_fds=[descriptor],
             start_new_session=True,
         )
 
 
 def _wait(process: subprocess.Popen[bytes], health: str, log: Path) -> None:
-    """Wait until the server answers: until then its port is open, and requests wait there."""
+    """Wait until the server answers. Its port is open from the start, so requests would wait."""
     with requests.Session() as session:
         session.trust_env = False
         while process.poll() is None:
@@ -90,8 +91,8 @@ def _wait(process: subprocess.Popen[bytes], health: str, log: Path) -> None:
                 session.get(health, timeout=5).raise_for_status()
                 return
             time.sleep(0.1)
-    told = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
-    listed = "".join(f"\n    {line}" for line in told)
+    last_lines = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
+    listed = "".join(f"\n    {line}" for line in last_lines)
     raise UserError(f"the model server did not start. The end of {log}:{listed}")
 
 

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from snaketune.serving.catalog import available
+from snaketune.serving.available_models import available_models
 
 
 def write(file, value):
@@ -37,7 +37,7 @@ def root(tmp_path):
 
 
 def offered(root):
-    return available(root, root.parent / "models")
+    return available_models(root, root.parent / "models")
 
 
 def test_the_end_comes_first_then_checkpoints_from_the_newest_and_last_the_bases(root):
@@ -63,4 +63,4 @@ def test_a_damaged_folder_does_not_hide_the_others(root):
 
 
 def test_where_nothing_is_built_nothing_is_offered(tmp_path):
-    assert available(tmp_path / "experiments", tmp_path / "models") == []
+    assert available_models(tmp_path / "experiments", tmp_path / "models") == []
