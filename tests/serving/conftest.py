@@ -22,9 +22,9 @@ def workspace(trained, base, tmp_path_factory):
         shutil.copytree(trained.export(iteration), folder / "experiments" / name / "adapter")
     shutil.copytree(trained.output, folder / "experiments/run/checkpoints")
     about = folder / "experiments/other/adapter/snaketune.json"
-    told = json.loads(about.read_text())
-    told["template"]["system"] = 'It\'s "quoted" {{ 1 + 1 }}.'
-    about.write_text(json.dumps(told))
+    record = json.loads(about.read_text())
+    record["template"]["system"] = 'It\'s "quoted" {{ 1 + 1 }}.'
+    about.write_text(json.dumps(record))
     return folder
 
 

@@ -40,16 +40,16 @@ def offered(root):
     return available_models(root, root.parent / "models")
 
 
-def test_the_end_comes_first_then_checkpoints_from_the_newest_and_last_the_bases(root):
+def test_order_is_final_model_checkpoints_bases(root):
     assert offered(root) == ["a", "a/iter_100", "a/iter_20", "a/iter_7", "b", "base-1"]
 
 
-def test_checkpoints_of_another_training_than_the_adapters_are_not_offered(root):
+def test_checkpoints_of_another_run_are_not_listed(root):
     write(root / "a/checkpoints/run.json", {"train_id": "t2"})
     assert offered(root) == ["a", "a/iter_7", "b", "base-1"]
 
 
-def test_a_model_without_its_base_is_not_offered(root):
+def test_model_without_its_base_is_not_listed(root):
     write(root / "b/merged/snaketune.json", {"base_id": "gone", "template": {}})
     assert offered(root) == ["a", "a/iter_100", "a/iter_20", "a/iter_7", "base-1"]
 
@@ -62,5 +62,5 @@ def test_a_damaged_folder_does_not_hide_the_others(root):
     assert offered(root) == ["a/iter_7", "b", "base-1"]
 
 
-def test_where_nothing_is_built_nothing_is_offered(tmp_path):
+def test_nothing_built_lists_nothing(tmp_path):
     assert available_models(tmp_path / "experiments", tmp_path / "models") == []

@@ -44,8 +44,8 @@ def test_answers_are_those_of_the_model(chat, workspace):
     chat.ask("/reset")
     for question in ("Say 3", "Say 4"):
         chat.ask(question)
-    chat.ask("/save said.json")
-    messages = json.loads((workspace / "said.json").read_text())["messages"]
+    chat.ask("/save saved.json")
+    messages = json.loads((workspace / "saved.json").read_text())["messages"]
     assert [m["content"] for m in messages[::2]] == ["Say 3", "Say 4"]
     for end in (1, 3):
         # a limit may leave half a character, which no stream sends
@@ -56,11 +56,11 @@ def test_answers_are_those_of_the_model(chat, workspace):
 def test_a_long_conversation_loses_its_beginning_and_says_so_once(chat):
     chat.ask("/reset")
     shown = [chat.ask("Say it again, and again, until there is no room") for _ in range(6)]
-    assert not any("Error" in each for each in shown)
-    told = [
-        number for number, each in enumerate(shown) if "oldest turns are no longer sent" in each
+    assert not any("Error" in line for line in shown)
+    warnings = [
+        number for number, line in enumerate(shown) if "oldest turns are no longer sent" in line
     ]
-    assert len(told) == 1 and told[0] > 0
+    assert len(warnings) == 1 and warnings[0] > 0
     assert "context is 300 tokens for prompt and answer" in chat.ask("x" * 300)
     assert "Error" not in chat.ask("Say 3")
 
@@ -79,7 +79,7 @@ def test_tokens_are_counted_as_transformers_does(workspace, monkeypatch):
 
 def test_the_server_ends_with_the_chat(chat):
     servers = psutil.Process(chat.child.pid).children()
-    assert any("serve.py" in part for each in servers for part in each.cmdline())
+    assert any("serve.py" in part for server in servers for part in server.cmdline())
     chat.type("\x04")
     assert chat.ends() == 0
     assert psutil.wait_procs(servers, timeout=10)[1] == []

@@ -23,7 +23,7 @@ def start(code, **settings):
     return process
 
 
-def test_a_server_ends_when_the_one_who_started_it_is_killed():
+def test_server_ends_when_its_parent_is_killed():
     server = SERVER.format("end_with_stdin")
     parent = start(
         "import subprocess, sys, time\n"
@@ -49,7 +49,7 @@ def test_a_server_ends_when_snakemake_is_killed():
     assert server.wait(SECONDS) == -signal.SIGTERM
 
 
-def test_a_snakemake_that_is_gone_already_is_noticed():
+def test_server_ends_if_snakemake_is_already_gone():
     snakemake = start(WAIT)
     snakemake.kill()
     snakemake.wait()
@@ -59,7 +59,7 @@ def test_a_snakemake_that_is_gone_already_is_noticed():
     assert server.wait(SECONDS) == -signal.SIGTERM
 
 
-def test_a_foreign_server_that_fails_is_told():
+def test_failing_server_is_reported():
     code = (
         "import os, sys\nfrom snaketune.serving import lifetime\n"
         "lifetime.run_server([sys.executable, '-c', 'raise SystemExit(3)'], os.environ)"
@@ -69,7 +69,7 @@ def test_a_foreign_server_that_fails_is_told():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_foreign_server_ends_with_all_it_started(number):
+def test_signal_ends_a_server_with_its_children(number):
     foreign = (
         f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {WAIT!r}], check=False)"
     )

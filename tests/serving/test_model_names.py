@@ -47,12 +47,12 @@ def test_models_are_named_as_the_endpoint_has_them(studies, config, models):
         ({"experiments": "study_none"}, r"no setting 'experiments'. Did you mean 'experiment'"),
     ],
 )
-def test_what_names_no_model_is_explained(studies, config, message):
+def test_unknown_model_names_are_explained(studies, config, message):
     with pytest.raises(UserError, match=message):
         read_models(config, studies, "demo")
 
 
-def test_one_model_is_talked_to(studies):
+def test_several_models_are_refused_for_one(studies):
     assert read_model({"experiment": "study_none"}, studies, "chat") == "study_none"
     with pytest.raises(UserError, match="talks to one model"):
         read_model({"experiment": "study_none,study_mixed"}, studies, "chat")

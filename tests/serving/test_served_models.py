@@ -39,7 +39,7 @@ def of_base(folder):
 
 
 @pytest.mark.parametrize("first", ["tiny", "run"])
-def test_the_base_answers_as_itself_whichever_is_loaded_first(folder, of_base, first, monkeypatch):
+def test_base_ignores_adapters_in_any_loading_order(folder, of_base, first, monkeypatch):
     monkeypatch.chdir(folder)
     models = ServedModels(find_models(["run"]), "fp32", None)
     loaded = {first: models.load(first)}
@@ -49,7 +49,7 @@ def test_the_base_answers_as_itself_whichever_is_loaded_first(folder, of_base, f
     assert answer(loaded["tiny"]) == of_base
 
 
-def test_an_adapter_that_cannot_be_read_does_not_spoil_the_next(folder, tmp_path, monkeypatch):
+def test_broken_adapter_does_not_affect_the_next(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(shutil.copytree(folder, tmp_path / "copy"))
     for name in ("broken", "next"):
         shutil.copytree("experiments/run", f"experiments/{name}")
@@ -62,7 +62,7 @@ def test_an_adapter_that_cannot_be_read_does_not_spoil_the_next(folder, tmp_path
     assert answer(models.load("next")) == expected
 
 
-def test_an_adapter_that_is_loaded_meanwhile_waits_for_the_answer(folder, of_base, monkeypatch):
+def test_loading_an_adapter_waits_for_generation(folder, of_base, monkeypatch):
     monkeypatch.chdir(folder)
     models = ServedModels(find_models(["run"]), "fp32", None)
     base = models.load("tiny")

@@ -52,18 +52,18 @@ def whole(text):
 @pytest.mark.parametrize("messages", [QUESTION, TURNS], ids=["one turn", "several"])
 def test_answers_are_those_of_transformers_and_peft(server, workspace, model, adapter, messages):
     prompt, expected = plain(workspace, adapter, messages)
-    found = ask(server, model, messages)
-    assert found.choices[0].message.content == expected
-    assert found.usage.prompt_tokens == prompt
+    answer = ask(server, model, messages)
+    assert answer.choices[0].message.content == expected
+    assert answer.usage.prompt_tokens == prompt
     assert streamed(server, model, messages)[0] == whole(expected)
 
 
-def test_the_models_differ(server):
-    said = {ask(server, name).choices[0].message.content for name in ("run", "run/iter_4", BASE)}
-    assert len(said) == 3
+def test_models_answer_differently(server):
+    answers = {ask(server, name).choices[0].message.content for name in ("run", "run/iter_4", BASE)}
+    assert len(answers) == 3
 
 
-def test_a_kept_checkpoint_is_served_without_being_exported(server, workspace, trained):
+def test_checkpoint_is_served_without_export(server, workspace, trained):
     folder = trained.export("4")
     target = workspace / "experiments/exported/adapter"
     target.parent.mkdir()
@@ -72,17 +72,17 @@ def test_a_kept_checkpoint_is_served_without_being_exported(server, workspace, t
     assert ask(server, "run/iter_4").choices[0].message.content == expected
 
 
-def test_the_system_message_of_the_training_comes_first(server, workspace):
+def test_training_system_message_is_the_default(server, workspace):
     prompt, expected = plain(workspace, "other", [SYSTEM, *QUESTION])
-    found = ask(server, "other")
-    assert (found.usage.prompt_tokens, found.choices[0].message.content) == (prompt, expected)
+    answer = ask(server, "other")
+    assert (answer.usage.prompt_tokens, answer.choices[0].message.content) == (prompt, expected)
     own = {"role": "system", "content": "Be short."}
     prompt, expected = plain(workspace, "other", [own, *QUESTION])
-    found = ask(server, "other", [own, *QUESTION])
-    assert (found.usage.prompt_tokens, found.choices[0].message.content) == (prompt, expected)
+    answer = ask(server, "other", [own, *QUESTION])
+    assert (answer.usage.prompt_tokens, answer.choices[0].message.content) == (prompt, expected)
 
 
-def test_clients_at_once_get_what_each_gets_alone(server):
+def test_concurrent_clients_get_their_own_answers(server):
     names = ["run", BASE, "other", "run/iter_4"] * 2
     alone = {name: whole(ask(server, name).choices[0].message.content) for name in names}
     with ThreadPoolExecutor(len(names)) as pool:
@@ -90,10 +90,10 @@ def test_clients_at_once_get_what_each_gets_alone(server):
     assert together == [alone[name] for name in names]
 
 
-def test_a_seed_is_not_disturbed_by_others(server):
+def test_seed_is_not_affected_by_other_clients(server):
     def sample(seed):
-        said = ask(server, BASE, temperature=1.5, seed=seed)
-        return said.choices[0].message.content
+        answer = ask(server, BASE, temperature=1.5, seed=seed)
+        return answer.choices[0].message.content
 
     alone = [sample(seed) for seed in range(4)]
     assert len(set(alone)) > 1
@@ -103,10 +103,10 @@ def test_a_seed_is_not_disturbed_by_others(server):
 
 @pytest.mark.parametrize("stop", ["Sg", "S"])
 def test_an_answer_ends_before_its_stop_string(server, stop):
-    said = ask(server, BASE).choices[0].message.content
-    expected = said[: said.index(stop)]
-    found = ask(server, BASE, stop=["never", stop])
-    assert found.choices[0].message.content == expected
+    full = ask(server, BASE).choices[0].message.content
+    expected = full[: full.index(stop)]
+    answer = ask(server, BASE, stop=["never", stop])
+    assert answer.choices[0].message.content == expected
     text, last = streamed(server, BASE, stop=stop)
     assert text == expected and last.choices[0].finish_reason == "stop"
     assert last.usage.completion_tokens < 24
@@ -120,19 +120,21 @@ def test_an_answer_ends_with_the_templates_end_token(server):
         assert ended.choices[0].finish_reason == "stop" and ended.usage.completion_tokens == 1
 
 
-def test_an_answer_cut_off_is_told(server):
+def test_truncated_answer_has_finish_reason_length(server):
     assert ask(server, BASE, max_tokens=3).choices[0].finish_reason == "length"
 
 
-def test_a_rendered_prompt_is_taken_as_it_is(server, workspace):
+def test_rendered_prompt_is_not_changed(server, workspace):
     text = "<|im_start|>user\nSay 3<|im_end|>\n<|im_start|>assistant\n"
-    found = server.client.completions.create(model="run", prompt=text, temperature=0, max_tokens=24)
+    answer = server.client.completions.create(
+        model="run", prompt=text, temperature=0, max_tokens=24
+    )
     prompt, expected = plain(workspace, "run", QUESTION)
-    assert (found.usage.prompt_tokens, found.choices[0].text) == (prompt, expected)
+    assert (answer.usage.prompt_tokens, answer.choices[0].text) == (prompt, expected)
 
 
 @pytest.mark.parametrize(
-    "request_, status, told",
+    "request_, status, message",
     [
         ({"model": "nope"}, 404, "unknown model 'nope'. Served models: run, other, run/iter_4"),
         ({"messages": []}, 422, "at least 1"),
@@ -150,21 +152,21 @@ def test_a_rendered_prompt_is_taken_as_it_is(server, workspace):
         ({"logit_bias": {"1": "much"}}, 500, "much"),
     ],
 )
-def test_a_wrong_request_is_refused_with_the_reason(server, request_, status, told):
+def test_invalid_request_is_refused_with_the_reason(server, request_, status, message):
     body = {"model": "run", "messages": QUESTION} | request_
     answer = requests.post(f"{server.url}/chat/completions", json=body, timeout=60)
-    assert answer.status_code == status and told in answer.json()["error"]["message"]
+    assert answer.status_code == status and message in answer.json()["error"]["message"]
     assert ask(server, "run").choices[0].message.content  # and it goes on
 
 
-def test_a_text_to_go_on_with_is_needed(server):
+def test_empty_prompt_is_refused(server):
     for prompt in ({}, {"prompt": ""}, {"prompt": ["Say 3"]}):
         answer = requests.post(f"{server.url}/completions", json={"model": "run"} | prompt)
         assert answer.status_code == 422 and "prompt: " in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
-def test_a_page_of_another_origin_cannot_ask(server, kind):
+def test_pages_of_other_origins_are_refused(server, kind):
     """It may send these without asking first, and JSON not."""
     body = json.dumps({"model": BASE, "messages": QUESTION}).encode()
     headers = {"Origin": "https://example.com"} | ({"Content-Type": kind} if kind else {})
@@ -175,18 +177,18 @@ def test_a_page_of_another_origin_cannot_ask(server, kind):
     assert "Access-Control-Allow-Origin" not in first.headers
 
 
-def test_an_answer_never_outgrows_the_context(server):
+def test_answer_never_exceeds_the_context(server):
     prompt = [{"role": "user", "content": "x" * 260}]
-    found = ask(server, BASE, prompt, max_tokens=1000)
-    assert found.usage.total_tokens <= 300
+    answer = ask(server, BASE, prompt, max_tokens=1000)
+    assert answer.usage.total_tokens <= 300
 
 
-def test_it_listens_on_this_machine_alone(server):
+def test_only_localhost_is_listened_on(server):
     port = int(server.url.rsplit(":", 1)[1].split("/")[0])
     listening = [
-        each.laddr.ip
-        for each in psutil.net_connections("inet")
-        if each.status == psutil.CONN_LISTEN and each.laddr.port == port
+        connection.laddr.ip
+        for connection in psutil.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
     ]
     assert listening == ["127.0.0.1"]
     evil = {"Host": "example.com"}  # a page that had its name point here
@@ -194,17 +196,17 @@ def test_it_listens_on_this_machine_alone(server):
 
 
 @pytest.mark.parametrize("path", ["/load_model", "/reset", "/docs", "/v1/audio/transcriptions"])
-def test_nothing_else_is_served(server, path):
+def test_no_other_path_is_served(server, path):
     root = server.url.removesuffix("/v1")
     assert requests.post(root + path, json={"model": "x"}, timeout=60).status_code == 404
 
 
 def test_the_models_are_listed(server):
-    found = server.client.models.list().data
-    assert [each.id for each in found] == ["run", "other", "run/iter_4", BASE]
-    assert {each.max_model_len for each in found} == {300}
+    listed = server.client.models.list().data
+    assert [model.id for model in listed] == ["run", "other", "run/iter_4", BASE]
+    assert {model.max_model_len for model in listed} == {300}
 
 
-def test_an_error_in_mid_stream_is_a_message(server):
+def test_error_during_a_stream_is_a_message(server):
     with pytest.raises(openai.APIError):
         streamed(server, BASE, logit_bias={"999999": 5})

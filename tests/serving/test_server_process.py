@@ -24,28 +24,28 @@ def _in_workspace(workspace, monkeypatch):
 
 
 def test_models_come_with_their_base_once():
-    found = find_models(["run", "other", "run/iter_4", "tiny"])
-    assert [each.name for each in found] == ["run", "other", "run/iter_4", "tiny"]
-    assert {each.base for each in found} == {"tiny"}
-    assert [each.is_base for each in found] == [False, False, False, True]
+    models = find_models(["run", "other", "run/iter_4", "tiny"])
+    assert [model.name for model in models] == ["run", "other", "run/iter_4", "tiny"]
+    assert {model.base for model in models} == {"tiny"}
+    assert [model.is_base for model in models] == [False, False, False, True]
     assert find_models(["run"])[1].name == "tiny"
-    assert [each.name for each in find_models(["tiny", "run", "run", "tiny"])] == ["run", "tiny"]
+    assert [model.name for model in find_models(["tiny", "run", "run", "tiny"])] == ["run", "tiny"]
 
 
 @pytest.mark.parametrize(
-    "name, told",
+    "name, message",
     [
         ("nothing", "Fix: snakemake experiments/nothing/adapter"),
         ("run/iter_5", "experiments/run/iter_5 has neither an adapter nor a merged model"),
         ("../tiny", "Fix: snakemake experiments"),
     ],
 )
-def test_what_is_not_built_says_what_builds_it(name, told):
-    with pytest.raises(UserError, match=told.replace(".", r"\.")):
+def test_missing_model_names_the_command_that_builds_it(name, message):
+    with pytest.raises(UserError, match=message.replace(".", r"\.")):
         find_models([name])
 
 
-def test_half_a_base_is_told(workspace, tmp_path, monkeypatch):
+def test_incomplete_base_is_refused(workspace, tmp_path, monkeypatch):
     (tmp_path / "store/models/half").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="half has neither"):
@@ -53,7 +53,7 @@ def test_half_a_base_is_told(workspace, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("about", ["{}", "[]", '{"base_id": "tiny", "template": null}', "{"])
-def test_an_adapter_that_does_not_tell_its_base_is_named(workspace, tmp_path, monkeypatch, about):
+def test_damaged_model_record_is_named(workspace, tmp_path, monkeypatch, about):
     file = tmp_path / "experiments/run/adapter/snaketune.json"
     file.parent.mkdir(parents=True)
     file.write_text(about)
@@ -62,9 +62,7 @@ def test_an_adapter_that_does_not_tell_its_base_is_named(workspace, tmp_path, mo
         find_models(["run"])
 
 
-def test_a_checkpoint_of_another_training_than_the_adapters_is_not_served(
-    workspace, tmp_path, monkeypatch
-):
+def test_checkpoint_of_another_run_is_refused(workspace, tmp_path, monkeypatch):
     monkeypatch.chdir(shutil.copytree(workspace, tmp_path / "copy"))
     run = Path("experiments/run/checkpoints/run.json")
     run.write_text(json.dumps(json.loads(run.read_text()) | {"train_id": "another"}))
@@ -73,11 +71,11 @@ def test_a_checkpoint_of_another_training_than_the_adapters_is_not_served(
 
 
 @pytest.mark.parametrize("key", ["n_positions", "max_seq_len", "colour"])
-def test_the_context_has_several_names(workspace, tmp_path, monkeypatch, key):
+def test_context_length_has_several_keys(workspace, tmp_path, monkeypatch, key):
     monkeypatch.chdir(shutil.copytree(workspace, tmp_path / "copy"))
     Path("store/models/tiny/config.json").write_text(json.dumps({key: 77}))
     if key == "colour":
-        with pytest.raises(UserError, match=r"tiny/config\.json: none of .*n_positions"):
+        with pytest.raises(UserError, match=r"tiny/config\.json does not say .*n_positions"):
             find_models(["run"])
     else:
         assert find_models(["run"])[0].context_length == 77
@@ -132,21 +130,21 @@ def test_the_server_ends_with_the_block(tmp_path, monkeypatch):
     assert not psutil.pid_exists(int(pid.read_text()))
 
 
-def test_no_torch_is_imported_to_start_a_server():
+def test_starting_a_server_imports_no_torch():
     code = "import sys, snaketune.serving.server_process; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_taken_port_is_told_with_the_way_out():
+def test_port_in_use_suggests_another():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=rf"--port {port + 1}"):
             open_port(port)
-    with pytest.raises(UserError, match=r"cannot open port 70000(?s:.)*Fix: take one from"):
+    with pytest.raises(UserError, match=r"cannot open port 70000(?s:.)*Fix: choose one from"):
         open_port(70000)
 
 
-def test_other_engines_serve_the_merged_model_here_alone(workspace, tmp_path, monkeypatch):
+def test_engines_serve_the_merged_model_on_localhost(workspace, tmp_path, monkeypatch):
     monkeypatch.chdir(shutil.copytree(workspace, tmp_path / "copy"))
     for engine in engines.ENGINES:
         with pytest.raises(UserError, match=f"Fix: pip install {engine}"):
@@ -170,7 +168,7 @@ TEXT = st.text("ab\n", max_size=12)
 
 
 @given(TEXT, st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3))
-def test_what_may_be_sent_is_all_that_no_stop_string_can_take_back(text, stops):
+def test_only_possible_stop_strings_are_held_back(text, stops):
     from snaketune.serving.stop_strings import cut_at_stop
 
     sent, held = cut_at_stop(text, stops)
