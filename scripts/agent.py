@@ -1,4 +1,4 @@
-"""Put questions to an agent with tools, as base and as trained model, and write one page.
+"""Put questions to an agent with tools, with base and tuned model, and write one page.
 
 python scripts/agent.py agent_tuned --output experiments/agent_tuned/agent \
     --checkpoints experiments/agent_tuned/checkpoints --server-log logs/agent_tuned/agent_server.log

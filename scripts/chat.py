@@ -40,6 +40,7 @@ from snaketune.experiment import load_studies
 from snaketune.serving.artifacts import find_models
 from snaketune.serving.lifetime import end_with_snakemake
 from snaketune.serving.model_names import named_models, read_model
+from snaketune.toolbox import BUILTIN_TOOLS
 
 Wrapper = Callable[[ChatClient], ChatClient]
 """Puts tools or plugins around a model."""
@@ -101,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     batch("--file", type=Path, help="one prompt per line, as JSON if the name ends in .jsonl")
     batch("--json", action="store_true", help="print one line of JSON per prompt")
     tools = parser.add_argument_group("tools (with greedy answers) or plugins").add_argument
-    tools("--tools", default="", help="comma-separated: arithmetic, arxiv, google, python")
+    tools("--tools", default="", help=f"comma-separated: {', '.join(BUILTIN_TOOLS)}")
     tools("--canned", type=Path, help="a YAML file of further tools with canned answers")
     tools("--max-turn", type=_positive, default=7, help="model turns per prompt (default 7)")
     tools("--plugins", default="", help="of a model tuned on MOSS: calculate,solve,search")

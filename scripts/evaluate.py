@@ -1,4 +1,4 @@
-"""Compare base and merged model: the same prompts, the same held-out rows, one page.
+"""Compare base, checkpoints and merged model on the same prompts and held-out rows.
 
 python scripts/evaluate.py --config X --base store/models/ID \
     --merged experiments/X/merged --data store/data/ID --checkpoints experiments/X/checkpoints \
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from snaketune.core import cli
+from snaketune.core.layout import PROBES
 from snaketune.experiment.resolved import load_resolved
 
 
@@ -20,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in ("base", "merged", "data", "checkpoints", "output"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument(
-        "--probes", type=Path, default=Path("experiments/probes"), help="where their questions are"
+        "--probes", type=Path, default=PROBES, help="the folder with their questions"
     )
     args = parser.parse_args(argv)
     cli.open_log(args.log)

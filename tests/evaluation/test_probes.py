@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from snaketune.data.data_record import TemplateRecord
 from snaketune.data.formats.chat_formats import oasst1
 from snaketune.evaluation import probes
 from snaketune.evaluation.batched_answers import Generation
@@ -30,6 +31,7 @@ from snaketune.experiment.probe_kinds import (
 )
 from snaketune.scoring.answers import last_number
 
+TEMPLATE = {"name": "x", "text": "", "sha256": "", "end_token_ids": [7], "system": ""}
 NAMES = ["agent_tools", "arithmetic", "choices", "identity", "leak", "retention", "tools"]
 
 
@@ -313,7 +315,7 @@ def run_with(monkeypatch):
     monkeypatch.setattr(probes, "generate_answers", generate)
 
     def run_with(probe, **template):
-        run_probe(None, Stub(), probe, {"end_token_ids": [7]} | template, 99, "base: x")
+        run_probe(None, Stub(), probe, TemplateRecord(**(TEMPLATE | template)), 99, "base: x")
         return found
 
     return run_with

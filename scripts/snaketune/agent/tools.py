@@ -101,16 +101,17 @@ def read_arguments(text: str, parameters: Sequence[ToolParameter]) -> dict[str, 
     Raises:
         ValueError: What is wrong and what was expected, for the model to read.
     """
+    # experiments/data/agent_react.jsonl trains on these messages word for word
     expected = json.dumps({each.name: f"<{_lagent_type(each).lower()}>" for each in parameters})
     expected = f"Expected a JSON object: {expected}"
     if len(text) > _MAX_INPUT:
         raise ValueError(
-            f"Action Input has {len(text):,} characters; the maximum is {_MAX_INPUT:,}. {expected}"
+            f"Action Input has {len(text):,} characters; at most {_MAX_INPUT:,} may be. {expected}"
         )
     arguments = _literal(text)
     if not isinstance(arguments, dict):
         kind = type(arguments).__name__
-        what = "not JSON" if arguments is None else f"of type {kind}, not an object"
+        what = "no JSON" if arguments is None else f"a {kind}, no object"
         raise ValueError(f"Action Input is {what}. {expected}")
     if problems := [*_wrong_names(arguments, parameters), *_wrong_types(arguments, parameters)]:
         raise ValueError(f"Action Input: {'; '.join(problems)}. {expected}")

@@ -7,8 +7,9 @@ from pathlib import Path
 import openai
 
 from snaketune.core.layout import EXPERIMENTS, LOGS
+from snaketune.toolbox import BUILTIN_TOOLS
 
-TOOLS = ("arithmetic", "arxiv", "google")
+TOOLS = tuple(name for name in BUILTIN_TOOLS if name != "python")
 """Always offered; `python` executes a model's code, so it takes --python."""
 
 

@@ -1,13 +1,13 @@
 """The evaluation stage: base, checkpoints and merged model answer the same prompts and rows."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from snaketune.core.errors import UserError
-from snaketune.core.files import read_json, write_text
+from snaketune.core.files import write_text
 from snaketune.core.layout import DataPaths, ReportPaths, RunPaths
+from snaketune.data.data_record import DataRecord, TemplateRecord
 from snaketune.evaluation.evaluated_models import columns, measure_each
 from snaketune.evaluation.evaluation_record import (
     EvaluatedIds,
@@ -57,10 +57,10 @@ def evaluate(
         probes: The folder with the questions of the probes.
     """
     run, report = RunPaths(checkpoints), ReportPaths(output)
-    template = read_json(DataPaths(data).record)["template"]
+    template = DataRecord.read(DataPaths(data).record).template
     model = ModelRecord.of(merged)
-    _require_same_template(merged, model.template, template)
-    tokenizer = load_tokenizer(merged, template["text"])
+    _require_same_template(merged, model, template)
+    tokenizer = load_tokenizer(merged, template.text)
     tasks = Tasks.of(experiment, data, probes, tokenizer, template)
     dtype, reason = choose_precision(experiment.config.train.precision)
 
@@ -96,12 +96,11 @@ def evaluate(
     write_text(report.html, page)
 
 
-def _require_same_template(
-    merged: Path, trained: Mapping[str, Any], template: Mapping[str, Any]
-) -> None:
-    if trained["sha256"] != template["sha256"]:
+def _require_same_template(merged: Path, model: ModelRecord, template: TemplateRecord) -> None:
+    trained = model.template
+    if trained["sha256"] != template.sha256:
         raise UserError(
             f"{merged} was trained with chat template '{trained['name']}' "
-            f"({trained['sha256'][:12]}), but the data now uses '{template['name']}' "
-            f"({template['sha256'][:12]}).\n  Fix: rebuild the model with snakemake {merged}"
+            f"({trained['sha256'][:12]}), but the data now uses '{template.name}' "
+            f"({template.sha256[:12]}).\n  Fix: rebuild the model with snakemake {merged}"
         )

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from snaketune.core.files import read_json
 from snaketune.core.layout import DataPaths
+from snaketune.data.data_record import DataReport
 from snaketune.data.storage import Pack, Packs, Samples
 from snaketune.data.template import IGNORE
 from snaketune.evaluation.evaluation_record import HeldoutLoss
@@ -43,9 +43,9 @@ class Heldout:
         files = DataPaths(data)
         self.packs = Packs(files.heldout)
         self._samples = Samples(files.samples)
-        sources = read_json(files.report)["sources"]
-        self._labels = [source["source"] for source in sources]
-        self._ends = np.cumsum([source["samples_kept"] for source in sources])
+        sources = DataReport.read(files.report).sources
+        self._labels = [source.source for source in sources]
+        self._ends = np.cumsum([source.samples_kept for source in sources])
 
     def source(self, sample: int) -> str:
         """The label of a sample's source."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from snaketune.data.data_record import TemplateRecord
 from snaketune.evaluation.batched_answers import Generation, generate_answers
 from snaketune.evaluation.evaluation_record import HarnessFigure, HeldoutLoss, PromptAnswers
 from snaketune.evaluation.harness import Harness
@@ -23,7 +24,6 @@ class Tasks:
     """What every model is measured by.
 
     Attributes:
-        template: That of data.json.
         max_new_tokens: The limit of answers to prompts and held-out rows.
     """
 
@@ -31,12 +31,12 @@ class Tasks:
     probes: Mapping[str, Scored]
     heldout: Heldout
     harness: Harness | None
-    template: Mapping[str, Any]
+    template: TemplateRecord
     max_new_tokens: int
 
     @staticmethod
     def of(
-        experiment: Resolved, data: Path, probes: Path, tokenizer: Any, template: Mapping[str, Any]
+        experiment: Resolved, data: Path, probes: Path, tokenizer: Any, template: TemplateRecord
     ) -> "Tasks":
         """Read all tasks, so that a mistake in one is reported before any model is loaded.
 
@@ -50,7 +50,7 @@ class Tasks:
         config, heldout = experiment.config.evaluate, Heldout(data)
         tasks = read_probes(probes, config.probes, experiment.persona)
         if config.heldout_answers:
-            ends = template["end_token_ids"]
+            ends = template.end_token_ids
             tasks[HELDOUT_ANSWERS] = heldout.questions(config.heldout_answers, tokenizer, ends)
         harness = Harness(experiment.lm_eval) if experiment.lm_eval else None
         limit = config.max_new_tokens
@@ -78,8 +78,8 @@ def measure(model: Any, tokenizer: Any, tasks: Tasks, name: str) -> ModelMeasure
     """Measure one model; `name` is what progress lines call it."""
     template, limit = tasks.template, tasks.max_new_tokens
     loss, by_source = heldout_losses(model, tasks.heldout, device())
-    prompts = prompt_ids(tokenizer, tasks.prompts, template.get("system"))
-    ends = template["end_token_ids"]
+    prompts = prompt_ids(tokenizer, tasks.prompts, template.system)
+    ends = template.end_token_ids
     return ModelMeasurement(
         heldout=loss,
         heldout_by_source=by_source,

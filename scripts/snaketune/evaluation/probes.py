@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.core.progress import track_progress
+from snaketune.data.data_record import TemplateRecord
 from snaketune.evaluation.batched_answers import Generation, generate_answers
 from snaketune.evaluation.evaluation_record import ProbeAnswer, ProbedQuestion, ProbeFigure
 from snaketune.experiment.probe_files import read_probe
@@ -47,28 +48,27 @@ def run_probe(
     model: Any,
     tokenizer: Any,
     probe: Scored,
-    template: Mapping[str, Any],
+    template: TemplateRecord,
     max_new_tokens: int,
     label: str,
 ) -> ProbeOutputs:
     """Let a model answer the questions of a probe greedily, or compute its choices' likelihood.
 
     Args:
-        template: That of data.json.
         max_new_tokens: The limit for held-out rows; a probe has its own.
         label: Names the progress line.
     """
     if isinstance(probe, MultipleChoice):
-        return _log_probs(model, tokenizer, probe, template.get("system"), label)
+        return _log_probs(model, tokenizer, probe, template.system, label)
     if isinstance(probe, Probe):
         max_new_tokens = probe.max_new_tokens
-        system = probe.system_message(template.get("system"))
+        system = probe.system_message(template.system)
         questions = [question.question for question in probe.questions]
         prompts = prompt_ids(tokenizer, questions, system)
     else:
         # held-out rows are token ids already, as the model would have been trained on them
         prompts = [row.prompt for row in probe.questions]
-    ends = template["end_token_ids"]
+    ends = template.end_token_ids
     return generate_answers(model, tokenizer, prompts, max_new_tokens, ends, label)
 
 

@@ -1,8 +1,8 @@
-"""Arithmetic by simpleeval, without eval, and within limits that leave nothing to hang.
+"""Arithmetic by simpleeval, without eval, and within limits that rule out long computations.
 
-Only numbers and functions of numbers exist here: no text, list, attribute or comprehension. An
-expression has at most 1,000 characters and its whole numbers 10,000 bits, so that each of its few
-hundred operations takes microseconds. simpleeval's own limits are not enough: 3999999**3999999,
+Only numbers and functions of numbers are known: no text, list, attribute or comprehension. An
+expression has at most 1,000 characters and its integers 10,000 bits, so that each of its few
+hundred operations takes microseconds. simpleeval's own limits are insufficient: 3999999**3999999,
 which is within them, takes half a minute, during which nothing else in the process runs.
 """
 
@@ -21,23 +21,18 @@ _DIGITS = 400
 
 
 def evaluate(expression: str) -> str:
-    """Return the value of an expression such as `(17 * 23) / 4` or `sqrt(2)`, as text.
-
-    A float has the 15 digits that it surely holds; 10 / 2 is 5.
+    """Evaluate an expression such as `(17 * 23) / 4` or `sqrt(2)`; 10 / 2 is 5.
 
     Raises:
-        ValueError: It is too long, too deep, too large, or no arithmetic.
+        ValueError: It is too long, too deep, too large, or not arithmetic.
     """
     number = value(expression)
+    # every float holds 15 decimal digits exactly; a 16th may be noise: 0.1 + 0.2
     return format(number, ".15g") if isinstance(number, float) else str(number)
 
 
 def value(expression: str) -> int | float:
-    """Return the finite real value of an expression.
-
-    Raises:
-        ValueError: It is too long, too deep, too large, or no arithmetic.
-    """
+    """The value of an expression as a finite real number; raises what `evaluate` raises."""
     if len(expression) > _CHARACTERS:
         raise ValueError(f"it has {len(expression):,} characters; at most {_CHARACTERS:,} may be")
     try:
@@ -87,7 +82,7 @@ def _round(value: Any, digits: int = 0) -> Any:
 
 
 def _of_small(function: Callable[..., int]) -> Callable[..., int]:
-    """Return a function such as factorial that grows fast, of numbers to 1,000."""
+    """Limit a function that grows fast, such as factorial, to arguments up to 1,000."""
 
     def bounded(*numbers: int) -> int:
         if max(numbers) > 1000:
@@ -113,9 +108,10 @@ _PLAIN = (
     "sqrt cbrt exp log log2 log10 sin cos tan asin acos atan atan2 sinh cosh tanh "
     "degrees radians floor ceil trunc hypot gcd isqrt"
 )
+_FAST_GROWING = (math.factorial, math.comb, math.perm)
 _FUNCTIONS = {
     **{name: getattr(math, name) for name in _PLAIN.split()},
-    **{each.__name__: _of_small(each) for each in (math.factorial, math.comb, math.perm)},
+    **{function.__name__: _of_small(function) for function in _FAST_GROWING},
     "abs": abs,
     "lcm": lambda *numbers: _within(math.lcm(*numbers)),
     "max": max,
@@ -128,7 +124,7 @@ _NODES: tuple[type[ast.AST], ...] = (ast.BinOp, ast.UnaryOp, ast.Call, ast.Name)
 
 
 class _Numbers(SimpleEval):
-    """simpleeval with numbers alone."""
+    """simpleeval restricted to numbers."""
 
     nodes: dict[type[ast.AST], Callable[[Any], Any]]
 

@@ -1,7 +1,7 @@
-"""A model's Python, run by Monty: an interpreter in Rust, in a worker process of its own.
+"""Python code of a model, run by Monty: an interpreter in Rust, in a worker process of its own.
 
-The code sees no file, socket, environment or package; it is stopped at its limits of time, memory,
-depth and output, and what kills the worker kills nothing else.
+The code has no access to files, sockets, environment or packages and is stopped at its limits of
+time, memory, depth and output. A crash of the worker affects nothing else.
 """
 
 import ast
@@ -18,16 +18,16 @@ _LIMITS = ResourceLimits(
 )
 _VALUE = "_value_of_the_last_line"
 _OUTPUT = 100_000
-"""Bytes that may be printed."""
+"""Limit on the printed output, in bytes."""
 
 
 def run(code: str) -> str:
-    """Return what a program prints, and the value of its last line if it has one.
+    """Run a program: its output, and the value of its last line if that is an expression.
 
-    Nothing is kept from one call to the next.
+    No state is kept between calls.
 
     Raises:
-        ValueError: It does not run, or was stopped; the message is the error with what was printed.
+        ValueError: It failed or was stopped; the message is the error with the output so far.
     """
     printed = CollectString(_OUTPUT)
     with Monty(max_processes=1, request_timeout=SECONDS + 3) as pool:
@@ -35,22 +35,22 @@ def run(code: str) -> str:
             with pool.checkout(limits=_LIMITS) as session:
                 session.feed_run(_printing(code), print_callback=printed)
         except MontyRuntimeError as error:
-            raise ValueError(_told(error.display("type-msg"), printed.output)) from error
-        except MontyError as error:  # no Python, or the worker died
-            raise ValueError(_told(str(error), printed.output)) from error
+            raise ValueError(_with_output(error.display("type-msg"), printed.output)) from error
+        except MontyError as error:  # a syntax error, or the worker died
+            raise ValueError(_with_output(str(error), printed.output)) from error
     return printed.output or "(it printed nothing)"
 
 
-def _told(error: str, output: str) -> str:
-    """Return the error first: what was printed before it may be cut."""
+def _with_output(error: str, output: str) -> str:
+    # the error comes first, as long text is cut at its end
     return f"{error}\nIt had printed:\n{output}" if output else error
 
 
 def _printing(code: str) -> str:
-    """Return the program with a last line that prints the value of its last expression.
+    """Append a line that prints the value of the last expression.
 
-    No value leaves the worker: of a list that holds itself twice, 40 deep, it is our own repr that
-    would never end.
+    The value is printed in the worker: the repr of a list that contains itself twice, 40 deep,
+    would never end in our own process.
     """
     try:
         tree = ast.parse(code)
@@ -61,4 +61,4 @@ def _printing(code: str) -> str:
         tree.body[-1] = ast.fix_missing_locations(target)
         return f"{ast.unparse(tree)}\nif {_VALUE} is not None: print(repr({_VALUE}))"
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return code  # Monty tells what is wrong with it
+        return code  # Monty reports what is wrong with it
