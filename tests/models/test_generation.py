@@ -85,9 +85,7 @@ def test_leaves_the_gradient_flowing(base, tokenizer):
     assert all(p.grad is not None for p in adapted.parameters() if p.requires_grad)
 
 
-def test_the_head_gets_no_view_with_gaps_which_torch_would_copy_a_frozen_weight_for(
-    base, tokenizer, monkeypatch
-):
+def test_head_input_is_contiguous(base, tokenizer, monkeypatch):
     model = load_model(base, torch.float32, torch.device("cpu")).requires_grad_(False)
     seen = []
     head, plain = model.get_output_embeddings(), torch.nn.Linear.forward
@@ -103,7 +101,7 @@ def test_the_head_gets_no_view_with_gaps_which_torch_would_copy_a_frozen_weight_
     assert not head._forward_pre_hooks
 
 
-def test_a_template_without_a_place_for_it_has_the_system_message_before_the_question(base):
+def test_system_message_moves_into_the_prompt(base):
     tokenizer = load_tokenizer(base)
     refused = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
     plain = prompt_ids(tokenizer, ["Be brief.\n\nSay 3"], None)
@@ -111,7 +109,7 @@ def test_a_template_without_a_place_for_it_has_the_system_message_before_the_que
     assert prompt_ids(tokenizer, ["Say 3"], "Be brief.") == plain
 
 
-def test_a_template_that_refuses_a_question_is_not_asked_for_ever(base):
+def test_refusing_template_raises_its_error(base):
     tokenizer = load_tokenizer(base)
     tokenizer.chat_template = "{{ raise_exception('nothing') }}"
     with pytest.raises(TemplateError, match="nothing"):

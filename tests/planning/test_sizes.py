@@ -10,7 +10,7 @@ from snaketune.models.trainable import count_trained as count_in_model
 from snaketune.models.trainable import make_trainable, trained_weights
 from snaketune.planning import sizes
 from snaketune.planning.sizes import checkpoint_bytes, count_trained, size_of, training_memory
-from snaketune.training import estimate as stage
+from snaketune.training import estimate_memory as stage
 from snaketune.training.train_record import PeakMemory
 from tiny_model import write_base
 

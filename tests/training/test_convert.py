@@ -64,7 +64,7 @@ def make(base, tmp_path):
     return make
 
 
-def test_plain_peft_gives_the_logits_of_the_model_that_was_trained(make, lora, base):
+def test_plain_peft_gives_the_trained_logits(make, lora, base):
     adapter = make(lora.state_dict()).convert().export()
     plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)
     with torch.no_grad():
@@ -73,7 +73,7 @@ def test_plain_peft_gives_the_logits_of_the_model_that_was_trained(make, lora, b
         assert (without - plain(IDS).logits).std() > 0.1 * without.std()
 
 
-def test_a_full_fine_tune_merges_into_the_model_that_was_trained(make, base, tmp_path):
+def test_full_fine_tune_merges_exactly(make, base, tmp_path):
     torch.manual_seed(3)
     network = AutoModelForCausalLM.from_pretrained(base)
     for parameter in network.parameters():

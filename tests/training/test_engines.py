@@ -228,7 +228,7 @@ def test_the_lock_of_a_killed_compilation_is_not_waited_for(zero2, repository, t
     assert not lock.exists()
 
 
-def test_what_no_layer_is_called_is_refused_with_the_names_there_are(run):
+def test_unknown_target_modules_list_the_known_ones(run):
     with pytest.raises(UserError, match=r"target_modules(.|\n)*choose among .*q_proj"):
         run(method={"target_modules": ["query"]}).train()
 
@@ -240,7 +240,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
         processes.process_count(3)
 
 
-def test_a_file_for_deepspeed_is_used_but_for_what_the_loop_decides():
+def test_own_deepspeed_file_keeps_its_keys():
     own = {"zero_optimization": {"stage": 1}, "train_batch_size": 999, "wall_clock_breakdown": True}
     train = Train(deepspeed="own.json", batch_size=3)
     config = engine_entry(train).config(train, own)

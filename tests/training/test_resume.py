@@ -87,9 +87,7 @@ def test_a_signal_saves_and_the_next_run_is_bit_equal(run, straight, monkeypatch
 
 
 @pytest.mark.parametrize(("pause", "outcome"), [(0.0, Interrupted), (0.2, KeyboardInterrupt)])
-def test_a_signal_repeated_at_once_still_saves_and_later_acts_at_once(
-    run, monkeypatch, pause, outcome
-):
+def test_repeated_signals_count_as_one_at_first(run, monkeypatch, pause, outcome):
     stopped, whole = run("stopped"), trainer.Trainer._iterate
 
     def iterate(self, current):
@@ -167,9 +165,7 @@ def test_changed_data_is_not_resumed(run, crash, make_data):
 
 
 @pytest.mark.parametrize("moved", range(7))
-def test_a_kill_while_a_run_is_set_aside_mixes_and_loses_nothing(
-    run, straight, crash, monkeypatch, moved
-):
+def test_kill_while_superseding_loses_nothing(run, straight, crash, monkeypatch, moved):
     other = run("other", train_id="another-id00", lr=1e-3).train()
     killed = run("killed", keep=9)
     crash(killed, 15)
@@ -235,7 +231,7 @@ def test_too_little_disk_is_said_before_training(run, monkeypatch):
     assert not list(started.output.glob("iter_*"))
 
 
-def test_a_second_training_in_the_same_folder_waits_then_refuses(run, monkeypatch):
+def test_second_training_in_a_folder_is_refused(run, monkeypatch):
     monkeypatch.setattr(train_run, "LOCK_SECONDS", 0.3)
     second = run()
     with locked(second.output), pytest.raises(UserError, match=f"another process .{os.getpid()}"):

@@ -13,7 +13,7 @@ from snaketune.core.run_identity import RunIdentity
 from snaketune.experiment.resolved import read_resolved
 from snaketune.experiment.schema import Train
 from snaketune.models.checkpoint import load_checkpoint, save_checkpoint
-from snaketune.models.memory import Estimate
+from snaketune.models.memory import MemoryEstimate
 from snaketune.models.optimizers import OPTIMIZERS
 from snaketune.training.engine import make_optimizer
 from snaketune.training.train_run import train
@@ -67,9 +67,9 @@ def test_betas_and_weight_decay_reach_the_optimizer():
 
 
 @pytest.mark.parametrize(("room", "on"), [(10**9, False), (10, True)])
-def test_activations_are_computed_twice_where_memory_would_not_do(run, monkeypatch, room, on):
+def test_checkpointing_where_memory_is_insufficient(run, monkeypatch, room, on):
     monkeypatch.setattr("snaketune.training.build.available_memory", lambda *_: room)
-    needs = Estimate(resident=100, activations=900, activations_checkpointed=50)
+    needs = MemoryEstimate(resident=100, activations=900, activations_checkpointed=50)
     monkeypatch.setattr("snaketune.training.build.estimate", lambda *_: needs)
     figures = read_json(run(max_steps=1).train().output / "train.json")
     assert figures["gradient_checkpointing"] is on

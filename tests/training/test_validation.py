@@ -35,7 +35,7 @@ def slow_loss(model, packs) -> float:
     return total / tokens
 
 
-def test_the_loss_is_measured_as_transformers_does_every_n_and_at_the_end(run, base, heldout):
+def test_heldout_loss_equals_transformers_own(run, base, heldout):
     done = run(data=heldout, method={"name": "full"}, lr=1e-3, validate_every=4).train()
     total = len(done.metrics())
     assert list(measured(done)) == [*range(4, total, 4), total]
@@ -63,7 +63,7 @@ def losses(monkeypatch):
     return losses
 
 
-def test_training_stops_after_so_many_measurements_without_a_lower_loss(run, heldout, losses):
+def test_early_stop_after_patience(run, heldout, losses):
     losses(3.0, 2.0, 2.5, 2.0, 9.0)
     done = run(data=heldout, epochs=9, accumulate=1, validate_every=2, early_stop=2).train()
     assert len(done.metrics()) == 8
@@ -107,3 +107,26 @@ def test_nothing_held_out_is_said(run):
 def test_deciding_without_measuring_is_refused():
     with pytest.raises(ValueError, match="validate_every"):
         Train(early_stop=3)
+
+
+def test_result_of_a_finished_run_is_chosen_again(run, heldout, losses, monkeypatch):
+    losses(3.0, 1.0, 2.0)
+    settings = {"data": heldout, "epochs": 1, "accumulate": 1, "validate_every": 3}
+    done = run(save_every=3, keep=9, **settings).train()
+    assert load_checkpoint(done.output / "last.pth")["iteration"] == 9
+    monkeypatch.setattr("snaketune.training.train_run.build_trainer", None)
+    for keep_best, expected in ((True, 6), (False, 9)):
+        for name in ("last.pth", "train.json"):  # as Snakemake does before a rerun
+            (done.output / name).unlink()
+        again = {key: value for key, value in settings.items() if key != "data"}
+        done.configure(save_every=3, keep=9, keep_best=keep_best, **again)
+        done.train()
+        assert load_checkpoint(done.output / "last.pth")["iteration"] == expected
+        assert read_json(done.output / "train.json")["result_iteration"] == expected
+
+
+def test_best_of_an_unmeasured_run_is_refused(run, heldout):
+    done = run(data=heldout, epochs=1).train()
+    done.configure(epochs=1, keep_best=True, validate_every=3)
+    with pytest.raises(UserError, match=r"no kept checkpoint was measured(.|\n)*Fix"):
+        done.train()

@@ -118,7 +118,7 @@ def _blocks(tokens: int) -> list[tuple[int, int]]:
 
 
 def _probabilities(rows: torch.Tensor, key: torch.Tensor, stop: int) -> torch.Tensor:
-    """Return how much each of some queries takes of each token before `stop`.
+    """How much each of some queries takes of each token before `stop`.
 
     Args:
         rows: (key heads, queries' heads for each, rows, head size), scaled; the last at `stop` - 1.

@@ -79,7 +79,7 @@ def load_checkpoint(path: Path) -> CheckpointState:
 
 
 def damage(path: Path) -> str | None:
-    """Return why a checkpoint cannot be read, or None if it is whole."""
+    """Why a checkpoint cannot be read, or None if it is whole."""
     try:
         with zipfile.ZipFile(path) as archive:
             record = archive.testzip()

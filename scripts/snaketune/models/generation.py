@@ -19,7 +19,7 @@ def answer(
     max_new_tokens: int,
     template: dict[str, Any],
 ) -> list[str]:
-    """Return the model's greedy answer to each user message, in one padded batch.
+    """The model's greedy answer to each user message, in one padded batch.
 
     Args:
         model: A causal language model, or a PEFT model around one.
@@ -38,7 +38,7 @@ def answer_ids(
     max_new_tokens: int,
     template: dict[str, Any],
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Return the token ids of each rendered prompt, and of its answer with its end token.
+    """The token ids of each rendered prompt, and of its answer with its end token.
 
     Args:
         As of `answer`.
@@ -48,7 +48,7 @@ def answer_ids(
 
 
 def prompt_ids(tokenizer: Any, prompts: Sequence[str], system: str | None) -> list[list[int]]:
-    """Return the token ids of each user message, after a system message if there is one, rendered.
+    """The token ids of each user message, after a system message if there is one, rendered.
 
     A template that knows no system message (Gemma's) has it before the user's own words.
 
@@ -77,7 +77,7 @@ def continuations(
     max_new_tokens: int,
     end_token_ids: list[int],
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Return the ids of each prompt, and of what follows it greedily, in one padded batch.
+    """The ids of each prompt, and of what follows it greedily, in one padded batch.
 
     Args:
         tokenizer: Padding on the left.

@@ -15,7 +15,7 @@ from snaketune.models.packed import flatten, model_inputs
 def choice_log_probs(
     model: Any, tokenizer: Any, prompt: str, choices: Sequence[str], where: torch.device
 ) -> list[float]:
-    """Return the summed log-probability (natural, fp32) of each choice's tokens after a prompt.
+    """The summed log-probability (natural, fp32) of each choice's tokens after a prompt.
 
     No end token is counted, as in lm-evaluation-harness. Prompt and choice are tokenised as one
     text; what is a choice's are the tokens with characters of it.

@@ -27,7 +27,7 @@ if not sys.stderr.isatty():
 
 
 def choose_precision(requested: str) -> tuple[torch.dtype, str]:
-    """Return the dtype of base weights and arithmetic, and the reason in words.
+    """The dtype of base weights and arithmetic, and the reason in words.
 
     Args:
         requested: `bf16`, `fp32`, or `auto` for bf16 where the hardware multiplies it fast.
@@ -64,12 +64,12 @@ def explain_out_of_memory(remedy: str) -> Iterator[None]:
 
 
 def device(local_rank: int = 0) -> torch.device:
-    """Return the GPU of this process, or the CPU where there is none."""
+    """The GPU of this process, or the CPU where there is none."""
     return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def available_memory(where: torch.device, shared_by: int = 1) -> int:
-    """Return the bytes that this process can have at most, with what it holds already.
+    """The bytes that this process can have at most, with what it holds already.
 
     Args:
         shared_by: How many processes like this one share a machine's memory.
@@ -123,7 +123,7 @@ def _keep_differentiable(model: Any) -> None:
 
 
 def bitsandbytes_config(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """Return how bitsandbytes is to hold the linear layers: `nf4`, `fp4` or `int8`."""
+    """How bitsandbytes is to hold the linear layers: `nf4`, `fp4` or `int8`."""
     if quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
@@ -137,7 +137,7 @@ def bitsandbytes_config(quantization: str, dtype: torch.dtype) -> BitsAndBytesCo
 def attention_implementation(
     where: torch.device, dtype: torch.dtype, requested: str = "auto"
 ) -> str:
-    """Return what is asked for; `auto` is FlashAttention on a GPU that has it, else our own."""
+    """What is asked for; `auto` is FlashAttention on a GPU that has it, else our own."""
     if requested != "auto":
         return requested
     if where.type == "cuda" and dtype != torch.float32 and is_flash_attn_2_available():

@@ -62,7 +62,7 @@ def chunked_cross_entropy(
     targets: torch.Tensor,
     weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return the summed cross entropy of `hidden @ head.T`, fp32, without keeping the logits.
+    """The summed cross entropy of `hidden @ head.T`, fp32, without keeping the logits.
 
     Args:
         hidden: (rows, hidden size), the last hidden states where a token is predicted.

@@ -12,7 +12,7 @@ counted in a Llama layer with LoRA; norms keep fp32 copies, which count twice.""
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MemoryEstimate:
     """Bytes at the peak of an iteration, on one device."""
 
     resident: int
@@ -20,7 +20,6 @@ class Estimate:
     activations_checkpointed: int
 
     def total(self, checkpointed: bool) -> int:
-        """Return the whole peak."""
         return self.resident + (self.activations_checkpointed if checkpointed else self.activations)
 
 
@@ -34,8 +33,8 @@ def needed_memory(
     optimizer: str,
     size: int,
     kernels: int,
-) -> Estimate:
-    """Return what training takes.
+) -> MemoryEstimate:
+    """What training takes.
 
     Args:
         config: The base model's config.json, of its text model.
@@ -50,7 +49,7 @@ def needed_memory(
     intermediate = config.get("intermediate_size") or 4 * hidden  # GPT-2 names none
     layer = size * tokens * (_HIDDEN * hidden + _INTERMEDIATE * intermediate)
     state = trained * (4 + OPTIMIZERS[optimizer].state_bytes) + logits * config["vocab_size"] * 10
-    return Estimate(
+    return MemoryEstimate(
         resident=held + state + kernels,
         activations=layers * layer,
         activations_checkpointed=layer + layers * size * tokens * hidden,

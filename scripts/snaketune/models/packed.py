@@ -36,14 +36,14 @@ class Batch:
     weights: torch.Tensor | None = None
 
     def to(self, where: torch.device) -> "Batch":
-        """Return the batch on a device."""
+        """The batch on a device."""
         tensors = (self.input_ids, self.position_ids, self.predicts, self.targets)
         ids, positions, predicts, targets = (tensor.to(where) for tensor in tensors)
         weights = None if self.weights is None else self.weights.to(where)
         return Batch(ids, positions, predicts, targets, self.lengths, weights)
 
     def loss_weight(self) -> float:
-        """Return the sum of the weights: the supervised tokens where all count the same."""
+        """The sum of the weights: the supervised tokens where all count the same."""
         return len(self.targets) if self.weights is None else self.weights.sum().item()
 
 
@@ -68,7 +68,7 @@ _SCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_
 
 
 def loss_sum(model: Any, batch: Batch) -> torch.Tensor:
-    """Return the cross entropy summed over a batch's supervised tokens, weighted, in fp32.
+    """The cross entropy summed over a batch's supervised tokens, weighted, in fp32.
 
     Logits are computed at those positions alone.
     """
@@ -85,7 +85,7 @@ def loss_sum(model: Any, batch: Batch) -> torch.Tensor:
 
 
 def model_inputs(model: Any, batch: Batch) -> dict[str, Any]:
-    """Return what a model is called with, so that the samples of a batch do not see each other.
+    """What a model is called with, so that the samples of a batch do not see each other.
 
     They are kept apart by their lengths where our own attention runs, by their position ids
     elsewhere.
@@ -100,7 +100,7 @@ def model_inputs(model: Any, batch: Batch) -> dict[str, Any]:
 
 
 def causal_model(model: Any) -> Any:
-    """Return transformers' causal language model, inside PEFT's if there is one."""
+    """Transformers' causal language model, inside PEFT's if there is one."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
@@ -117,7 +117,7 @@ def has_plain_head(causal: Any) -> bool:
 
 
 def _in_dtype(hidden: torch.Tensor, head: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return both in the dtype in force: the output layer's, or autocast's."""
+    """Both in the dtype in force: the output layer's, or autocast's."""
     where = hidden.device.type
     autocast = torch.is_autocast_enabled(where)
     dtype = torch.get_autocast_dtype(where) if autocast else head.dtype

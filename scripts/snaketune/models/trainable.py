@@ -13,7 +13,6 @@ from snaketune.models.lora import speed_up
 
 
 def lora_config(method: Method) -> LoraConfig:
-    """Return PEFT's configuration of a method."""
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=method.r,
@@ -67,7 +66,7 @@ def needs_autocast(method: Method) -> bool:
 
 
 def trained_weights(model: Any) -> dict[str, torch.Tensor]:
-    """Return copies of what was trained on the CPU: named as in a PEFT adapter, or all weights."""
+    """Copies of what was trained on the CPU: named as in a PEFT adapter, or all weights."""
     state: dict[str, Any] = (
         get_peft_model_state_dict(model)
         if isinstance(model, PeftModel)
@@ -85,10 +84,8 @@ def load_trained_weights(model: Any, weights: dict[str, torch.Tensor]) -> None:
 
 
 def trainable_parameters(model: torch.nn.Module) -> list[torch.nn.Parameter]:
-    """Return the parameters that training changes."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def count_trained(model: torch.nn.Module) -> int:
-    """Return how many weights training changes."""
     return sum(parameter.numel() for parameter in trainable_parameters(model))

@@ -74,7 +74,7 @@ class Stored(InFiles):
                 self._places[name], self.shapes[name] = (file, name), shape
 
     def renamed(self, names: Mapping[str, str]) -> "Stored":
-        """Return the same tensors by other names, without those that are given none."""
+        """The same tensors by other names, without those that are given none."""
         found = copy(self)
         found._places = {new: self._places[old] for old, new in names.items()}
         found.shapes = {new: self.shapes[old] for old, new in names.items()}

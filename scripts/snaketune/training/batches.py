@@ -35,7 +35,7 @@ class Batches:
         self._order = lru_cache(maxsize=2)(self._permutation)
 
     def indices(self, iteration: int) -> np.ndarray:
-        """Return the packs of an iteration, numbered from 1, over all processes."""
+        """The packs of an iteration, numbered from 1, over all processes."""
         epoch, step = divmod(iteration - 1, self.per_epoch)
         return self._order(epoch)[step * self.size : (step + 1) * self.size]
 
@@ -43,19 +43,19 @@ class Batches:
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.packs))
 
     def loss_weight(self, iterations: Sequence[int]) -> float:
-        """Return the sum of the tokens' loss weights in some iterations, over all processes."""
+        """The sum of the tokens' loss weights in some iterations, over all processes."""
         return float(sum(self._weights[self.indices(i)].sum() for i in iterations))
 
     def places(self, iteration: int) -> list[str]:
-        """Return where the rows of an iteration stand, as file:line, over all processes."""
+        """Where the rows of an iteration stand, as file:line, over all processes."""
         return [place for index in self.indices(iteration) for place in self.packs.places(index)]
 
     def most_tokens(self) -> int:
-        """Return the tokens of the largest micro-batch that a process could get."""
+        """The tokens of the largest micro-batch that a process could get."""
         return min(self.size // self.processes, len(self.packs)) * self.packs.most_tokens()
 
     def batch(self, iteration: int) -> Batch:
-        """Return this process's part of an iteration."""
+        """This process's part of an iteration."""
         indices = self.indices(iteration)
         own = [self.packs[int(index)] for index in indices[self.rank :: self.processes]]
         if own:

@@ -24,7 +24,7 @@ from snaketune.models.load_model import (
     load_model,
     load_tokenizer,
 )
-from snaketune.models.memory import Estimate
+from snaketune.models.memory import MemoryEstimate
 from snaketune.models.optimizers import OPTIMIZERS
 from snaketune.models.packed import causal_model
 from snaketune.models.trainable import (
@@ -37,7 +37,7 @@ from snaketune.training import processes
 from snaketune.training.batches import Batches
 from snaketune.training.callbacks import Callback
 from snaketune.training.engine import EngineEntry, engine_entry
-from snaketune.training.estimate import estimate
+from snaketune.training.estimate_memory import estimate
 from snaketune.training.flops import Flops, matrix_rate
 from snaketune.training.metrics_callback import MetricsCallback
 from snaketune.training.progress_callback import ProgressCallback
@@ -216,7 +216,7 @@ def _fit_memory(
     return checkpointed, needs.total(checkpointed)
 
 
-def _needs_checkpointing(train: Train, needs: Estimate, where: torch.device) -> bool:
+def _needs_checkpointing(train: Train, needs: MemoryEstimate, where: torch.device) -> bool:
     if train.gradient_checkpointing != "auto":
         return train.gradient_checkpointing
     available = available_memory(where, processes.count())

@@ -24,13 +24,13 @@ class Flops:
         self.rate = rate
 
     def utilisation(self, tokens: float, supervised: float, seconds: float) -> float:
-        """Return the share of the matrix rate that an iteration reached."""
+        """The share of the matrix rate that an iteration reached."""
         needed = self.for_token * tokens + self.for_supervised * supervised
         return needed / seconds / self.rate
 
 
 def matrix_rate(where: torch.device, dtype: torch.dtype) -> float:
-    """Return the FLOP/s that a device reaches in a large matrix product, the best of a few."""
+    """The FLOP/s that a device reaches in a large matrix product, the best of a few."""
     size = 8192 if where.type == "cuda" else 1024
     one = torch.ones(size, size, dtype=dtype, device=where)
     seconds = min(_seconds(one, where) for _ in range(5))

@@ -91,17 +91,16 @@ def _build_kernel() -> None:
 
 
 def rank() -> int:
-    """Return this process's number, 0 for the first or only one."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def count() -> int:
-    """Return the number of processes that train together."""
+    """The number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def gather(value: Any) -> list[Any] | None:
-    """Return every process's value in rank order on rank 0, None elsewhere."""
+    """Every process's value in rank order on rank 0, None elsewhere."""
     if count() == 1:
         return [value]
     everyone: list[Any] | None = [None] * count() if rank() == 0 else None
@@ -110,7 +109,7 @@ def gather(value: Any) -> list[Any] | None:
 
 
 def add(value: torch.Tensor) -> torch.Tensor:
-    """Return the sum over all processes."""
+    """The sum over all processes."""
     if count() > 1:
         value = value.clone()
         dist.all_reduce(value)
@@ -118,7 +117,6 @@ def add(value: torch.Tensor) -> torch.Tensor:
 
 
 def total(*numbers: int, device: torch.device) -> list[int]:
-    """Return the sums of some counts over all processes; one process asks no device for them."""
     if count() == 1:
         return list(numbers)
     return add(torch.tensor(numbers, device=device)).tolist()

@@ -9,7 +9,7 @@ _START = 1e-5
 
 
 def learning_rate(iteration: int, total: int, train: Train) -> float:
-    """Return the learning rate of an iteration, numbered from 1, of `total`.
+    """The learning rate of an iteration, numbered from 1, of `total`.
 
     Warm-up takes `warmup_steps` updates, or int(warmup_ratio * total) iterations, and ends at the
     peak; then the rate follows half a cosine, a line, or stays.

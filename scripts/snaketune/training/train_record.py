@@ -45,7 +45,7 @@ class PeakMemory(BaseModel):
         return bool(self.peak_allocated_bytes)
 
 
-class Row(BaseModel):
+class RunRow(BaseModel):
     """One line of a JSON Lines file that grows while a run trains."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -63,7 +63,7 @@ class Row(BaseModel):
             file.write(json.dumps(self.model_dump(), ensure_ascii=False) + "\n")
 
 
-class MetricsRow(Row, PeakMemory):
+class MetricsRow(RunRow, PeakMemory):
     """metrics.jsonl: one iteration. Tokens are summed over all processes.
 
     Attributes:
@@ -95,13 +95,13 @@ class MetricsRow(Row, PeakMemory):
         return {key: value for key, value in serialize(self).items() if key not in unset}
 
 
-class ValidationRow(Row):
+class ValidationRow(RunRow):
     """validation.jsonl: the mean loss over all held-out tokens after an iteration."""
 
     heldout_loss: float
 
 
-class SampleRow(Row):
+class SampleRow(RunRow):
     """samples.jsonl: the model's answer to a sample prompt after an iteration, 0 for the base."""
 
     prompt: str

@@ -6,14 +6,14 @@ import torch
 
 from snaketune.experiment.schema import Train
 from snaketune.models.loss import CHUNK
-from snaketune.models.memory import Estimate, needed_memory
+from snaketune.models.memory import MemoryEstimate, needed_memory
 from snaketune.models.packed import causal_model, has_plain_head
 from snaketune.models.trainable import count_trained
 from snaketune.training.metrics_callback import peak_memory
 
 
-def estimate(model: Any, train: Train, tokens: int) -> Estimate:
-    """Return what training a loaded model will take.
+def estimate(model: Any, train: Train, tokens: int) -> MemoryEstimate:
+    """What training a loaded model will take.
 
     Args:
         tokens: Of the largest micro-batch.
