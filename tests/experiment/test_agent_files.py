@@ -41,7 +41,7 @@ def test_a_mistake_is_told_with_its_line(tmp_path, text, line, told):
     [problem, *_] = question_problems(file)
     assert told in str(problem)
     assert problem.place.line >= line
-    with pytest.raises(UserError, match="cannot be put"):
+    with pytest.raises(UserError, match="cannot be used"):
         read_questions(file)
 
 
@@ -75,8 +75,16 @@ def test_other_arguments_are_told_that_nothing_is_known(file, given):
     [
         ("name: Weather", "nam: Weather", ":2: tools[0].nam: unknown key. Did you mean 'name'?"),
         ("type: string", "type: text", ":5: tools[0].parameters[0].type: "),
-        ("city: Oslo}, result", "town: Oslo}, result", "answers[0].input: 'town' is no parameter"),
-        ("{city: Oslo, days: 1}", "{days: 1}", "answers[1].input: 'city' is required and missing"),
+        (
+            "city: Oslo}, result",
+            "town: Oslo}, result",
+            "answers[0].input: 'town' is not a parameter",
+        ),
+        (
+            "{city: Oslo, days: 1}",
+            "{days: 1}",
+            "answers[1].input: required parameter 'city' is missing",
+        ),
         ('result: "4 degrees, rain"', "result: 4", ":8: tools[0].answers[0].result: "),
         ("name: Weather", "name: 'Final Answer:'", ":2: tools[0].name: "),
         (WEATHER, "tools: []", ":1: tools: "),
@@ -96,7 +104,7 @@ def test_a_mistake_is_told_with_its_place(file, old, new, says):
 
 def test_two_of_a_name_are_refused(file):
     file.write_text(WEATHER + WEATHER.removeprefix("tools:\n"))
-    with pytest.raises(UserError, match="'Weather' is there twice"):
+    with pytest.raises(UserError, match="'Weather' is a duplicate"):
         read_canned(file)
 
 

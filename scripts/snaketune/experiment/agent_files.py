@@ -1,4 +1,4 @@
-"""What an agent is asked, and tools with canned answers: two YAML files, as typed models."""
+"""An agent's questions, and tools with canned answers: two YAML files, as typed models."""
 
 import re
 from pathlib import Path
@@ -23,9 +23,9 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 class AgentQuestion(Strict):
-    """`tool` should be called first, none if it is null; `accept` is in every right answer.
+    """`tool` is the one to call first, null for none; a right answer contains one of `accept`.
 
-    What has no `accept` is not judged by its answer.
+    Without `accept` the answer is not judged.
     """
 
     question: Text
@@ -49,7 +49,7 @@ Name = Annotated[str, AfterValidator(_named)]
 
 
 class ToolParameter(Strict):
-    """What a tool is told."""
+    """A parameter of a tool."""
 
     name: Name
     type: Literal["string", "integer", "number", "boolean"] = "string"
@@ -65,7 +65,7 @@ class CannedAnswer(Strict):
 
 
 class CannedTool(Strict):
-    """A tool that knows the answers it is given here, and no others."""
+    """A tool that knows these answers and no others."""
 
     name: Name
     description: str
@@ -73,27 +73,27 @@ class CannedTool(Strict):
     answers: list[CannedAnswer] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _can_be_asked(self) -> "CannedTool":
-        known = {each.name for each in self.parameters}
-        required = {each.name for each in self.parameters if each.required}
+    def _inputs_fit_parameters(self) -> "CannedTool":
+        known = {parameter.name for parameter in self.parameters}
+        required = {parameter.name for parameter in self.parameters if parameter.required}
         for index, answer in enumerate(self.answers):
             for name in answer.input.keys() - known:
                 hint = nearest(name, known)
-                raise ValueError(f"answers[{index}].input: '{name}' is no parameter.{hint}")
+                raise ValueError(f"answers[{index}].input: '{name}' is not a parameter.{hint}")
             for name in required - answer.input.keys():
-                raise ValueError(f"answers[{index}].input: '{name}' is required and missing")
+                raise ValueError(f"answers[{index}].input: required parameter '{name}' is missing")
         return self
 
     def answer(self, **arguments: Any) -> str:
-        """Return the result for equal arguments; texts are equal without case and outer blanks.
+        """The result for equal arguments; texts are compared without case and outer spaces.
 
         Raises:
-            ValueError: There is none.
+            ValueError: No answer has these arguments.
         """
-        asked = _plain(arguments)
-        for each in self.answers:
-            if _plain(each.input) == asked:
-                return each.result
+        plain = _plain(arguments)
+        for answer in self.answers:
+            if _plain(answer.input) == plain:
+                return answer.result
         raise ValueError(f"{self.name} knows nothing about {arguments}")
 
 
@@ -105,53 +105,55 @@ class CannedTools(Strict):
     @field_validator("tools")
     @classmethod
     def _once(cls, tools: list[CannedTool]) -> list[CannedTool]:
-        names = [each.name for each in tools]
+        names = [tool.name for tool in tools]
         if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"'{min(twice)}' is there twice")
+            raise ValueError(f"'{min(twice)}' is a duplicate")
         return tools
 
 
 def read_questions(file: Path) -> list[AgentQuestion]:
-    """Return the questions of a file.
+    """Read a file of questions.
 
     Raises:
-        UserError: With everything that is wrong in the file, by line and key.
+        UserError: With every mistake in the file, by line and key.
     """
-    return _read(file, AgentQuestions, "questions", "the agent's questions cannot be put").questions
+    return _read(
+        file, AgentQuestions, "questions", "the agent's questions cannot be used"
+    ).questions
 
 
 def read_canned(file: Path) -> list[CannedTool]:
-    """Return the tools of a file.
+    """Read a file of tools with canned answers.
 
     Raises:
-        UserError: With everything that is wrong in the file, by line and key.
+        UserError: With every mistake in the file, by line and key.
     """
     return _read(file, CannedTools, "tools", "the canned answers cannot be used").tools
 
 
 def question_problems(file: Path) -> list[Problem]:
-    """Return everything that is wrong in a file of questions."""
+    """Every mistake in a file of questions."""
     return _validated(file, AgentQuestions, "questions")[1]
 
 
 def canned_problems(file: Path) -> list[Problem]:
-    """Return everything that is wrong in a file of tools with canned answers."""
+    """Every mistake in a file of tools with canned answers."""
     return _validated(file, CannedTools, "tools")[1]
 
 
-def _read(file: Path, model: type[File], key: str, told: str) -> File:
+def _read(file: Path, model: type[File], key: str, summary: str) -> File:
     found, problems = _validated(file, model, key)
     if found is None:
         listed = "\n".join(f"  {problem}" for problem in problems)
-        raise UserError(f"{told}:\n{listed}")
+        raise UserError(f"{summary}:\n{listed}")
     return found
 
 
 def _validated(file: Path, model: type[File], key: str) -> tuple[File | None, list[Problem]]:
-    """Return a file's content, or what is wrong in it.
+    """A file's content, or its mistakes.
 
     Args:
-        key: What the file is a list of, if it is one.
+        key: The key of the items where the file is a plain list.
     """
     try:
         document = read_document(file, list_as=key)
@@ -164,7 +166,7 @@ def _validated(file: Path, model: type[File], key: str) -> tuple[File | None, li
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(each) for each in value]
+        return [_plain(item) for item in value]
     return value.strip().casefold() if isinstance(value, str) else value
