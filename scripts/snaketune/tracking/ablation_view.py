@@ -11,8 +11,10 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from snaketune.tracking.mlflow_adapter import VIEW_TAG
+
 KEY = "ablation"
-_TAG = f"mlflow.sharedViewState.{KEY}"
+_TAG = VIEW_TAG + KEY
 _TAGS = ("data", "method", "deepspeed")
 _COSTS = ("cost/seconds", "cost/peak_mib")
 

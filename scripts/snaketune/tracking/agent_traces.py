@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from snaketune.agent.tracing import Spans, TraceSpan
-from snaketune.tracking import mlflow_client
+from snaketune.tracking import mlflow_adapter, mlflow_client
 
 log = logging.getLogger(__name__)
 
@@ -60,16 +60,13 @@ class MlflowTracer:
 
 def _log(study: str, session: str, spans: Spans) -> None:
     from mlflow.entities import Span as MlflowSpan
-    from mlflow.tracing.client import TracingClient
 
-    for noisy in (
-        "mlflow",
-        "alembic",
-    ):  # they log the tables that they create, in the middle of a chat
+    # they log the tables that they create, in the middle of a chat
+    for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     experiment = mlflow_client.experiment_id(mlflow_client.connect(), study)
     trace = secrets.token_bytes(16)
-    client = TracingClient(mlflow_client.tracking_uri())
+    client = mlflow_adapter.tracing_client(mlflow_client.tracking_uri())
     client.log_spans(
         experiment, [MlflowSpan.from_dict(_as_otlp(span, trace, spans[0])) for span in spans]
     )

@@ -13,14 +13,13 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from snaketune.core.errors import UserError
 from snaketune.core.files import link_or_copy, read_json, sha256, write_json
 from snaketune.core.layout import MANIFEST
 from snaketune.core.manifest import Manifest, require_intact
 from snaketune.experiment.resolved import read_resolved
-from snaketune.tracking import mlflow_client
+from snaketune.tracking import mlflow_adapter, mlflow_client
 from snaketune.tracking.tracked_run import TrackedRun
 
 log = logging.getLogger(__name__)
@@ -140,16 +139,13 @@ def _send(run: TrackedRun, merged: Path) -> Any:
 
 def _store(connection: Any, model: Any, merged: Path, name: str) -> None:
     """Put a model's files where MLflow keeps them: directly, or by way of its server."""
-    from mlflow.utils.file_utils import local_file_uri_to_path
-    from mlflow.utils.uri import is_local_uri
-
-    if is_local_uri(model.artifact_location, is_tracking_or_registry_uri=False):
-        _build(Path(local_file_uri_to_path(model.artifact_location)), model, merged, name)
+    if folder := mlflow_adapter.local_folder(model.artifact_location):
+        _build(folder, model, merged, name)
         return
     # beside the model: there the weights can be linked
-    with tempfile.TemporaryDirectory(dir=merged.parent, prefix=".mlflow.") as folder:
-        _build(Path(folder) / "model", model, merged, name)
-        connection.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
+    with tempfile.TemporaryDirectory(dir=merged.parent, prefix=".mlflow.") as scratch:
+        _build(Path(scratch) / "model", model, merged, name)
+        connection.log_model_artifacts(model.model_id, str(Path(scratch) / "model"))
 
 
 def _build(path: Path, model: Any, merged: Path, name: str) -> None:
@@ -166,7 +162,7 @@ def _build(path: Path, model: Any, merged: Path, name: str) -> None:
         for file in set(files) - set(weights):
             (Path(light) / file).parent.mkdir(parents=True, exist_ok=True)
             link_or_copy(merged / file, Path(light) / file)
-        with _pipeline_class():
+        with mlflow_adapter.pipeline_class():
             mlflow.transformers.save_model(
                 light,
                 str(path),
@@ -182,14 +178,6 @@ def _build(path: Path, model: Any, merged: Path, name: str) -> None:
     made.model_size_bytes = sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
     made.save(str(path / "MLmodel"))
     (path / "LICENSE.txt").unlink()  # says that none was found on a hub; the card names it
-
-
-def _pipeline_class() -> Any:
-    """Name the pipeline's class to MLflow 3.17, where transformers 5.23 has but its name."""
-    from transformers import TextGenerationPipeline
-    from transformers.pipelines import SUPPORTED_TASKS
-
-    return mock.patch.dict(SUPPORTED_TASKS["text-generation"], impl=TextGenerationPipeline)
 
 
 def _tags(run: TrackedRun, merged: Path) -> dict[str, str]:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from snaketune.tracking.mlflow_adapter import machine_monitors
 from snaketune.tracking.mlflow_client import reason
 
 log = logging.getLogger(__name__)
@@ -55,16 +56,8 @@ class SystemMetrics:
 
 
 def _monitors() -> list[Any]:
-    """Return MLflow's monitors of the CPU and, where NVML finds any, of the GPUs."""
-    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
-    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
-
-    monitors: list[Any] = [CPUMonitor()]
-    try:
-        monitors.append(GPUMonitor())
-    except (ImportError, RuntimeError) as error:
-        log.debug("no figures of a GPU: %s", error)
-    _measured(monitors)  # psutil's first figure of a CPU means nothing
+    monitors = machine_monitors()
+    _measured(monitors)  # the first figure of psutil's cpu_percent is meaningless
     return monitors
 
 

@@ -16,6 +16,7 @@ from snaketune.core.files import locked, read_json, read_jsonl, sha256, write_js
 from snaketune.experiment.resolved import Resolved, read_resolved
 from snaketune.tracking import describe, mlflow_client, results, system
 from snaketune.tracking.ablation_view import put_view
+from snaketune.tracking.mlflow_adapter import TABLES_TAG
 from snaketune.tracking.results import Figure
 from snaketune.tracking.study import parent_run
 
@@ -229,7 +230,7 @@ class TrackedRun:
             self.client.log_dict(self.run_id, {"columns": columns, "data": data}, name)
             tables = sorted({*self.sent.get("tables", []), name})
             listed = json.dumps([{"path": path, "type": "table"} for path in tables])
-            self.client.set_tag(self.run_id, "mlflow.loggedArtifacts", listed)
+            self.client.set_tag(self.run_id, TABLES_TAG, listed)
             self._note(tables=tables)
         self._note_file(file, name)
 
