@@ -110,7 +110,7 @@ def test_parameters_are_the_whole_configuration_by_dotted_key(client, finished):
     assert len(prompts) == 6000
 
 
-def test_more_parameters_than_a_request_takes_are_sent_in_several(client, finished, monkeypatch):
+def test_many_parameters_are_sent_in_several_requests(client, finished, monkeypatch):
     many = {f"key{number}": number for number in range(250)}
     pairs = [(key, str(value)) for key, value in many.items()]
     monkeypatch.setattr(describe, "params", lambda _: pairs)
@@ -207,7 +207,7 @@ def test_other_settings_are_another_run(client, mirrored_run, crash, store):
 
 
 @pytest.mark.parametrize("lost_at", [1, 2, 4])
-def test_a_server_lost_between_two_requests_costs_no_gap_and_no_duplicate(
+def test_lost_server_leaves_no_gap_and_no_duplicate(
     client, mirrored_run, store, monkeypatch, lost_at
 ):
     run, sizes = mirrored_run(), []
@@ -259,9 +259,7 @@ def test_a_server_that_failed_is_asked_again_only_at_the_end(mirrored_run, store
     assert asked == ["RUNNING", "FINISHED"]
 
 
-def test_a_setting_that_changes_no_weights_may_change_before_going_on(
-    client, mirrored_run, crash, store
-):
+def test_setting_without_effect_may_change_before_resume(client, mirrored_run, crash, store):
     run = mirrored_run(keep=3)
     crash(run, 15)
     run.configure(keep=5)
@@ -330,9 +328,7 @@ def unreached(mirrored_run, store, monkeypatch, caplog, tmp_path):
     return run
 
 
-def test_an_unreachable_server_costs_one_warning_and_track_fills_it_in(
-    unreached, client, monkeypatch, own_logging, capsys
-):
+def test_unreachable_server_costs_one_warning(unreached, client, monkeypatch, own_logging, capsys):
     warnings = [line for line in unreached.told if "MLflow" in line]
     assert len(warnings) == 1
     assert "snakemake track" in warnings[0]

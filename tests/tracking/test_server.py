@@ -109,7 +109,7 @@ def guarded(tmp_path_factory):
     server.kill()
 
 
-def test_a_run_and_its_model_are_sent_with_a_login_that_is_kept_nowhere(
+def test_login_is_used_and_stored_nowhere(
     guarded, base, data, merge_run, reach, tmp_path, caplog, capfd
 ):
     reach(guarded.url, username="admin", password=PASSWORD)

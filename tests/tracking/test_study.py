@@ -145,7 +145,7 @@ def test_variants_that_begin_together_agree_on_one_parent(study, client, store, 
     assert len(client.search_runs([where], "tags.kind = 'study'")) == 1
 
 
-def test_probes_are_a_curve_over_the_checkpoints_and_one_figure_after(sent, client):
+def test_probes_are_a_curve_and_a_final_figure(sent, client):
     assert history(client, sent["none"], "probe/leak") == [(0, 0), (20, 0), (40, 1), (60, 1)]
     assert history(client, sent["mixed"], "probe/leak") == [(0, 0), (20, 0), (40, 0), (60, 0)]
     assert history(client, sent["mixed_zero2"], "after/leak") == [(0, 0.5)]
@@ -155,7 +155,7 @@ def test_probes_are_a_curve_over_the_checkpoints_and_one_figure_after(sent, clie
     assert history(client, sent["mixed"], "cost/seconds") == [(0, 223)]
 
 
-def test_figures_of_the_machine_have_mlflows_names_and_their_own_time(sent, client):
+def test_machine_metrics_have_mlflows_names_and_times(sent, client):
     run = run_of(client, sent["none"])
     cpu = client.get_metric_history(run.info.run_id, "system/cpu_utilization_percentage")
     assert [(each.step, each.value) for each in cpu] == [(10, 93.5), (20, 93.5), (30, 93.5)]
@@ -197,7 +197,7 @@ def test_tables_have_what_is_compared_in_their_second_column(sent, client):
     assert samples["iteration_0"][0] == "Paris or light, said after 0 iterations."
 
 
-def test_reports_are_artifacts_and_a_new_one_takes_the_olds_place(two, client, tmp_path):
+def test_new_report_replaces_the_old_artifact(two, client, tmp_path):
     folder = two["none"]
 
     def page(name):
@@ -318,7 +318,7 @@ def test_words_that_someone_edited_stay(two, client):
     assert client.get_run(run).data.tags["mlflow.note.content"] == "mine"
 
 
-def test_a_runs_duration_is_the_trainings_however_late_it_is_sent(sent, client):
+def test_run_duration_is_that_of_the_training(sent, client):
     info = run_of(client, sent["mixed_zero2"]).info
     assert info.end_time - info.start_time == 270_500
     assert abs(info.end_time / 1000 - (sent["mixed_zero2"] / "train.json").stat().st_mtime) < 0.002
@@ -336,7 +336,7 @@ def test_the_saved_view_shows_variants_with_results_and_costs(sent, client):
     assert {run.data.tags["variant"] for run in found} == set(VARIANTS)
 
 
-def test_a_variant_with_other_probes_adds_its_columns_to_the_view(two, client):
+def test_view_gains_columns_of_other_probes(two, client):
     file = two["none"].parent / "eval" / "report.json"
     report = read_json(file)
     report["probes"] = {"qa.token_f1": report["probes"]["leak"]}

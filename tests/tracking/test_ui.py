@@ -54,7 +54,7 @@ def look(page, name: str, url: str, *words: str) -> str:
     return " ".join(page.inner_text("body").split())
 
 
-def test_the_list_of_runs_shows_variants_their_differences_and_results(page, shown):
+def test_run_list_shows_variants_with_their_results(page, shown):
     url, number, _ = shown
     text = look(page, "runs", url + path(number), "after/leak", "shown_mixed_zero2")
     for variant in VARIANTS:
