@@ -1,7 +1,7 @@
 """The parts of MLflow and its neighbours that are no public API. Nothing else imports them.
 
-Checked with MLflow 3.17.0 and 3.17.2. tests/tracking/test_mlflow_adapter.py names the part that a new
-version has changed. Imports of MLflow take seconds, so they are inside the functions.
+Checked with MLflow 3.17.0 and 3.17.2. tests/tracking/test_mlflow_adapter.py names the part that a
+new version has changed. Imports of MLflow take seconds, so they are inside the functions.
 """
 
 import contextlib
