@@ -90,10 +90,7 @@ def build_trainer(
 
     entry = engine_entry(train)
     unsharded = not entry.splits_weights(experiment.deepspeed_json)
-    model = _load_trainable(config, base, dtype, where, unsharded)
-    if start and not state:
-        log.info("starting with the weights of %s", start)
-        load_trained_weights(model, load_checkpoint(start)["weights"])
+    model = _load_trainable(config, base, dtype, where, unsharded, None if state else start)
     # from here on, random numbers are dropout's; each process draws its own
     torch.manual_seed(train.seed + processes.rank())
 
@@ -115,8 +112,7 @@ def build_trainer(
         flops=Flops(causal_model(model), matrix_rate(where, dtype)),
         arithmetic=arithmetic,
     )
-    tokenizer = load_tokenizer(base, template["text"])
-    trainer.callbacks = own_callbacks(trainer, config, tokenizer, template, Packs(data.heldout))
+    trainer.callbacks = own_callbacks(trainer, config, base, template, Packs(data.heldout))
     return trainer, Choices(
         precision=precision,
         precision_reason=reason,
@@ -130,7 +126,7 @@ def build_trainer(
 def own_callbacks(
     trainer: Trainer,
     config: Configuration,
-    tokenizer: Any,
+    base: Path,
     template: dict[str, Any],
     heldout: Packs,
 ) -> list[Callback]:
@@ -142,7 +138,7 @@ def own_callbacks(
     train, paths = trainer.train, trainer.folder.paths
     batches = heldout_batches(train, heldout)
     measure = partial(mean_loss, trainer.model, batches, trainer.device, trainer.arithmetic)
-    sample = config.sample
+    sample, tokenizer = config.sample, load_tokenizer(base, template["text"])
 
     def answers() -> list[str]:
         with trainer.arithmetic():
@@ -170,9 +166,14 @@ def _arithmetic(method: Method, dtype: torch.dtype, where: torch.device) -> Arit
 
 
 def _load_trainable(
-    config: Configuration, base: Path, dtype: torch.dtype, where: torch.device, unsharded: bool
+    config: Configuration,
+    base: Path,
+    dtype: torch.dtype,
+    where: torch.device,
+    unsharded: bool,
+    start: Path | None,
 ) -> Any:
-    """Load the base model and add freshly initialised weights to train."""
+    """Load the base model and add the weights to train: fresh ones, or those of `start`."""
     method, attention = config.method, config.train.attention
     if config.train.compile and attention == "auto":
         # our own attention loops over the samples; each new length would be compiled again
@@ -181,6 +182,9 @@ def _load_trainable(
     network = load_model(base, dtype, where, quantization, attention)
     log.info("attention: %s", network.config._attn_implementation)
     model = make_trainable(network, method, config.train.seed, unsharded=unsharded)
+    if start:
+        log.info("starting with the weights of %s", start)
+        load_trained_weights(model, load_checkpoint(start)["weights"])
     if config.train.compile:
         causal_model(model).base_model.compile()  # without the head: the loss multiplies itself
     return model
