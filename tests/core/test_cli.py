@@ -18,7 +18,7 @@ def program(repository, tmp_path):
         (tmp_path / "stage.py").write_text(
             "import logging, sys\n"
             "from pathlib import Path\n"
-            "from snaketune import cli, errors\n"
+            "from snaketune.core import cli, errors\n"
             f"def main(argv):\n    cli.open_log(Path('logs/x.log'))\n{lines}\n"
             "sys.exit(cli.run(main))\n"
         )
@@ -35,7 +35,7 @@ def log_of(tmp_path) -> str:
     return (tmp_path / "logs" / "x.log").read_text()
 
 
-def test_a_users_mistake_is_told_without_a_traceback(program, tmp_path):
+def test_user_error_has_no_traceback(program, tmp_path):
     done = program("raise errors.UserError('rows.jsonl:3: wrong.\\n  Fix: right it')")
     assert done.returncode == 1
     assert done.stderr == "Error: rows.jsonl:3: wrong.\n  Fix: right it\n"
@@ -43,7 +43,7 @@ def test_a_users_mistake_is_told_without_a_traceback(program, tmp_path):
     assert "Traceback" not in log_of(tmp_path)
 
 
-def test_our_own_mistake_names_the_log_that_has_the_traceback(program, tmp_path):
+def test_unexpected_error_names_the_log(program, tmp_path):
     done = program("{}['key']")
     assert done.returncode == 1
     assert done.stderr == "Unexpected KeyError: 'key'\n  The traceback is in logs/x.log\n"
@@ -57,13 +57,13 @@ def test_our_own_mistake_names_the_log_that_has_the_traceback(program, tmp_path)
         ("raise KeyboardInterrupt", 128 + 2),
     ],
 )
-def test_a_stop_has_the_status_shells_give_it(program, body, status):
+def test_interruption_has_the_shells_exit_status(program, body, status):
     done = program(body)
     assert done.returncode == status
     assert done.stderr.startswith("Stopped")
 
 
-def test_what_libraries_print_goes_to_the_log_alone(program, tmp_path):
+def test_library_output_goes_only_to_the_log(program, tmp_path):
     done = program(
         """
         import os
@@ -79,13 +79,13 @@ def test_what_libraries_print_goes_to_the_log_alone(program, tmp_path):
         assert log_of(tmp_path).count(line) == 1
 
 
-def test_a_log_begins_anew_with_each_run(program, tmp_path):
+def test_each_run_starts_a_new_log(program, tmp_path):
     program("print('first')")
     program("print('second')")
     assert log_of(tmp_path) == "second\n"
 
 
-def test_torchs_threads_soon_sleep_when_they_wait(program, tmp_path, monkeypatch):
+def test_waiting_openmp_threads_soon_sleep(program, tmp_path, monkeypatch):
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     monkeypatch.setenv("OMP_DISPLAY_ENV", "verbose")  # the runtime itself tells what it was given
     program("import torch; torch.ones(1)")

@@ -1,4 +1,4 @@
-"""What every stage program shares: its log, its exit status, and how its errors look."""
+"""What all stage programs share: logging, exit status and error messages."""
 
 import argparse
 import faulthandler
@@ -17,20 +17,20 @@ from rich.text import Text
 from snaketune.core.errors import Interrupted, UserError
 
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-"""How often a waiting thread of torch looks before it sleeps. By GNU OpenMP's own number, two
-programs on two cores get a quarter of this in bf16 products, and three far less; a training that
-has the machine for itself is as fast (383 and 379 tokens/s; never to spin at all: 243)."""
+"""How often a waiting OpenMP thread polls before it sleeps. With GNU OpenMP's default, two programs
+on two cores reach a quarter of this speed in bf16 products, and three far less. A training that
+has the machine for itself is as fast (383 and 379 tokens/s; without any polling: 243)."""
 
 console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 """The terminal. `open_log` keeps it on the real stderr when stray output goes to the log."""
 
 
 def parser(docstring: str | None) -> argparse.ArgumentParser:
-    """Return an argument parser with a program's docstring as help and the common `--log`."""
+    """Create the argument parser: a program's docstring as help, and the common `--log`."""
     result = argparse.ArgumentParser(
         description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    result.add_argument("--log", type=Path, help="also write everything that happens to this file")
+    result.add_argument("--log", type=Path, help="also write all output to this file")
     return result
 
 
@@ -40,7 +40,7 @@ def open_log(path: Path | None) -> None:
     Libraries, compilers and crashes print to file descriptors 1 and 2; those are pointed at the
     log, so the terminal shows one readable line at a time and nothing is lost.
     """
-    leads = os.environ.get("RANK", "0") == "0"  # of several processes one tells the progress
+    leads = os.environ.get("RANK", "0") == "0"  # only rank 0 reports progress
     root = logging.getLogger("snaketune")
     root.setLevel(logging.INFO if leads else logging.WARNING)
     root.propagate = False
@@ -59,18 +59,18 @@ def open_log(path: Path | None) -> None:
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     faulthandler.enable()
     also_log_to(path)
-    logging.getLogger().addHandler(root.handlers[-1])  # other libraries' warnings: the log alone
+    logging.getLogger().addHandler(root.handlers[-1])  # other libraries' warnings: only to the log
 
 
 def also_log_to(path: Path) -> None:
-    """Append everything that is told from now on to another file as well."""
+    """Append all messages from now on to another file as well."""
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logging.getLogger("snaketune").addHandler(handler)
 
 
 def close_log() -> None:
-    """Give stdout and stderr back to the terminal, for a program that takes this one's place."""
+    """Give stdout and stderr back to the terminal, before os.execv starts another program."""
     for number in (1, 2):
         os.dup2(console.file.fileno(), number)
 
@@ -92,7 +92,6 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
 
 
 def _where() -> str:
-    """Return where the traceback is, if there is a log."""
     files = [h.baseFilename for h in _log_files()]
     return f"\n  The traceback is in {os.path.relpath(files[0])}" if files else ""
 
@@ -106,7 +105,6 @@ class _Terminal(logging.Handler):
     """Prints time, program and message in one line, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a message."""
         program = Path(sys.argv[0]).stem
         line = f"{time.strftime('%H:%M:%S')} {program:<14} {self.format(record)}"
         console.print(Text(line))

@@ -1,11 +1,11 @@
-"""The error a user can act on: what is wrong, where, what was expected, how to fix it."""
+"""Errors that users can act on: what is wrong, where, what was expected, how to fix it."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake in the input or on the machine, told without a traceback (exit status 1)."""
+    """A mistake in the input or on the machine, reported without a traceback (exit status 1)."""
 
 
 class Interrupted(Exception):
@@ -13,7 +13,7 @@ class Interrupted(Exception):
 
     Args:
         signum: The signal's number; the program exits with 128 + signum, as shells do.
-        message: What was saved and how to go on.
+        message: What was saved and how to resume.
     """
 
     def __init__(self, signum: int, message: str) -> None:
@@ -22,6 +22,6 @@ class Interrupted(Exception):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return ` Did you mean 'x'?` for the known word most like `word`, else an empty string."""
+    """` Did you mean 'x'?` with the known word most like `word`, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" Did you mean '{close[0]}'?" if close else ""

@@ -1,4 +1,4 @@
-"""Writing files and folders so that a reader never sees half of one."""
+"""Read and write files and folders so that a reader never sees half of one."""
 
 import errno
 import fcntl
@@ -18,10 +18,10 @@ from snaketune.core.errors import UserError
 log = logging.getLogger(__name__)
 
 _MARK_OF_SNAKEMAKE = ".snakemake_timestamp"
-"""Snakemake puts it into a folder it has had made."""
+"""Snakemake adds it to the folders that are outputs of rules."""
 
 LFS_POINTER = b"version https://git-lfs"
-"""What a file begins with that Git LFS put in another's place."""
+"""The beginning of a file that Git LFS has put in the place of the real one."""
 
 
 class Busy(UserError):
@@ -32,19 +32,18 @@ _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPER
 
 
 def sha256(path: Path) -> str:
-    """Return the hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_lfs_pointer(path: Path) -> bool:
-    """Tell whether Git LFS has put a pointer in a file's place."""
+    """Whether a file is only a pointer of Git LFS."""
     with path.open("rb") as file:
         return file.read(len(LFS_POINTER)) == LFS_POINTER
 
 
 def inventory(folder: Path) -> list[dict[str, Any]]:
-    """Return name, sha256 and bytes of every file under a folder, sorted by name."""
+    """Name, sha256 and bytes of every file under a folder, sorted by name."""
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     return [
         {"name": name, "sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size}
@@ -55,7 +54,9 @@ def inventory(folder: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it is fsynced and renamed to `path`.
+    """Context manager: a temporary path in the same folder, renamed to `path` on success.
+
+    The file is fsynced first, and so is the folder afterwards.
 
     Raises:
         UserError: The disk is full or the folder cannot be written; `path` is as it was before.
@@ -76,7 +77,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give an empty temporary folder beside `path`; on success it takes the place of `path`.
+    """Context manager: an empty temporary folder that replaces `path` on success.
 
     Raises:
         UserError: The disk is full or the parent cannot be written; `path` is as it was before.
@@ -87,7 +88,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
-                file.chmod(0o644)  # some writers leave what only its owner may read
+                file.chmod(0o644)  # some writers leave files that only the owner can read
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
         shutil.rmtree(path, ignore_errors=True)
@@ -100,7 +101,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name without a second copy, where the file system can."""
+    """Give a file a second name: a hard link, or a copy on another file system."""
     with atomic_file(target) as temporary:
         try:
             os.link(source, temporary)
@@ -110,15 +111,16 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 @contextmanager
 def locked(path: Path, seconds: float = float("inf")) -> Iterator[None]:
-    """Hold a file or folder against other processes, for as long as the block runs.
+    """Context manager: lock a file or folder against other processes.
 
-    The lock is a file beside it, and ends with this process however it ends.
+    The lock is an flock on a hidden file next to it. The kernel releases it when the process ends,
+    however it ends.
 
     Args:
-        seconds: How long to wait for a process that holds it.
+        seconds: How long to wait for the lock.
 
     Raises:
-        Busy: It is still held after that time.
+        Busy: Another process still holds it after that time.
         UserError: The folder cannot be written.
     """
     try:
@@ -197,7 +199,7 @@ def require_free_space(folder: Path, needed: int, purpose: str) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    """Return this process's name beside `path`, after deleting what killed processes left there."""
+    """This process's temporary name for `path`; deletes what killed processes have left there."""
     for left in path.parent.glob(f".{path.name}.*.tmp"):
         pid = left.suffixes[-2][1:]
         if pid == str(os.getpid()) or not _is_running(int(pid)):
@@ -241,7 +243,7 @@ def _explained(path: Path, error: OSError) -> Exception:
         return error
     return UserError(
         f"cannot write {path}: {error.strerror}.\n"
-        "  What was there before is untouched. Fix: free space or permissions, then run again."
+        "  The previous content is untouched. Fix: free space or change permissions, then rerun."
     )
 
 

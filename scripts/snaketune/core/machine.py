@@ -1,4 +1,4 @@
-"""What machine this is, without importing torch, which takes seconds."""
+"""Hardware detection without importing torch, which takes seconds."""
 
 import os
 import re
@@ -11,17 +11,18 @@ _DRIVER = Path("/proc/driver/nvidia/gpus")
 
 
 def cpu_bf16() -> str | None:
-    """Return the instructions with which this CPU multiplies bf16 fast, None if it has none."""
+    """The CPU's instructions for fast bf16 products, e.g. `amx_bf16`; None if it has none."""
     cpuinfo = Path("/proc/cpuinfo")
-    found = _CPU_BF16.search(cpuinfo.read_text()) if cpuinfo.exists() else None
-    return found[1] if found else None
+    match = _CPU_BF16.search(cpuinfo.read_text()) if cpuinfo.exists() else None
+    return match[1] if match else None
 
 
 def gpus() -> int:
-    """Return how many NVIDIA GPUs training would see, by their driver."""
-    there = len(list(_DRIVER.glob("*")))
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if shown is None:
-        return there
-    visible = takewhile(lambda each: each.strip() not in ("", "-1"), shown.split(","))
-    return min(there, len(list(visible)))
+    """The number of NVIDIA GPUs that training would see, according to the driver."""
+    installed = len(list(_DRIVER.glob("*")))
+    setting = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if setting is None:
+        return installed
+    # CUDA ignores everything after the first invalid index
+    visible = takewhile(lambda index: index.strip() not in ("", "-1"), setting.split(","))
+    return min(installed, len(list(visible)))

@@ -16,10 +16,10 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 TEXT, LINE = "#010203", "#010204"
-"""Stand-ins in an SVG for colours that the page's style sheet decides."""
+"""Placeholders in an SVG for colours that the page's style sheet sets."""
 
 LINES = tuple(f"#01021{number}" for number in range(1, 7))
-"""The same for several lines of one plot, --line-1 and so on: the colour-blind can tell them."""
+"""The same for several lines of one plot, --line-1 and so on, which are safe for colour-blind readers."""
 
 
 def render(template: str, title: str, **values: Any) -> str:
@@ -42,11 +42,11 @@ def plot(
     draw: Callable[[Axes], object],
     titles: Mapping[str, str] | None = None,
 ) -> str:
-    """Return an SVG of what `draw` puts on the axes, in the colours LINE and LINES.
+    """Render as SVG what `draw` puts on the axes, in the colours LINE and LINES.
 
     Args:
-        name: Makes the SVG's ids; the same figures give the same bytes.
-        titles: What a browser shows beside the pointer on each artist, by its gid.
+        name: Seeds the SVG's ids, so that equal figures give equal bytes.
+        titles: Tooltips of artists, by their gid.
     """
     style: Any = {f"{part}.color": TEXT for part in ("text", "xtick", "ytick")}
     style |= {"axes.edgecolor": TEXT, "axes.labelcolor": TEXT, "svg.fonttype": "none"}
@@ -72,21 +72,19 @@ def plot(
 
 
 def minutes(seconds: float) -> str:
-    """Return a duration as `1 min 42 s`."""
+    """Format a duration, e.g. `1 min 42 s`."""
     whole = round(seconds)
     return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
 
 
 def mib(size: float) -> str:
-    """Return bytes as MiB."""
     return f"{size / 2**20:,.0f} MiB"
 
 
 def count(number: int) -> str:
-    """Return a number with commas."""
     return f"{number:,}"
 
 
 def percent(share: float) -> str:
-    """Return a share of 1 as a whole percentage."""
+    """Format a share of 1 as a whole percentage."""
     return f"{100 * share:.0f} %"

@@ -1,4 +1,4 @@
-"""How far long work is: a live bar, and a line of the log every so often."""
+"""Progress reporting for long tasks: a live bar, and a line in the log from time to time."""
 
 import logging
 import time
@@ -13,11 +13,11 @@ from snaketune.core.cli import console
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN = 10
-"""Time from one line of the log to the next."""
+"""Between two lines of the log."""
 
 
 def progress_bar(title: str) -> Progress:
-    """Return a bar with done and total, and a `status` for its task; none if nobody watches."""
+    """Create a bar with a `status` field for its task; disabled when not on a terminal."""
     return Progress(
         TextColumn(title),
         BarColumn(),
@@ -30,25 +30,25 @@ def progress_bar(title: str) -> Progress:
 
 @contextmanager
 def track_progress(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Give a function that is told how much of the work is done, and shows it.
+    """Context manager: a function that reports how much of the work is done.
 
     Args:
-        total: How much there is, in `unit`.
+        total: The whole work, in `unit`.
     """
-    started = told = time.monotonic()
+    started = logged = time.monotonic()
     with progress_bar(label) as bar:
         task = bar.add_task("", total=total, status="")
 
-        def tell(done: int) -> None:
-            nonlocal told
+        def report(done: int) -> None:
+            nonlocal logged
             now = time.monotonic()
             rate = max(done, 1) / max(now - started, 1e-6)
             eta = timedelta(seconds=round((total - done) / rate))
             speed = f"{rate:.0f} {unit}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
             status = f"eta {eta}  {speed}"
             bar.update(task, completed=done, status=status)
-            if now - told > SECONDS_BETWEEN:
-                told = now
+            if now - logged > SECONDS_BETWEEN:
+                logged = now
                 log.info("%s: %d of %d %s  %s", label, done, total, unit, status)
 
-        yield tell
+        yield report
