@@ -19,7 +19,7 @@ TEXT, LINE = "#010203", "#010204"
 """Placeholders in an SVG for colours that the page's style sheet sets."""
 
 LINES = tuple(f"#01021{number}" for number in range(1, 7))
-"""The same for several lines of one plot, --line-1 and so on, which are safe for colour-blind readers."""
+"""The same for several lines of one plot, --line-1 and so on; safe for the colour-blind."""
 
 
 def render(template: str, title: str, **values: Any) -> str:
