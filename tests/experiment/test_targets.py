@@ -56,7 +56,8 @@ def test_a_study_has_targets_of_its_own(studies, target):
 
 
 @pytest.mark.parametrize(
-    "target", ["check", "store/data/x/report.txt", "experiments/schema.json/", "experiments/data/x"]
+    "target",
+    [".", "check", "store/data/x/report.txt", "experiments/schema.json/", "experiments/data/x"],
 )
 def test_what_is_no_experiment_is_left_to_snakemake(studies, target):
     told = explain_unknown(target, studies)

@@ -48,7 +48,7 @@ def explain_unknown(target: str, studies: Studies) -> str | None:
     Only paths below experiments/ are judged; Snakemake knows about the rest.
     """
     parts = PurePosixPath(target).parts  # drops a leading ./ and a trailing /
-    if parts[0] != "experiments" or len(parts) < 2 or parts[1] in NOT_STUDIES:
+    if len(parts) < 2 or parts[0] != "experiments" or parts[1] in NOT_STUDIES:
         return None
     name, file = parts[1], "/".join(parts[2:])
     variants = [each for each in studies.experiments.values() if each.study == name]
