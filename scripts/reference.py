@@ -20,6 +20,8 @@ from pydantic_core import PydanticUndefined
 
 from snaketune.core import cli
 from snaketune.core.files import write_text
+from snaketune.data.formats import FORMATS
+from snaketune.data.names import FORMAT_NAMES
 from snaketune.experiment.schema import Dataset, DataSource, Model, Study
 
 ENVIRONMENTS = {
@@ -72,7 +74,9 @@ def reference() -> str:
     ]
     for title, model in sections():
         parts += [f"\n## {title}\n", f"{(model.__doc__ or '').strip()}\n", _table(model)]
-    return "\n".join(parts)
+    parts += ["\n## Data formats\n", "| `format` | a row |", "|---|---|"]
+    parts += [f"| `{name}` | {FORMATS[name].description} |" for name in FORMAT_NAMES]
+    return "\n".join(parts) + "\n"
 
 
 def sections() -> Iterator[tuple[str, type[BaseModel]]]:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from snaketune.data.data_spec import DataSpec
 from snaketune.data.prepare import prepare
-from snaketune.data.reading import read_rows
 from snaketune.data.storage import Packs
 from snaketune.data.template import ChatTemplate
+from snaketune.rows.reading import read_rows
 
 WORDS = Path(__file__).parents[2] / "experiments/data/general.jsonl"
 

@@ -7,9 +7,9 @@ import pytest
 
 from snaketune.data.data_spec import SourceSpec
 from snaketune.data.encoding import EncodingOptions, encode_rows
-from snaketune.data.reading import read_rows
 from snaketune.data.template import IGNORE, ChatTemplate
 from snaketune.experiment.catalog import Catalog
+from snaketune.rows.reading import read_rows
 
 AGENT_FLAN = [
     {
@@ -70,7 +70,7 @@ def test_of_agent_flan_what_its_flags_say_is_learned(learned):
     ]
 
 
-def test_msagents_conversations_are_lists_or_the_text_of_a_python_list(learned):
+def test_msagent_reads_lists_and_python_literals(learned):
     rows = ({"id": "1", "conversations": told} for told in (MSAGENT, str(MSAGENT)))
     assert learned("train.jsonl", "msagent", *rows) == [LEARNED, LEARNED]
 

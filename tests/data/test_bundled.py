@@ -6,7 +6,7 @@ import pytest
 
 from snaketune.data.conversation import trim
 from snaketune.data.formats import FORMATS
-from snaketune.data.reading import read_rows
+from snaketune.rows.reading import read_rows
 
 
 @pytest.fixture

@@ -27,10 +27,12 @@ def test_a_value_is_put_in_as_it_is():
     assert filled_messages(chat("{{a}}"), {"a": r"\1 {{b}}", "b": "x"}) == chat(r"\1 {{b}}")
 
 
-def test_a_placeholder_without_a_value_is_told():
-    with pytest.raises(ValueError, match=r"names \{\{nmae\}\}, but `vars` has only: name, author"):
+def test_placeholder_without_value_is_an_error():
+    with pytest.raises(
+        ValueError, match=r"contains \{\{nmae\}\}, but `vars` has only: name, author"
+    ):
         filled_messages(chat("{{nmae}}"), {"name": "Ada", "author": "Grace"})
-    with pytest.raises(RowError, match=r"names \{\{name\}\}, but no `vars` are set") as error:
+    with pytest.raises(RowError, match=r"contains \{\{name\}\}, but no `vars` are set") as error:
         filled_messages(chat("{{name}}"), {})
     assert "vars: {name: Ada}" in error.value.fix
 
@@ -49,7 +51,7 @@ def trimmed(messages):
         (chat("1")[:1] + chat("2", "A"), chat("1\n2", "A")),
     ],
 )
-def test_what_follows_the_last_answer_is_dropped_and_questions_in_a_row_are_joined(messages, left):
+def test_text_after_the_last_answer_is_dropped(messages, left):
     assert trimmed(messages) == left
 
 
@@ -67,8 +69,8 @@ TOOL = {"role": "tool", "content": "1"}
         (chat("Q", " \n"), "a blank answer"),
         (chat("Q", "A", "Q2", ""), "a blank answer"),
         (chat("Q", "", "Q2", "A"), "a blank answer"),
-        (chat("Q", "A")[1:], "an answer that nobody asked for"),
-        (chat("Q", "A") + chat("Q", "A")[1:], "an answer that nobody asked for"),
+        (chat("Q", "A")[1:], "an answer without a question"),
+        (chat("Q", "A") + chat("Q", "A")[1:], "an answer without a question"),
         (chat("Q", "A") + chat("Q", "A", system="S"), "a system message after the first"),
         ([*chat("Q", "A"), TOOL, *chat("Q", "A")[1:]], "a tool's result without a call"),
     ],
@@ -99,8 +101,8 @@ HALF = "\ud83d"
         Conversation(chat("Q", "A"), [{"name": "f", "description": HALF}]),
     ],
 )
-def test_half_a_character_is_no_text(conversation):
-    with pytest.raises(RowError, match=r"half a character, '\\ud83d', is no text"):
+def test_lone_surrogate_is_an_error(conversation):
+    with pytest.raises(RowError, match=r"contains '\\ud83d', half a character"):
         trim(conversation)
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from data.conftest import chat
 from snaketune.data.data_spec import SourceSpec
 from snaketune.data.encoding import EncodingOptions, encode_rows
-from snaketune.data.reading import Row
 from snaketune.data.template import IGNORE, ChatTemplate
+from snaketune.rows.reading import Row
 
 SOURCE = SourceSpec("rows", Path(), "openai")
 ANSWER_ENDS = "<|im_end|>"
@@ -88,9 +88,7 @@ def test_no_label_is_outside_an_answer(template, conversation, max_length, trunc
 
 
 @given(st.lists(weighed, min_size=1, max_size=4).map(lambda turns: [*chain(*turns)]), lengths)
-def test_leaving_the_oldest_turns_out_drops_nothing_that_a_cut_would_keep(
-    template, conversation, max_length
-):
+def test_left_turns_drops_no_more_than_a_cut(template, conversation, max_length):
     def kept(truncation):
         options = EncodingOptions("auto", max_length, "assistant", truncation)
         chunk = encode_rows(template, options, SOURCE, [Row(conversation, "x:1")])
@@ -99,7 +97,7 @@ def test_leaving_the_oldest_turns_out_drops_nothing_that_a_cut_would_keep(
     assert kept("left_turns") >= kept("right")
 
 
-def test_the_last_turns_are_not_kept_where_nothing_in_them_is_learned(template, reference):
+def test_left_turns_needs_a_supervised_token(template, reference):
     messages = chat("a", "learn " * 60, "b", "no")
     messages[3]["loss"] = False
     options = EncodingOptions("auto", 64, "assistant", "left_turns")

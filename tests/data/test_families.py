@@ -198,7 +198,7 @@ def test_an_answer_may_be_left_out_or_count_half(family):
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5])
-def test_where_all_is_learned_an_answer_still_counts_by_its_weight(family, weight):
+def test_loss_on_all_keeps_answer_weights(family, weight):
     _, template, _ = family
     first, second = runs(encode(template, chat(2)).labels != -100)
     messages = chat(2)
@@ -247,7 +247,7 @@ def test_a_call_is_learned_and_its_result_is_not(family):
     assert "two" in shown and "two" not in "".join(learned)
 
 
-def test_tools_are_shown_to_the_model_by_the_template_or_as_text(family):
+def test_tools_are_shown_by_the_template_or_as_text(family):
     name, template, _ = family
     if name in NO_SYSTEM:
         with pytest.raises(RowError, match="no system role"):

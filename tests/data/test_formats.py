@@ -7,7 +7,8 @@ from snaketune.data.conversation import RowError, SkippedRow, trim
 from snaketune.data.formats import FORMATS, recognise
 from snaketune.data.formats.flat_formats import arxiv_filter, mapped
 from snaketune.data.formats.row_fields import group_of
-from snaketune.experiment.schema import FORMAT_NAMES
+from snaketune.data.names import FormatName
+from snaketune.experiment.schema import DataSource
 
 
 def answer_with_call(arguments, name="f", content=""):
@@ -386,7 +387,7 @@ def test_functions_and_the_code_interpreter_are_the_tools():
 
 
 @pytest.mark.parametrize(("name", "row", "words"), BAD)
-def test_a_row_of_another_shape_is_told(name, row, words):
+def test_wrong_shape_is_an_error(name, row, words):
     with pytest.raises(RowError) as error:
         FORMATS[name].parse(row)
     assert words in str(error.value)
@@ -420,7 +421,7 @@ ANYTHING = st.recursive(
 
 
 @given(st.sampled_from([row for _, row, _ in GOOD]), st.data())
-def test_whatever_stands_in_a_row_it_is_read_or_told(row, data):
+def test_any_value_is_read_or_refused(row, data):
     path = data.draw(st.sampled_from([*places(row)]))
     row = spoiled(row, path, data.draw(ANYTHING))
     recognise([row])
@@ -432,7 +433,10 @@ def test_whatever_stands_in_a_row_it_is_read_or_told(row, data):
 
 
 def test_the_schema_names_exactly_the_formats_there_are():
-    assert set(FORMATS) | {"auto"} == set(FORMAT_NAMES)
+    assert set(FORMATS) | {"auto"} == set(FormatName.__args__)
+    assert DataSource(path="x", format="alpaca").format == "alpaca"
+    with pytest.raises(ValueError, match="Input should be 'auto', 'alpaca', 'arxiv'"):
+        DataSource(path="x", format="alpacca")
 
 
 RECOGNISED = {
@@ -508,7 +512,7 @@ def test_a_day_of_arxiv_is_a_day():
         ({"user": "\ud83d"}, "half a character"),
     ],
 )
-def test_a_row_of_no_group_is_told(row, words):
+def test_row_without_group_is_an_error(row, words):
     with pytest.raises(RowError, match=words):
         group_of(row, "user")
 

@@ -12,7 +12,7 @@ import json, sys
 from pathlib import Path
 import snaketune.chat.batch, snaketune.chat.connect, snaketune.chat.line_editor
 import snaketune.data.conversation, snaketune.data.formats, snaketune.data.packing
-import snaketune.data.prepare, snaketune.data.reading, snaketune.data.data_report
+import snaketune.data.prepare, snaketune.rows.reading, snaketune.data.data_report
 import snaketune.data.storage, snaketune.data.template
 from snaketune.experiment import load_studies
 
@@ -24,9 +24,7 @@ print(sorted({HEAVY!r} & set(sys.modules)))
 """
 
 
-def test_loading_studies_and_preparing_data_import_nothing_heavy(
-    repository, bases, source, tmp_path
-):
+def test_planning_and_data_import_nothing_heavy(repository, bases, source, tmp_path):
     rows = [{"instruction": f"{n}?", "output": "Yes."} for n in range(9)]
     spec = {"template": "auto", "loss_on": "assistant", "truncation": "right", "pack": True}
     spec |= {"max_length": 64, "deduplicate": False, "heldout": 0.2}

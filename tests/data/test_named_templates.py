@@ -8,8 +8,8 @@ from data.conftest import bracketed
 from snaketune.data.conversation import Conversation, RowError
 from snaketune.data.data_report import decode
 from snaketune.data.named_templates import NAMED_TEMPLATES, XTUNER
+from snaketune.data.names import TemplateName
 from snaketune.data.template import ChatTemplate
-from snaketune.experiment.schema import TemplateName
 
 MARKS = ["<s>", "</s>", "<|im_start|>", "<|im_end|>", "<eoa>", "<｜end▁of▁sentence｜>"]
 MARKS += ["<end_of_turn>", "<|END_OF_TURN_TOKEN|>", "<|eot_id|>", "<|end|>"]
@@ -127,7 +127,7 @@ def test_without_a_system_message_its_part_is_missing(folder, name):
     assert shown(folder, name, TURNS) == GOLDEN[name].replace(system, "", 1)
 
 
-def test_a_template_without_a_place_for_a_system_message_refuses_one(folder):
+def test_template_without_system_message_rejects_one(folder):
     assert shown(folder, "minicpm", TURNS) == MINICPM
     with pytest.raises(RowError, match="no place for a system message"):
         shown(folder, "minicpm", [SYSTEM, *TURNS])

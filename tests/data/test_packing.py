@@ -75,7 +75,7 @@ def test_rows_a_token_longer_or_shorter_give_768_too(tokens, dropped):
 
 
 @given(lengths_of_samples, st.integers(1, 4), st.integers(1, 20))
-def test_cutting_loses_only_the_ends_of_shards_and_invents_nothing(lengths, shards, batch):
+def test_cutting_loses_only_the_ends_of_shards(lengths, shards, batch):
     rows = concatenate_and_cut(lengths, MAX_LENGTH, shards, batch)
     tokens = [(n, t) for row in rows for n, start, stop in row for t in range(start, stop)]
     assert len(set(tokens)) == len(tokens)

@@ -83,7 +83,7 @@ def test_the_packs_hold_every_sample_once_and_none_is_too_long(run, source, toke
     )
 
 
-def test_without_packing_each_sample_is_a_row_of_its_own_in_their_order(run, source, tmp_path):
+def test_without_packing_samples_keep_their_order(run, source, tmp_path):
     run(source(ROWS), pack=False)
     lengths = [pack.lengths.tolist() for pack in Packs(tmp_path / "out/train.arrow")]
     assert len(lengths) == 40
@@ -99,7 +99,7 @@ def test_what_is_too_long_is_cut_and_counted(run, source, tokenizer):
     assert told["truncated"]["first"][0].endswith(f"rows.jsonl:{first}")
 
 
-def test_a_question_that_fills_the_sample_is_dropped_with_its_line(run, source, tmp_path):
+def test_question_that_fills_the_sample_is_dropped(run, source, tmp_path):
     rows = [ROWS[0], {"instruction": "why " * 200, "output": "So."}]
     [told] = run(source(rows), max_length=60)["sources"]
     reason = {"samples": 1, "first": [f"{tmp_path}/rows.jsonl:2"]}
@@ -114,7 +114,7 @@ def test_a_row_without_an_answer_is_dropped_with_its_line(run, source, tmp_path)
     assert told["dropped"] == {"a blank answer": reason}
 
 
-def test_what_nobody_answers_is_left_out_and_counted(run, source, tmp_path):
+def test_unanswered_questions_are_dropped_and_counted(run, source, tmp_path):
     asked = {"role": "user", "content": "Why?"}
     answered = [asked, {"role": "assistant", "content": "So."}]
     report = run(source([answered, [*answered, asked], answered], format="openai"))
@@ -124,7 +124,7 @@ def test_what_nobody_answers_is_left_out_and_counted(run, source, tmp_path):
     assert "1 lose what follows their last answer" in report_text(with_training(report, Train()))
 
 
-def test_a_sample_is_shown_with_what_is_learned_between_brackets(run, source, tmp_path):
+def test_shown_sample_brackets_learned_text(run, source, tmp_path):
     report = run(source([{"instruction": "天气？", "output": "晴。"}]))
     expected = "<|im_start|>user\n天气？<|im_end|>\n<|im_start|>assistant\n⟦晴。<|im_end|>⟧\n"
     assert shown(report) == [expected]
@@ -134,7 +134,7 @@ def test_a_sample_is_shown_with_what_is_learned_between_brackets(run, source, tm
     assert f"&lt;|im_start|&gt;assistant\n{learned}" in report_html("x", told)
 
 
-def test_a_text_with_brackets_of_its_own_is_coloured_as_it_is_learned(run, source):
+def test_brackets_in_a_text_do_not_mark_it_as_learned(run, source):
     report = run(source([{"instruction": "What is ⟦?", "output": "A ⟧ mirrored."}]))
     assert [tuple(part.values()) for part in report["samples"][0]["parts"]] == [
         ("<|im_start|>user\nWhat is ⟦?<|im_end|>\n<|im_start|>assistant\n", False),
@@ -159,7 +159,7 @@ def test_some_samples_of_each_source_are_shown(run, source, counts, expected):
     assert all(f"\n{each['label']}:\n<|im_start|>user\nQuestion 0?" in told for each in sources)
 
 
-def test_the_page_tells_what_training_will_come_to(run, source):
+def test_page_shows_the_length_of_training(run, source):
     train = Train(epochs=3, batch_size=2, accumulate=4, save_every=10)
     told = with_training(run(source(ROWS), pack=False), train)
     assert told.training.model_dump() == {"iterations": 60, "updates": 15, "checkpoints": 6}
@@ -196,9 +196,9 @@ def test_placeholders_are_filled_from_the_source(run, source):
     assert said == ["I'm Ada.", "Ada!"]
 
 
-def test_a_placeholder_that_no_vars_fill_is_a_mistake_of_the_assistants_rows_alone(run, source):
+def test_unfilled_placeholder_is_an_error_in_assistant_rows(run, source):
     rows = [{"question": "Who?", "answers": ["I'm {{name}}."]}]
-    with pytest.raises(UserError, match=r"rows.jsonl:1: the text names \{\{name\}\}, but no"):
+    with pytest.raises(UserError, match=r"rows.jsonl:1: the text contains \{\{name\}\}, but no"):
         run(source(rows, format="assistant"))
     report = run(source([{"instruction": "Jinja?", "output": "{{name}}"}]))
     assert "⟦{{name}}<|im_end|>⟧" in shown(report)[0]
@@ -212,9 +212,7 @@ def test_a_placeholder_that_no_vars_fill_is_a_mistake_of_the_assistants_rows_alo
         ({"update_date": "2019-01-01"}, "left out by `filter`", "a `filter` that keeps some"),
     ],
 )
-def test_nothing_to_learn_from_is_an_error_whose_fix_is_that_of_its_cause(
-    run, source, row, reason, fix
-):
+def test_no_supervised_token_is_an_error_with_a_fix(run, source, row, reason, fix):
     wanted = {"categories": [], "start_date": "2020-01-01"}
     rows = source([ROWS[0] | {"update_date": "2020-01-01"} | row], filter=wanted)
     with pytest.raises(UserError) as error:
@@ -223,7 +221,7 @@ def test_nothing_to_learn_from_is_an_error_whose_fix_is_that_of_its_cause(
     assert fix in str(error.value).split("Fix:")[1]
 
 
-def test_rows_of_another_shape_are_counted_and_the_first_five_listed(run, source, tmp_path):
+def test_wrong_rows_are_counted_and_five_listed(run, source, tmp_path):
     with pytest.raises(UserError) as error:
         run(source([{"text": "x"}] * 7 + ROWS))
     told = str(error.value)
@@ -252,7 +250,7 @@ def test_the_fix_is_that_of_the_mistake_alone(run, source, settings, changes, fi
     assert "format" not in str(error.value).split("Fix: ")[1]
 
 
-def test_a_template_that_refuses_a_row_is_told_with_its_place(source, bases, tmp_path):
+def test_template_rejecting_a_row_names_its_place(source, bases, tmp_path):
     from snaketune.data.prepare import prepare
 
     (base := tmp_path / "base").mkdir()
@@ -283,7 +281,7 @@ def test_preparing_twice_gives_the_same_bytes(run, source, tmp_path):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_the_manifest_tells_later_stages_what_they_need(run, source, tokenizer, bases, tmp_path):
+def test_data_record_describes_the_data(run, source, tokenizer, bases, tmp_path):
     report = run(source(ROWS), heldout=0.1)
     manifest = json.loads((tmp_path / "out/data.json").read_text())
     for name, digest in manifest["files"].items():
@@ -324,7 +322,7 @@ def test_rows_of_a_group_are_on_one_side_whatever_they_ask(run, source, tokenize
     assert (len(users), len(aside)) == (2, 10)
 
 
-def test_a_missing_group_column_is_told_with_its_line(run, source, tmp_path):
+def test_missing_group_column_names_the_line(run, source, tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path}/rows.jsonl:1: 'user' is missing"):
         run(source(ROWS, group="user"))
     rows = [ROWS[0] | {"user": 1}, ROWS[1] | {"user": None}]
@@ -332,7 +330,7 @@ def test_a_missing_group_column_is_told_with_its_line(run, source, tmp_path):
         run(source(rows, group="user"))
 
 
-def test_a_long_preparation_tells_how_far_it_is(run, source, monkeypatch, caplog):
+def test_long_preparation_reports_progress(run, source, monkeypatch, caplog):
     monkeypatch.setattr("snaketune.core.progress.SECONDS_BETWEEN", 0)
     monkeypatch.setattr(logging.getLogger("snaketune"), "propagate", True)
     caplog.set_level(logging.INFO)
@@ -342,7 +340,7 @@ def test_a_long_preparation_tells_how_far_it_is(run, source, monkeypatch, caplog
     assert told[-1].startswith("rows: 2600 of 2600 rows  eta 0:00:00")
 
 
-def test_the_system_message_of_all_sources_travels_with_the_template(run, source, tmp_path):
+def test_common_system_message_is_recorded(run, source, tmp_path):
     def told(*sources):
         run(*sources)
         return json.loads((tmp_path / "out/data.json").read_text())["template"]["system"]
@@ -402,7 +400,7 @@ def test_a_weight_counts_training_samples_and_not_the_held_out(run, source):
     assert told["samples_per_epoch"] == 60
 
 
-def test_max_rows_is_the_same_sample_every_time_and_not_the_first_rows(source):
+def test_max_rows_is_a_seeded_sample(source):
     def chosen():
         return [
             row.value["instruction"]
@@ -426,7 +424,7 @@ def test_max_rows_above_the_rows_takes_all_in_order(source, limit):
     assert [row.place for row in rows] == [f"{source(ROWS)['path']}:{n}" for n in range(1, 41)]
 
 
-def test_sources_are_told_apart_in_the_report(run, source):
+def test_sources_are_reported_separately(run, source):
     first, second = run(source(ROWS), source(ROWS[:5], "more", weight=2.0))["sources"]
     assert (first["source"], first["rows_read"], first["samples_per_epoch"]) == ("rows", 40, 40)
     assert (second["source"], second["rows_read"], second["samples_per_epoch"]) == ("more", 5, 10)
@@ -453,7 +451,7 @@ def test_any_number_of_workers_gives_the_same_bytes(run, source, tmp_path):
         assert one == two == three
 
 
-def test_a_mistake_in_a_worker_is_told_as_in_one_process(run, source):
+def test_mistake_in_a_worker_reads_the_same(run, source):
     rows = [*MANY, {"instruction": 3, "output": "x"}]
     with pytest.raises(UserError, match=r"1 of the first 2601 rows(.|\n)*rows.jsonl:2601: "):
         run(source(rows), workers=2)
@@ -561,7 +559,7 @@ def test_a_kill_at_any_moment_costs_nothing_but_time(run, source, bases, reposit
     }
 
 
-def test_xtuners_packing_tells_what_it_drops(run, source, tmp_path):
+def test_xtuner_packing_reports_dropped_tokens(run, source, tmp_path):
     rows = [{"instruction": f"{n:03}?", "output": "word " * 20} for n in range(640)]
     report = run(source(rows), pack="xtuner", max_length=128)
     packs = Packs(tmp_path / "out/train.arrow")
@@ -601,7 +599,7 @@ def test_the_weights_of_answers_are_stored(run, source, tmp_path):
     assert Packs(tmp_path / "out/train.arrow").loss_weights().tolist() == [learned / 2, learned]
 
 
-def test_a_format_is_recognised_and_told(run, source):
+def test_format_is_recognised_or_the_row_named(run, source):
     assert run(source(ROWS, format="auto"))["sources"][0]["format"] == "alpaca"
     with pytest.raises(UserError, match=r"fit no format(.|\n)*map: \{user"):
         run(source([{"x": "1"}], format="auto"))
@@ -620,7 +618,7 @@ def test_columns_are_mapped_and_a_system_text_is_added(run, source):
     assert shown(report)[0].startswith("<|im_start|>system\nBe brief.<|im_end|>")
 
 
-def test_a_row_without_messages_is_counted_where_a_system_text_is_added(run, source):
+def test_row_without_messages_is_counted(run, source):
     turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
     rows = [{"messages": []}, {"messages": turns}]
     [told] = run(source(rows, format="openai", system="Be brief."))["sources"]

@@ -11,7 +11,7 @@ from data.conftest import samples_of
 from snaketune.core.errors import UserError
 from snaketune.data.conversation import RowError, SkippedRow, fill, trim
 from snaketune.data.formats import FORMATS, recognise
-from snaketune.data.reading import read_rows
+from snaketune.rows.reading import read_rows
 
 SHARED = Path(__file__).parents[3] / "shared/data"
 OASST1 = SHARED / "oasst1/openassistant_best_replies_eval.jsonl"
@@ -36,7 +36,7 @@ def test_oasst1_is_read_whole(oasst1):
     assert all(oasst1)
 
 
-def test_oasst1_loses_the_question_after_the_last_answer_in_132_rows(oasst1):
+def test_oasst1_loses_132_unanswered_questions(oasst1):
     written = [row.value["text"].count("### Human:") for row in read_rows(OASST1)]
     kept = [sum(m["role"] == "user" for m in chat) for chat in oasst1]
     lost = [before - after for before, after in zip(written, kept, strict=True)]
@@ -82,7 +82,7 @@ def test_a_git_lfs_pointer_is_told():
         load("nasty/openassistant_best_replies_train.jsonl.lfs-pointer", "oasst1")
 
 
-def test_a_conversation_in_another_layout_is_told_with_what_it_has():
+def test_other_layout_is_described_by_its_keys():
     with pytest.raises(ValueError, match="'messages' is missing; the row has: conversations"):
         load("nasty/conversation.missingturns.json", "openai")
 

@@ -34,7 +34,7 @@ def test_samples_are_counted_as_they_are_written(tmp_path):
     assert writer.sizes().supervised.tolist() == [1, 1, 2]
 
 
-def test_a_part_of_a_sample_is_a_piece_whose_first_token_is_not_learned(tmp_path):
+def test_first_token_of_a_piece_is_not_learned(tmp_path):
     write_samples(tmp_path, SAMPLES)
     pieces = PackTable.of([[(2, 1, 4), (0, 0, 2)]])
     write_packs(tmp_path / "train.arrow", pieces, np.array([1, 0]))

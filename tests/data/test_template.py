@@ -137,7 +137,7 @@ def test_a_token_that_is_half_prompt_is_not_learned(chatml):
     assert learned_texts(chatml, encoded) == ["\nYes.<|im_end|>"]
 
 
-def test_a_prompt_that_ends_in_punctuation_and_a_line_end_hides_no_token(bases, tmp_path):
+def test_prompt_ending_in_newline_hides_no_token(bases, tmp_path):
     folder = shutil.copytree(bases["llama3"], tmp_path / "base")
     text = "{% for m in messages %}{{ m.role + ':\\n' + m.content + '<|eot_id|>' }}{% endfor %}"
     prompt = "{% if add_generation_prompt %}{{ 'assistant:\\n' }}{% endif %}"
@@ -213,7 +213,7 @@ def test_the_named_template_is_chatml(bases, tmp_path):
 
 
 @pytest.mark.parametrize(("base", "name"), [("llama3", "chatml"), ("chatml", "gemma")])
-def test_a_template_is_refused_where_no_token_would_end_an_answer(bases, base, name):
+def test_template_without_end_token_is_refused(bases, base, name):
     with pytest.raises(UserError, match=r"has no such token(.|\n)*template: auto"):
         ChatTemplate(bases[base], name)
 
@@ -241,13 +241,13 @@ def test_a_template_that_is_no_jinja_is_told(with_template):
         ChatTemplate(with_template("{{ 1 }}\n{% for %}"), "auto")
 
 
-def test_an_answer_that_is_rendered_otherwise_once_others_follow_is_found(with_template):
+def test_answer_rendered_differently_later_is_found(with_template):
     template = ChatTemplate(with_template(LAST_ANSWER_ALONE), "auto")
     learned = learned_texts(template, encode(template, chat("Q", "A", turns=2)))
     assert learned == ["A<|im_end|>", "<think></think>A<|im_end|>"]
 
 
-def test_answers_that_cannot_be_told_from_the_prompt_are_refused(with_template):
+def test_answers_that_cannot_be_located_are_refused(with_template):
     text = "{% for m in messages %}{{ m.content | upper + loop.length | string }}{% endfor %}"
     template = ChatTemplate(with_template(text), "auto")
     with pytest.raises(ValueError, match="renders earlier turns differently"):
@@ -263,6 +263,6 @@ def test_answers_that_cannot_be_told_from_the_prompt_are_refused(with_template):
         ("{{ messages[0].content + 1 }}", "rejects a conversation: can only concatenate str"),
     ],
 )
-def test_a_template_that_refuses_is_told(with_template, text, words):
+def test_template_rejecting_a_conversation_is_an_error(with_template, text, words):
     with pytest.raises(ValueError, match=words):
         encode(ChatTemplate(with_template(text), "auto"), chat("Q", "A", system="S"))

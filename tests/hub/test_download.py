@@ -224,9 +224,7 @@ def test_pickles_of_other_things_are_refused_and_not_downloaded(
     assert names(tmp_path) == set()
 
 
-def test_custom_code_is_refused_before_the_weights_are_downloaded(
-    server: Hub, tmp_path: Path
-) -> None:
+def test_custom_code_is_refused_before_download(server: Hub, tmp_path: Path) -> None:
     config = {"model_type": "odd", "auto_map": {"AutoModelForCausalLM": "modeling_odd.Odd"}}
     server.files["config.json"] = json.dumps(config).encode()
     with pytest.raises(UserError, match="never runs such code"):

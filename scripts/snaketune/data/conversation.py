@@ -1,4 +1,4 @@
-"""What a row becomes, whatever its format: messages, completed and trimmed to what is learned."""
+"""Conversations: what rows of any format become, completed and trimmed to what is learned."""
 
 import json
 import re
@@ -11,11 +11,10 @@ chat templates take them, and `weight`: 0 leaves it out of the loss."""
 
 
 class RowError(ValueError):
-    """A row that is a mistake, and stops the preparation.
+    """A row is wrong, which stops the preparation.
 
     Args:
-        message: What is wrong with it.
-        fix: What to do about it, if that is not to correct the row or to name its format.
+        fix: How to solve it, if not by correcting the row or naming its format.
     """
 
     def __init__(self, message: str, fix: str = "") -> None:
@@ -24,11 +23,11 @@ class RowError(ValueError):
 
 
 class UnsupportedRow(RowError):
-    """A row that is well formed and cannot be trained on yet."""
+    """A well-formed row of a kind that cannot be trained on."""
 
 
 class SkippedRow(Exception):
-    """A row that is not used; the reason has few forms, as the report counts them."""
+    """A row is not used. Reasons hold no details of the row: the report counts equal ones."""
 
 
 @dataclass
@@ -40,24 +39,24 @@ class Conversation:
 
 
 def with_system(conversation: Conversation, system: str) -> Conversation:
-    """Put a system message, if any text is given, before a question that begins a conversation."""
+    """Add a system message, unless it is "" or the conversation does not begin with a question."""
     if system and conversation.messages[:1] and conversation.messages[0]["role"] == "user":
         conversation.messages.insert(0, {"role": "system", "content": system})
     return conversation
 
 
 def fill(conversation: Conversation, values: dict[str, str]) -> Conversation:
-    """Replace `{{key}}` in every message by `values[key]`.
+    """Replace `{{key}}` by `values[key]` in all messages.
 
     Raises:
-        RowError: `values` lacks a key that the text names.
+        RowError: `values` lacks a key of the text.
     """
 
     def value(match: re.Match[str]) -> str:
         if match[1] not in values:
             known = f"`vars` has only: {', '.join(values)}" if values else "no `vars` are set"
             raise RowError(
-                f"the text names {match[0]}, but {known}",
+                f"the text contains {match[0]}, but {known}",
                 f"set it for the source, e.g. vars: {{{match[1]}: Ada}}, or correct the rows",
             )
         return values[match[1]]
@@ -70,11 +69,11 @@ def fill(conversation: Conversation, values: dict[str, str]) -> Conversation:
 
 
 def trim(conversation: Conversation) -> Conversation:
-    """Join what a user says in a row, and drop what follows the last answer.
+    """Join consecutive questions, and drop what follows the last answer.
 
     Raises:
-        RowError: A text, a call or a tool holds half a character (a lone surrogate).
-        SkippedRow: There is no answer, a blank one, or roles follow that make no dialogue.
+        RowError: A text, a call or a tool contains a lone surrogate (half a character).
+        SkippedRow: There is no answer or a blank one, or the roles are in an impossible order.
     """
     _require_texts(conversation)
     messages: list[Message] = []
@@ -91,11 +90,13 @@ def trim(conversation: Conversation) -> Conversation:
 
 
 def require_text(content: str) -> str:
-    """Return a text; raise RowError if it cannot be written as UTF-8."""
+    """Raise RowError for a text that cannot be written as UTF-8: JSON allows lone surrogates."""
     try:
         content.encode()
     except UnicodeEncodeError as error:
-        raise RowError(f"half a character, {error.object[error.start]!a}, is no text") from error
+        raise RowError(
+            f"contains {error.object[error.start]!a}, half a character (a lone surrogate)"
+        ) from error
     return content
 
 
@@ -108,7 +109,7 @@ def _require_texts(conversation: Conversation) -> None:
     try:
         require_text(json.dumps([conversation.tools, calls], ensure_ascii=False))
     except TypeError as error:
-        raise RowError(f"tools and calls must be what JSON can hold: {error}") from error
+        raise RowError(f"tools and calls must be valid JSON values: {error}") from error
 
 
 def _require_dialogue(messages: list[Message]) -> None:
@@ -123,8 +124,8 @@ def _require_dialogue(messages: list[Message]) -> None:
         calls = message.get("tool_calls")
         if role in ("assistant", "text") and not calls and not message["content"].strip():
             raise SkippedRow("a blank answer")
-        asks_tool = role == "assistant" and (calls or _is_react(message["content"]))
-        before = "call" if asks_tool else role
+        calls_tool = role == "assistant" and (calls or _is_react(message["content"]))
+        before = "call" if calls_tool else role
 
 
 def _is_react(content: str) -> bool:
@@ -132,6 +133,7 @@ def _is_react(content: str) -> bool:
 
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
+# by role: the roles before it; "" is the start, and "call" an answer that calls a tool
 _MAY_FOLLOW = {
     "system": {""},
     "user": {"", "system", "assistant", "call"},
@@ -141,8 +143,8 @@ _MAY_FOLLOW = {
 }
 _UNEXPECTED = {
     "system": "a system message after the first",
-    "user": "a question in place of a tool's result",
-    "assistant": "an answer that nobody asked for",
+    "user": "a question instead of a tool's result",
+    "assistant": "an answer without a question",
     "tool": "a tool's result without a call",
-    "text": "text beside messages",
+    "text": "plain text mixed with messages",
 }

@@ -109,7 +109,7 @@ class SourceReport(_Part):
 
 
 class TextPart(_Part):
-    """A piece of a sample's text, all of it learned or none."""
+    """A piece of a sample's text: all of it is learned, or none."""
 
     text: str
     learned: bool

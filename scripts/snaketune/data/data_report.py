@@ -40,13 +40,11 @@ class Tally:
     first: list[str] = field(default_factory=list)
 
     def add(self, place: str) -> None:
-        """Count one more."""
         self.count += 1
         if len(self.first) < LISTED:
             self.first.append(place)
 
     def record(self) -> Affected:
-        """The tally for the report."""
         return Affected(samples=self.count, first=self.first)
 
 
@@ -76,7 +74,6 @@ class SourceRows:
     answers_cut: int = 0
 
     def add(self, chunk: Chunk) -> None:
-        """Count a chunk."""
         self.rows_read += chunk.rows
         self.groups.append(np.array(chunk.groups, np.uint64))
         self.texts.append(np.array(chunk.texts, np.uint64))

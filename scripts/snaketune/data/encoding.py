@@ -31,9 +31,9 @@ from snaketune.data.formats import FORMATS
 from snaketune.data.formats.flat_formats import arxiv_filter, mapped
 from snaketune.data.formats.format_registry import Parse
 from snaketune.data.formats.row_fields import group_of
-from snaketune.data.reading import Row
 from snaketune.data.storage import ArrowColumns
 from snaketune.data.template import ChatTemplate, EncodedSample, supervised_tokens
+from snaketune.rows.reading import Row
 
 CHUNK = 500
 """Rows that are encoded together."""

@@ -76,7 +76,7 @@ def _quoted(text: str) -> str:
 
 
 def _filled(text: str, content: str) -> str:
-    """Return Jinja that prints a text with {system} or {input}, and {round}, filled in."""
+    """Write Jinja that prints a text with {system} or {input}, and {round}, filled in."""
     for name, value in (("{system}", content), ("{input}", content), ("{round}", "ns.round")):
         text = text.replace(name, f"\0{value}\0")
     # of the parts between the NULs, every second one is an expression

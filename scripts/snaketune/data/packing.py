@@ -1,4 +1,4 @@
-"""Put samples into rows of at most `max_length` tokens: whole, or cut as XTuner does."""
+"""Pack samples into rows of at most `max_length` tokens: whole, or cut as XTuner does."""
 
 from collections.abc import Sequence
 from heapq import heappop, heappush
@@ -10,7 +10,7 @@ Piece = tuple[int, int, int]
 
 XTUNER_SHARDS = 32
 XTUNER_BATCH = 1000
-"""Rows that XTuner's packer looks at together within a shard."""
+"""XTuner maps its packer over a shard in batches of this many samples."""
 
 
 def pack(lengths: Sequence[int] | np.ndarray, max_length: int) -> list[list[int]]:
@@ -33,7 +33,7 @@ def pack(lengths: Sequence[int] | np.ndarray, max_length: int) -> list[list[int]
     lengths = np.asarray(lengths, dtype=np.int64)
     for index in np.argsort(-lengths, kind="stable").tolist():
         length = int(lengths[index])
-        fitting = some_left >> length
+        fitting = some_left >> length  # its lowest bit is the row that is filled best
         if fitting:
             left = length + (fitting & -fitting).bit_length() - 1
             row = heappop(with_left[left])
@@ -55,13 +55,13 @@ def concatenate_and_cut(
     shards: int = XTUNER_SHARDS,
     batch: int = XTUNER_BATCH,
 ) -> list[list[Piece]]:
-    """Put samples one after the other and cut at exactly `max_length`, as XTuner 0.1 does.
+    """Concatenate samples and cut at exactly `max_length`, as XTuner 0.1 does.
 
-    The order is shuffled with a fixed seed, and dealt to shards that are packed each on its own.
-    What is left of a shard at its end is dropped, unless it is all the shard's last batch has.
+    The order is shuffled with a fixed seed, and dealt to shards that are packed separately. The
+    rest at the end of a shard is dropped, unless it is all that the shard's last batch has.
 
     Returns:
-        For each row, its pieces; a sample may go on in the next row.
+        For each row, its pieces; a sample may continue in the next row.
     """
     order = np.random.default_rng(0).permutation(len(lengths))
     rows: list[list[Piece]] = []
@@ -77,7 +77,7 @@ def concatenate_and_cut(
 
 
 def _cut(pieces: list[Piece], max_length: int) -> list[list[Piece]]:
-    """Return rows of exactly `max_length` tokens, and last the rest, which may be empty."""
+    """Cut into rows of exactly `max_length` tokens and, last, the rest, which may be empty."""
     rows: list[list[Piece]] = [[]]
     room = max_length
     for sample, first, stop in pieces:

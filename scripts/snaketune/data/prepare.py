@@ -21,7 +21,6 @@ from snaketune.data.formats import recognise
 from snaketune.data.formats.row_fields import row_keys
 from snaketune.data.names import FORMAT_NAMES
 from snaketune.data.packing import concatenate_and_cut, pack
-from snaketune.data.reading import Row, read_rows
 from snaketune.data.storage import (
     PackTable,
     Samples,
@@ -31,6 +30,7 @@ from snaketune.data.storage import (
     write_packs,
     writing_samples,
 )
+from snaketune.rows.reading import Row, read_rows
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from snaketune.core.digests import digest
 from snaketune.core.layout import hub_files
+from snaketune.data.names import FormatName
 from snaketune.experiment.document import Problem
-from snaketune.experiment.schema import ColumnMap, Configuration, Filter, FormatName, Model, Strict
+from snaketune.experiment.schema import ColumnMap, Configuration, Filter, Model, Strict
 
 
 def is_task_file(task: str) -> bool:

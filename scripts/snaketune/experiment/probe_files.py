@@ -118,7 +118,7 @@ def _fill_in_rows(document: Document, problems: list[Problem]) -> None:
 
 
 def _rows(file: Path) -> Iterator[tuple[Place, Any]]:
-    from snaketune.data.reading import read_rows  # imports pyarrow, which few probes need
+    from snaketune.rows.reading import read_rows  # imports pyarrow, which few probes need
 
     for row in read_rows(file):
         name, _, line = row.place.rpartition(":")

@@ -6,7 +6,7 @@ This is the only place where a default lives. `experiments/schema.json` (for edi
 
 import re
 from datetime import date
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from snaketune.core.errors import nearest
+from snaketune.data.names import FormatName, TemplateName
 from snaketune.experiment.affects import (
     Affects,
     Base,
@@ -33,66 +34,12 @@ from snaketune.experiment.affects import (
 )
 from snaketune.toolbox import BUILTIN_TOOLS
 
-FormatName = Literal[
-    "auto",
-    "alpaca",
-    "arxiv",
-    "assistant",
-    "colors",
-    "dolly",
-    "llava",
-    "moss",
-    "msagent",
-    "oasst1",
-    "oasst1_tree",
-    "oasst1_tree_all",
-    "openai",
-    "openorca",
-    "pair",
-    "preference",
-    "sharegpt",
-    "sql",
-    "text",
-    "xtuner",
-]
-TemplateName = Literal[
-    "auto",
-    "chatml",
-    "default",
-    "zephyr",
-    "internlm_chat",
-    "internlm2_chat",
-    "qwen_chat",
-    "minicpm3",
-    "moss_sft",
-    "llama2_chat",
-    "code_llama_chat",
-    "chatglm2",
-    "chatglm3",
-    "baichuan_chat",
-    "baichuan2_chat",
-    "wizardlm",
-    "vicuna",
-    "wizardcoder",
-    "deepseek_coder",
-    "deepseekcoder",
-    "deepseek_moe",
-    "mistral",
-    "mixtral",
-    "deepseek_v2",
-    "minicpm",
-    "gemma",
-    "cohere_chat",
-    "llama3_chat",
-    "phi3_chat",
-]
 DEEPSPEED = ("none", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload")
 if TYPE_CHECKING:
     ToolName = str
 else:
     ToolName = Literal[tuple(BUILTIN_TOOLS)]
 
-FORMAT_NAMES: tuple[str, ...] = get_args(FormatName)
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Fraction = Annotated[float, Field(ge=0, lt=1)]

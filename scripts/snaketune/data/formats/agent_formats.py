@@ -29,7 +29,6 @@ _EXECUTION = re.compile(
 
 @data_format("MOSS-003 with plugins; the result of a plugin is a tool's message")
 def moss(row: Any) -> list[Conversation]:
-    """Read MOSS-003's rows with plugins."""
     messages = [message("system", string(row, "meta_instruction").strip())]
     for turn in field(row, "chat", dict).values():
         thought, command, result = (
@@ -51,7 +50,6 @@ def _untagged(text: str) -> str:
 # its rows have the keys of sharegpt: only the marks in the text tell them apart
 @data_format("MSAgent-Bench, as ReAct", marker=_THINK_MARK)
 def msagent(row: Any) -> list[Conversation]:
-    """Read MSAgent-Bench as ReAct: Thought, Action, Action Input, Response, Final Answer."""
     turns = row.get("conversations") if isinstance(row, dict) else None
     if isinstance(turns, str):
         row = {"conversations": _literal(turns)}

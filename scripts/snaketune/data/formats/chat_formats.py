@@ -44,9 +44,9 @@ _LAST_RANK = 10**6
     "`tool_calls`, `code_interpreter_call`, and `weight` or `loss` of single answers"
 )
 def openai(row: Any) -> list[Conversation]:
-    """Read OpenAI's messages, and those of Agent-FLAN (`conversation`) and InternLM2 (code)."""
     if isinstance(row, list):
         row = {"messages": row}
+    # Agent-FLAN has the same messages under another key
     agent_flan = "messages" not in require_object(row, "messages") and "conversation" in row
     turns = items(row, "conversation" if agent_flan else "messages")
     messages = [_openai_message(turn) for turn in turns]
@@ -83,7 +83,6 @@ def _content_part(part: Any) -> str:
     "function calls (glaive, WizardLM)"
 )
 def sharegpt(row: Any) -> list[Conversation]:
-    """Read ShareGPT's rows."""
     messages = _sharegpt_messages(row)
     refuse_media(row)
     return [with_system(Conversation(messages, tools_of(row)), optional_string(row, "system"))]
@@ -120,7 +119,6 @@ def _sharegpt_messages(row: Any) -> list[Message]:
     "`output_with_loss`"
 )
 def xtuner(row: Any) -> list[Conversation]:
-    """Read the rows of XTuner 0.1."""
     messages: list[Message] = []
     for index, turn in enumerate(items(row, "conversation")):
         system = optional_string(turn, "system") if index == 0 else ""
@@ -132,7 +130,6 @@ def xtuner(row: Any) -> list[Conversation]:
 
 @data_format('`{"text": "### Human: ...### Assistant: ..."}`', more_specific_than=["text"])
 def oasst1(row: Any) -> list[Conversation]:
-    """Read openassistant-guanaco; any other `###` stays in the text."""
     before, *parts = _OASST1_TURN.split(string(row, "text"))
     if before.strip() or not parts or parts[0] != "Human":
         raise RowError("'text': expected it to start with '### Human:'")
@@ -146,7 +143,6 @@ def oasst1(row: Any) -> list[Conversation]:
     more_specific_than=["oasst1_tree_all"],
 )
 def oasst1_tree(row: Any) -> list[Conversation]:
-    """Read a message tree: the best-ranked reply at every step."""
     messages, node = [], field(row, "prompt", dict)
     while node:
         messages.append(_tree_message(node))
@@ -156,8 +152,6 @@ def oasst1_tree(row: Any) -> list[Conversation]:
 
 @data_format("a message tree as OpenAssistant exports it: every path")
 def oasst1_tree_all(row: Any) -> list[Conversation]:
-    """Read a message tree: one conversation for each path from the prompt to a leaf."""
-
     def paths(node: Any) -> Iterable[list[Message]]:
         own = _tree_message(node)
         below = [[own, *path] for reply in _replies(node) for path in paths(reply)]
@@ -171,7 +165,7 @@ def _tree_message(node: Any) -> Message:
 
 
 def _replies(node: Any) -> list[Any]:
-    """Return the replies to a message of a tree that were not deleted, the best first."""
+    """The replies to a message that were not deleted, the best first."""
     replies = items({"replies": node.get("replies") or []}, "replies")
     kept = [reply for reply in replies if not require_object(reply, "text").get("deleted")]
     return sorted(kept, key=_rank)

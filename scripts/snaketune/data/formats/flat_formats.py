@@ -31,7 +31,6 @@ PAIRS = (
     more_specific_than=["pair", "text"],
 )
 def alpaca(row: Any) -> list[Conversation]:
-    """Read Alpaca's rows; LLaMA-Factory's `history` is a list of [question, answer]."""
     suffix = "_zh" if isinstance(row, dict) and "instruction_zh" in row else ""
     question = _two_parts(row, f"instruction{suffix}", f"input{suffix}")
     refuse_media(row)
@@ -47,7 +46,7 @@ def _two_parts(row: Any, key: str, optional_key: str) -> str:
 
 
 def _history(row: Any) -> list[tuple[str, str]]:
-    """Return the earlier turns of an Alpaca row: (question, answer)."""
+    """The earlier turns of an Alpaca row, as LLaMA-Factory has them: (question, answer)."""
     history = row.get("history") or []
     for turn in items({"history": history}, "history"):
         texts = isinstance(turn, list) and all(isinstance(text, str) for text in turn)
@@ -62,7 +61,6 @@ def _history(row: Any) -> list[tuple[str, str]]:
     more_specific_than=["text"],
 )
 def arxiv(row: Any) -> list[Conversation]:
-    """Read the dump of arXiv's metadata."""
     return [exchange(string(row, "abstract").strip(), string(row, "title").strip())]
 
 
@@ -85,7 +83,6 @@ def arxiv_filter(categories: list[str], start_date: str | None) -> Callable[[Any
 
 @data_format('`{"question": "...", "answers": ["...", ...]}`; `{{name}}` is filled from `vars`')
 def assistant(row: Any) -> list[Conversation]:
-    """Read a question with several answers: one conversation for each answer."""
     question, answers = string(row, "question"), items(row, "answers")
     if not answers or not all(isinstance(answer, str) for answer in answers):
         raise RowError(f"'answers': expected a list of strings, found {answers!r}")
@@ -94,14 +91,12 @@ def assistant(row: Any) -> list[Conversation]:
 
 @data_format('`{"description": "Name: ...", "color": "#rrggbb"}`; the name is left out')
 def colors(row: Any) -> list[Conversation]:
-    """Read descriptions of colours."""
     name, colon, words = string(row, "description").partition(":")
     return [exchange((words if colon else name).strip(), string(row, "color"))]
 
 
 @data_format('`{"instruction": "...", "context": "...", "response": "..."}`')
 def dolly(row: Any) -> list[Conversation]:
-    """Read Dolly's rows."""
     return [exchange(_two_parts(row, "instruction", "context"), string(row, "response"))]
 
 
@@ -109,7 +104,6 @@ def dolly(row: Any) -> list[Conversation]:
     '`{"system_prompt": "...", "question": "...", "response": "..."}`', more_specific_than=["pair"]
 )
 def openorca(row: Any) -> list[Conversation]:
-    """Read OpenOrca's rows."""
     answered = exchange(string(row, "question"), string(row, "response"))
     return [with_system(answered, string(row, "system_prompt"))]
 
@@ -119,7 +113,6 @@ def openorca(row: Any) -> list[Conversation]:
     "Alpaca), prompt/response (tiny codes), input/output"
 )
 def pair(row: Any) -> list[Conversation]:
-    """Read a question and its answer under whichever two names of PAIRS the row has."""
     for question, answer in PAIRS:
         if isinstance(row, dict) and question in row and answer in row:
             return [exchange(string(row, question), string(row, answer))]
@@ -143,7 +136,6 @@ def preference(row: Any) -> list[Conversation]:
     more_specific_than=["pair"],
 )
 def sql(row: Any) -> list[Conversation]:
-    """Read tables, a question and its query."""
     question = f"{string(row, 'context')}\n{string(row, 'question')}"
     return [exchange(question, string(row, "answer"))]
 
@@ -153,7 +145,6 @@ def sql(row: Any) -> list[Conversation]:
     "are split"
 )
 def text(row: Any) -> list[Conversation]:
-    """Read text for pre-training."""
     content = row if isinstance(row, str) else string(row, "text")
     return [Conversation([message("text", content)])]
 

@@ -61,7 +61,7 @@ def data_format(
 
 
 def recognise(rows: Iterable[Any]) -> list[str]:
-    """Return the formats that all rows are in, by name; exactly one if there is no doubt."""
+    """Name the formats that all rows have; exactly one if there is no doubt."""
     candidates = list(FORMATS.values())
     for row in rows:
         candidates = [candidate for candidate in candidates if candidate.accepts(row)]

@@ -32,24 +32,20 @@ _ROLES = {
 
 
 def message(role: str, content: str) -> Message:
-    """Make a message."""
     return {"role": role, "content": content}
 
 
 def exchange(question: str, answer: str) -> Conversation:
-    """Make a conversation of one question and one answer."""
     return Conversation([message("user", question), message("assistant", answer)])
 
 
 def role_of(name: str) -> str:
-    """Translate the name that a data set has for a role."""
     if name not in _ROLES:
         raise RowError(f"'role': expected one of {', '.join(_ROLES)}, found '{name}'")
     return _ROLES[name]
 
 
 def with_weight(answer: Message, fields: Any) -> Message:
-    """Add the loss weight that the fields beside an answer set, if any."""
     key = next((key for key in _WEIGHT_KEYS if fields.get(key) is not None), None)
     return answer | {"weight": _weight(fields[key], key)} if key else answer
 
@@ -63,9 +59,9 @@ def _weight(value: Any, key: str) -> float:
 
 
 def tools_of(row: Any) -> list[Any] | None:
-    """Return the functions that may be called; InternLM2 describes its interpreter separately."""
     key = next((key for key in ("tools", "functions") if row.get(key)), None)
     tools = items({key: json_or_value(row[key], key) or []}, key) if key else []
+    # InternLM2 describes its interpreter separately from other tools
     if interpreter := optional_string(row, "code_interpreter"):
         tools = [*tools, {"name": "code_interpreter", "description": interpreter}]
     return [_wrapped(tool) for tool in tools] or None
@@ -94,14 +90,12 @@ def tool_call(name: str, arguments: Any) -> Message:
 
 
 def refuse_media(row: Any) -> None:
-    """Raise UnsupportedRow for a row with images, video or audio."""
     key = next((key for key in MEDIA_KEYS if row.get(key)), None)
     if key:
         raise unsupported_media(key)
 
 
 def unsupported_media(key: str) -> UnsupportedRow:
-    """Make the error for a row with images, video or audio."""
     return UnsupportedRow(
         f"'{key}': training on rows with images, video or audio is not supported", TEXT_ONLY
     )

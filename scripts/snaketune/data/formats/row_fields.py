@@ -8,12 +8,10 @@ from snaketune.data.conversation import RowError, require_text
 
 
 def string(row: Any, key: str) -> str:
-    """Return `row[key]`, a string that may be empty."""
     return field(row, key, str)
 
 
 def optional_string(row: Any, key: str) -> str:
-    """Return a string that may be missing, null or empty; "" for all three."""
     value = require_object(row, key).get(key)
     if value is not None and not isinstance(value, str):
         raise RowError(f"'{key}': expected a string, found {type(value).__name__}")
@@ -21,12 +19,10 @@ def optional_string(row: Any, key: str) -> str:
 
 
 def items(row: Any, key: str) -> list[Any]:
-    """Return `row[key]`, a list."""
     return field(row, key, list)
 
 
 def day(row: Any, key: str) -> date:
-    """Return `row[key]` as a date."""
     try:
         return date.fromisoformat(string(row, key))
     except ValueError as error:
@@ -35,7 +31,6 @@ def day(row: Any, key: str) -> date:
 
 
 def field(row: Any, key: str, kind: Any) -> Any:
-    """Return `row[key]`, which must be of a type: str, list, dict or object (any)."""
     if key not in require_object(row, key):
         raise RowError(f"'{key}' is missing; {row_keys(row)}")
     if not isinstance(row[key], kind):
@@ -45,14 +40,13 @@ def field(row: Any, key: str, kind: Any) -> Any:
 
 
 def require_object(row: Any, key: str) -> dict[str, Any]:
-    """Return the row, which must be a JSON object; `key` is for the message."""
     if not isinstance(row, dict):
         raise RowError(f"expected an object with '{key}', found {type(row).__name__}")
     return row
 
 
 def json_or_value(value: Any, key: str) -> Any:
-    """Return a value that may be written as JSON text; None for blank text."""
+    """Parse a value that may be written as JSON text; None for blank text."""
     if not isinstance(value, str):
         return value
     try:
@@ -62,7 +56,6 @@ def json_or_value(value: Any, key: str) -> Any:
 
 
 def group_of(row: Any, key: str) -> str:
-    """Return a row's value in the column that `group:` names, as text."""
     if not isinstance(row, dict) or row.get(key) is None:
         raise RowError(
             f"'{key}' is missing or null; {row_keys(row)}",
@@ -72,7 +65,6 @@ def group_of(row: Any, key: str) -> str:
 
 
 def row_keys(row: Any) -> str:
-    """Describe a row for a message: its keys, or its type."""
     if not isinstance(row, dict):
         return f"found {type(row).__name__}"
     return f"the row has: {', '.join(map(str, row)) or 'no keys'}"

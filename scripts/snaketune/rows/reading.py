@@ -1,8 +1,8 @@
-"""Read rows from files of any common kind, each with the place it stands at.
+"""Read rows from files of any common kind, each with its place.
 
-What a file is shows in its first bytes: compressed, archived, Parquet, Arrow, Excel, JSON and JSON
-Lines whatever their name. Only CSV (.csv, .tsv) and plain text (.txt, .md) go by their suffix.
-Nothing of an archive is unpacked to disk, so no path in one can lead anywhere.
+The kind of a file is recognised by its first bytes, whatever its name: compressed, archived,
+Parquet, Arrow, Excel, JSON and JSON Lines. CSV (.csv, .tsv) and plain text (.txt, .md) go by their
+suffix. Archives are not unpacked to disk, so a path in one cannot lead outside a folder.
 """
 
 import bz2
@@ -32,14 +32,14 @@ import pyarrow.parquet as parquet
 from snaketune.core.data_paths import data_files, is_data
 from snaketune.core.errors import UserError
 from snaketune.core.files import LFS_POINTER
-from snaketune.data.json_text import JsonText, not_json
+from snaketune.rows.json_text import JsonText, not_json
 
 log = logging.getLogger(__name__)
 
 csv.field_size_limit(sys.maxsize)  # a cell may be a whole document
 
-LOOK = 2**18
-"""Bytes of a line that are looked at to tell lines of JSON from other JSON."""
+HEAD_BYTES = 2**18
+"""Bytes of a line that are read to distinguish JSON Lines from other JSON."""
 
 _BOM = b"\xef\xbb\xbf"
 _DAMAGED = (
@@ -56,9 +56,9 @@ _DAMAGED = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One value of a data file and where it stands, as `file:line` (or row of a table).
+    """One value of a data file, and its place as `file:line` (or row of a table).
 
-    `content` is the value, or the bytes of a line that nobody has parsed yet.
+    `content` is the value, or the bytes of a line: workers parse them, in parallel.
     """
 
     content: Any
@@ -85,10 +85,10 @@ _Reader = Callable[[IO[bytes], str], Iterator[Row]]
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Yield all rows of a file, of all in a folder, or of those a pattern matches, by name.
+    """Yield the rows of a file, of all files in a folder, or of those matching a pattern, by name.
 
     Raises:
-        UserError: Missing, empty, damaged, of a kind that is not read, not UTF-8 or not JSON.
+        UserError: A file is missing, empty, damaged, of an unsupported kind, not UTF-8 or not JSON.
     """
     _refuse_several_splits(path)
     empty = True
@@ -97,14 +97,14 @@ def read_rows(path: Path) -> Iterator[Row]:
         yield row
     if empty:
         raise UserError(
-            f"{path} holds no rows.\n"
-            "  Fix: put rows there; of folders and archives, what is hidden or named README or "
-            "LICENSE is not read."
+            f"{path} has no rows.\n"
+            "  Fix: add rows; in folders and archives, hidden files, README and LICENSE are "
+            "skipped."
         )
 
 
 def _refuse_several_splits(folder: Path) -> None:
-    """Refuse what `datasets` saved of a DatasetDict: one folder for each split."""
+    """Refuse a DatasetDict saved by `datasets`, which has one folder for each split."""
     splits = sorted(state.parent.name for state in folder.glob("*/state.json"))
     if splits and (folder / "dataset_dict.json").exists():
         raise UserError(
@@ -126,26 +126,26 @@ def _read(path: Path) -> Iterator[Row]:
 
 
 def _read_stream(file: IO[bytes], name: str) -> Iterator[Row]:
-    """Read one file, whatever it is; `name` is what places begin with."""
+    """Read one file of any kind; `name` begins the places of its rows."""
     head = file.read(512)
     file.seek(0)
     reader = next((read for mark, read in _BY_MARK if re.match(mark, head, re.DOTALL)), None)
     if reader is None:
-        _refuse_what_is_not_read(head, name)
+        _refuse_unsupported(head, name)
         reader = _BY_SUFFIX.get(Path(name).suffix.lower(), _read_json)
     yield from reader(file, name)
 
 
-def _refuse_what_is_not_read(head: bytes, name: str) -> None:
-    for mark, kind, fix in _NOT_READ:
+def _refuse_unsupported(head: bytes, name: str) -> None:
+    for mark, kind, fix in _UNSUPPORTED:
         if re.match(mark, head, re.DOTALL):
             path = Path(name)
-            told = fix.format(name=path.name, suffix=path.suffix)
-            raise UserError(f"{name} is {kind}.\n  Fix: {told}.")
+            command = fix.format(name=path.name, suffix=path.suffix)
+            raise UserError(f"{name} is {kind}.\n  Fix: {command}.")
 
 
 def _decompressed(opened: Callable[[IO[bytes]], Any], suffix: str) -> _Reader:
-    """Return the reader of files that a compression made of any other; it added `suffix`."""
+    """Make the reader of compressed files, whose names end with `suffix`."""
 
     def read(file: IO[bytes], name: str) -> Iterator[Row]:
         with opened(file) as inside:
@@ -168,25 +168,25 @@ def _read_zip(file: IO[bytes], name: str) -> Iterator[Row]:
 def _unzipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: str) -> IO[bytes]:
     try:
         return io.BytesIO(archive.read(member))
-    except RuntimeError as error:  # encrypted, or compressed in a way that zipfile does not know
+    except RuntimeError as error:  # encrypted, or an unknown compression
         raise UserError(
             f"cannot read {place}: {error}.\n"
-            "  Fix: unpack the archive yourself, and name the folder in `path:`."
+            "  Fix: unpack the archive, and name the folder in `path:`."
         ) from error
 
 
 def _read_tar(file: IO[bytes], name: str) -> Iterator[Row]:
     """Read an archive's files in its own order.
 
-    Going back in a compressed one means decompressing it again from its start. What is read twice
-    to tell what a file is fits in the buffer.
+    Seeking back in a compressed archive would decompress it again from its start: the bytes that
+    are read twice, to recognise a file, fit in the buffer.
     """
     with tarfile.open(fileobj=file, mode="r:") as archive:
         for member in archive:
             data = member.isfile() and is_data(PurePosixPath(member.name))
             inside = archive.extractfile(member) if data else None
             if inside:
-                buffered = io.BufferedReader(inside, 4 * LOOK)  # type: ignore[type-var]
+                buffered = io.BufferedReader(inside, 4 * HEAD_BYTES)  # type: ignore[type-var]
                 yield from _read_stream(buffered, f"{name}/{member.name}")
 
 
@@ -209,7 +209,7 @@ def _table_rows(batches: Iterable[pa.RecordBatch], name: str) -> Iterator[Row]:
 
 
 def _read_excel(file: IO[bytes], name: str) -> Iterator[Row]:
-    """Read the first sheet; its first row names the columns, and places are Excel's own rows."""
+    """Read the first sheet; its first row names the columns, places count rows as Excel does."""
     records = _excel_records(file, name)
     place, columns = next(records, ("", ()))
     _require_distinct([column for column in columns if column], place)
@@ -219,35 +219,35 @@ def _read_excel(file: IO[bytes], name: str) -> Iterator[Row]:
 
 
 def _excel_records(file: IO[bytes], name: str) -> Iterator[tuple[str, Sequence[str]]]:
-    """Yield place and texts of each row that is not empty."""
+    """Yield the place and texts of every row that is not empty."""
     import openpyxl
 
     try:
         sheets = openpyxl.load_workbook(file, read_only=True, data_only=True).worksheets
         for sheet in sheets:
-            sheet.reset_dimensions()  # some programs write wrong ones, and rows beyond are skipped
-        further = [sheet.title for sheet in sheets[1:] if any(map(any, sheet.values))]
-        if further:
-            _warn(f"{name}: only the first sheet is read, not {', '.join(further)}")
+            sheet.reset_dimensions()  # some programs write wrong ones, which hide rows
+        others = [sheet.title for sheet in sheets[1:] if any(map(any, sheet.values))]
+        if others:
+            _warn(f"{name}: only the first sheet is read, not {', '.join(others)}")
         for number, cells in enumerate(sheets[0].values, 1):
             if any(cell is not None for cell in cells):
                 texts = ["" if cell is None else str(cell) for cell in cells]
                 yield f"{name}:{number}", texts
-    except Exception as error:  # openpyxl takes a damaged workbook's parts for granted
+    except Exception as error:  # of any type, as openpyxl does not check a damaged workbook
         raise UserError(
             f"cannot read the workbook {name}: {error}.\n"
-            "  Fix: open it in a spreadsheet program, and save it again as .xlsx or .csv."
+            "  Fix: open it in a spreadsheet program, and save it as .xlsx or .csv."
         ) from error
 
 
 @cache
 def _warn(message: str) -> None:
-    """Log a warning once: rows are counted before they are read."""
+    """Log a warning once: every file is read twice, as rows are counted first."""
     log.warning("%s", message)
 
 
 def _read_csv(file: IO[bytes], name: str) -> Iterator[Row]:
-    """Read a table whose first line names the columns; .tsv is separated by tabs."""
+    """Read a table whose first line names the columns; .tsv has tabs."""
     records = _csv_records(file, name)
     place, columns = next(records, ("", []))
     _require_distinct(columns, place)
@@ -255,14 +255,14 @@ def _read_csv(file: IO[bytes], name: str) -> Iterator[Row]:
         if len(cells) != len(columns):
             raise UserError(
                 f"{place}: expected {len(columns)} cells as in the first line, found "
-                f"{len(cells)}.\n  Fix: give each row a cell for each column, and put cells with "
-                "commas in quotes."
+                f"{len(cells)}.\n  Fix: give every row a cell for each column, and quote cells "
+                "with commas."
             )
         yield Row(dict(zip(columns, cells, strict=True)), place)
 
 
 def _csv_records(file: IO[bytes], name: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield place and cells of each row that is not blank."""
+    """Yield the place and cells of every row that is not blank."""
     delimiter = "\t" if name.lower().endswith(".tsv") else ","
     line = 1
     try:
@@ -284,12 +284,12 @@ def _require_distinct(columns: Sequence[str], place: str) -> None:
         if count > 1:
             raise UserError(
                 f"{place}: {count} columns are named '{column}'.\n"
-                "  Fix: give each column a name of its own."
+                "  Fix: give every column its own name."
             )
 
 
 def _read_text(file: IO[bytes], name: str) -> Iterator[Row]:
-    """Read a file as one text, unless its first line shows that it holds JSON Lines."""
+    """Read a file as one text, unless its first line shows that it is JSON Lines."""
     _, first = next(_lines(file), (0, b""))
     file.seek(0)
     if first.startswith(b"{") and _is_json(first):
@@ -303,10 +303,10 @@ def _read_text(file: IO[bytes], name: str) -> Iterator[Row]:
 
 def _read_json(file: IO[bytes], name: str) -> Iterator[Row]:
     """Read JSON Lines line by line, any other JSON value by value."""
-    begin = [line for _, line in islice(_lines(iter(partial(file.readline, LOOK), b"")), 2)]
+    begin = [line for _, line in islice(_lines(iter(partial(file.readline, HEAD_BYTES), b"")), 2)]
     file.seek(0)
     if not begin:
-        raise UserError(f"{name} is empty.\n  Fix: put one JSON object on each line.")
+        raise UserError(f"{name} is empty.\n  Fix: write one JSON object on each line.")
     is_array = len(begin) == 1 and begin[0].lstrip().startswith(b"[")
     if not is_array and _is_json(begin[0]):
         for number, line in _lines(file):
@@ -318,7 +318,7 @@ def _read_json(file: IO[bytes], name: str) -> Iterator[Row]:
 
 
 def _lines(file: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Yield number and bytes of each line that is not blank."""
+    """Yield the number and bytes of every line that is not blank."""
     for number, line in enumerate(file, 1):
         content = line.removeprefix(_BOM)
         if content.strip():
@@ -335,7 +335,7 @@ def _is_json(line: bytes) -> bool:
 
 @contextmanager
 def _decoded(file: IO[bytes], name: str) -> Iterator[TextIO]:
-    """Give a file as UTF-8 text with the line ends it has; a wrong byte is told with its line."""
+    """Decode a file as UTF-8 with its line ends as they are; an invalid byte is an error."""
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     try:
         yield text
@@ -345,7 +345,7 @@ def _decoded(file: IO[bytes], name: str) -> Iterator[TextIO]:
 
 
 def _require_utf8(file: IO[bytes], name: str) -> None:
-    """Raise at the first wrong byte of what has been read so far: decoders read ahead of rows."""
+    """Raise for the first invalid byte read so far, with its line: decoders read ahead of rows."""
     end = file.tell()
     file.seek(0)
     content = file.read(end)
@@ -381,7 +381,7 @@ _BY_SUFFIX: dict[str, _Reader] = {
     ".md": _read_text,
 }
 
-_NOT_READ: list[tuple[bytes, str, str]] = [
+_UNSUPPORTED: list[tuple[bytes, str, str]] = [
     (
         LFS_POINTER,
         "a Git LFS pointer, not the data itself",
@@ -396,17 +396,17 @@ _NOT_READ: list[tuple[bytes, str, str]] = [
     (rb"7z\xbc\xaf|Rar!\x1a", "a 7z or RAR archive", "unpack it, or pack it as .zip or .tar.gz"),
     (
         rb"\xd0\xcf\x11\xe0",
-        "an Excel file of the old kind (.xls) or with a password",
+        "an old Excel file (.xls) or one with a password",
         "save it as .xlsx or .csv, without a password",
     ),
     (
         rb"\xff\xd8\xff|\x89PNG|GIF8[79]a|%PDF-",
-        "an image or PDF, and rows are text",
-        "name the files of rows alone, e.g. path: FOLDER/*.jsonl",
+        "an image or PDF, but rows are text",
+        "name only the files with rows, e.g. path: FOLDER/*.jsonl",
     ),
     (
         rb".*\0",
-        "a binary file of a kind that is not read",
+        "a binary file of an unsupported kind",
         "convert it to JSON Lines, CSV or Parquet",
     ),
 ]

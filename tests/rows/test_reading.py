@@ -15,8 +15,8 @@ import pytest
 
 from snaketune.core.data_paths import data_files
 from snaketune.core.errors import UserError
-from snaketune.data import json_text, reading
-from snaketune.data.reading import read_rows
+from snaketune.rows import json_text, reading
+from snaketune.rows.reading import read_rows
 
 
 def values_of(path):
@@ -54,7 +54,7 @@ BAD = {
     "empty": (b"", "", "is empty"),
     "white space alone": (b" \r\n\t\n", "", "is empty"),
     "byte order mark alone": (b"\xef\xbb\xbf\n", "", "is empty"),
-    "empty array": (b"[\n]", "", "holds no rows"),
+    "empty array": (b"[\n]", "", "has no rows"),
     "Git LFS pointer": (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:7322\nsize 20879728\n",
         "",
@@ -93,7 +93,7 @@ def test_rows_are_told_by_content_and_know_their_line(tmp_path, name, text, valu
 
 
 @pytest.mark.parametrize(("content", "line", "words"), BAD.values(), ids=BAD)
-def test_a_file_that_cannot_be_read_is_told_with_its_line_and_a_fix(tmp_path, content, line, words):
+def test_unreadable_file_names_line_and_fix(tmp_path, content, line, words):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content)
     with pytest.raises(UserError) as error:
@@ -103,7 +103,7 @@ def test_a_file_that_cannot_be_read_is_told_with_its_line_and_a_fix(tmp_path, co
     assert "\n  Fix: " in str(error.value)
 
 
-def test_a_missing_file_is_told_with_what_its_path_is_relative_to(tmp_path):
+def test_missing_file_names_its_base_folder(tmp_path):
     with pytest.raises(UserError, match=r"none.jsonl: No such file(.|\n)*relative to experiments/"):
         values_of(tmp_path / "none.jsonl")
 
@@ -123,7 +123,7 @@ def test_an_array_is_read_without_holding_it_all(tmp_path):
 
 
 def test_lines_longer_than_what_is_looked_at_are_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "LOOK", 4)
+    monkeypatch.setattr(reading, "HEAD_BYTES", 4)
     (tmp_path / "rows.jsonl").write_text(LINES, "utf-8")
     assert values_of(tmp_path / "rows.jsonl") == TWO_ROWS
 
@@ -263,7 +263,7 @@ def test_a_pattern_names_several_files(tmp_path):
         values_of(tmp_path / "x-*.jsonl")
 
 
-def test_what_datasets_saved_to_disk_is_read_in_the_order_it_says(tmp_path):
+def test_saved_data_set_is_read_in_its_order(tmp_path):
     for name in ("b", "a"):
         table = pa.Table.from_pylist([{"in": name}])
         with pa.ipc.new_stream(str(tmp_path / f"{name}.arrow"), table.schema) as writer:
@@ -278,7 +278,7 @@ def test_what_datasets_saved_to_disk_is_read_in_the_order_it_says(tmp_path):
     "state",
     ['{"x": 1}', "[1]", '{"_data_files": 1}', '{"_data_files": ["a"]}', '{"_data_files": [{}]}'],
 )
-def test_a_state_json_that_datasets_did_not_write_is_a_file_as_any_other(tmp_path, state):
+def test_foreign_state_json_is_an_ordinary_file(tmp_path, state):
     (tmp_path / "state.json").write_text(state)
     (tmp_path / "a.jsonl").write_text("{}")
     assert data_files(tmp_path) == [tmp_path / "a.jsonl", tmp_path / "state.json"]
@@ -329,7 +329,7 @@ def test_what_is_no_data_in_a_folder_is_none_in_an_archive(tmp_path, kind):
     assert values_of(path) == ROWS
 
 
-def test_a_compressed_tar_is_read_in_its_own_order_without_going_back(tmp_path, monkeypatch):
+def test_compressed_tar_is_read_without_seeking_back(tmp_path, monkeypatch):
     path = tmp_path / "rows.tar.gz"
     files = {f"{name}.jsonl": as_lines([{"a": name * 99_999}] * 3) for name in "ca"}
     write_archive(path, files | {"b.json": json.dumps([{"a": "b" * 99_999}] * 9).encode()})
@@ -430,11 +430,11 @@ def test_a_file_that_was_cut_off_is_told(tmp_path, name):
         ('a,b\n1,"x\ny"\n1,"2\n3,4\n', ":4: not valid CSV: unexpected end of data"),
         ('a,b\n1,"2"x\n', ":2: not valid CSV"),
         ("a,b,a\n1,2,3\n", ":1: 2 columns are named 'a'"),
-        ("", " holds no rows.\n  Fix: put rows there"),
-        ("a,b\n", " holds no rows.\n  Fix: put rows there"),
+        ("", " has no rows.\n  Fix: add rows"),
+        ("a,b\n", " has no rows.\n  Fix: add rows"),
     ],
 )
-def test_a_csv_that_is_not_a_table_is_told_with_its_line(tmp_path, content, words):
+def test_malformed_csv_names_the_line(tmp_path, content, words):
     (tmp_path / "rows.csv").write_text(content)
     with pytest.raises(UserError) as error:
         values_of(tmp_path / "rows.csv")

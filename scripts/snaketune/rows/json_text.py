@@ -1,4 +1,4 @@
-"""Read JSON values that follow each other, or the items of one array, without holding them all."""
+"""Read JSON values in sequence, or the items of one array, without keeping them all in memory."""
 
 import json
 import re
@@ -15,22 +15,21 @@ _NO_SPACE = re.compile(r"[^ \t\r\n]")
 
 
 def not_json(place: str, message: str) -> UserError:
-    """Return the error for text that is not JSON."""
     return UserError(
         f"{place}: not valid JSON: {message.removesuffix(' at')}.\n"
-        "  Fix: each row is one JSON object, on a line of its own or in one array."
+        "  Fix: write each row as one JSON object, on its own line or in one array."
     )
 
 
 class JsonText:
-    """The JSON in a text file; `name` is what the file is called in errors."""
+    """The JSON in a text file; `name` is the file's name in errors."""
 
     def __init__(self, file: TextIO, name: str) -> None:
         self._file, self._name = file, name
         self._text, self._position, self._line = "", 0, 1
 
     def rows(self) -> Iterator[tuple[Any, int]]:
-        """Yield each value of the file, or of the one array in it, and the line it begins on.
+        """Yield the values of the file, or of the one array in it, with their first lines.
 
         Raises:
             UserError: The text is not JSON.
@@ -49,7 +48,7 @@ class JsonText:
             raise self._error("something follows the array of rows", self._position)
 
     def _value(self) -> tuple[Any, int]:
-        """Step over a value, and return it with its line."""
+        """Consume a value, and return it with its line."""
         self._next()
         while True:
             try:
@@ -59,23 +58,23 @@ class JsonText:
                     message = getattr(error, "msg", str(error))
                     raise self._error(message, getattr(error, "pos", self._position)) from error
                 continue
-            if isinstance(value, dict | list | str) or not self._read_on():  # a number may go on
+            if isinstance(value, dict | list | str) or not self._read_on():  # a number may continue
                 line = self._line
                 self._step_to(end)
                 return value, line
 
     def _take(self, character: str) -> bool:
-        """Step over a character if it is the next."""
+        """Consume a character if it is the next."""
         taken = self._next() == character
         self._position += taken
         return taken
 
     def _next(self) -> str:
-        """Step over white space, and return the character behind it: "" at the end."""
+        """Skip white space, and return the next character without consuming it: "" at the end."""
         while True:
-            found = _NO_SPACE.search(self._text, self._position)
-            self._step_to(found.start() if found else len(self._text))
-            if found or not self._read_on():
+            match = _NO_SPACE.search(self._text, self._position)
+            self._step_to(match.start() if match else len(self._text))
+            if match or not self._read_on():
                 return self._text[self._position : self._position + 1]
 
     def _step_to(self, position: int) -> None:
@@ -83,7 +82,7 @@ class JsonText:
         self._position = position
 
     def _read_on(self) -> bool:
-        """Read at least as much as is left, so that a long value is not begun too often."""
+        """Read at least as much as is left: a long value is then parsed only a few times."""
         left = self._text[self._position :]
         block = self._file.read(max(BLOCK, len(left)))
         if block:

@@ -1,0 +1,1 @@
+"""Read rows from data files of any common kind, each with its place."""
