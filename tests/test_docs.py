@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from snaketune.data.formats import FORMATS
 from snaketune.experiment import load_studies
 from snaketune.experiment.agent_files import read_canned
 from snaketune.experiment.targets import STUDY_TARGETS, TARGETS, explain_unknown
@@ -144,13 +143,6 @@ def test_flags_that_pages_show_exist(page, repository):
         source = (repository / words[1]).read_text()
         flags = {word.partition("=")[0] for word in words if word.startswith("--")}
         assert {flag for flag in flags if f'"{flag}"' not in source} <= {"--log", "--help"}
-
-
-def test_the_table_of_formats_is_complete(repository):
-    page = (repository / "docs/data.md").read_text(encoding="utf-8")
-    table = page.split("| format | a row |")[1].split("\n\n")[0]
-    named = [line.split(" | ")[0] for line in table.splitlines()]
-    assert set(re.findall(r"`(\w+)`", " ".join(named))) == set(FORMATS)
 
 
 def test_ci_runs_the_test_command(readme, repository):
