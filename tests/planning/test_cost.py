@@ -3,8 +3,8 @@
 import pytest
 
 from snaketune.planning import cost
-from snaketune.planning.cost import PACE, Ahead, of_stage, of_training
-from snaketune.planning.job import Job, Past
+from snaketune.planning.cost import PACE, PendingTraining, of_stage, of_training
+from snaketune.planning.job import Job, PreviousResult
 from snaketune.planning.runs import Run
 
 SETTINGS = dict.fromkeys(PACE) | {
@@ -33,7 +33,7 @@ def ahead(**changes):
         "longest": 256,
         "kept": 0,
     }
-    return Ahead(**given | changes)
+    return PendingTraining(**given | changes)
 
 
 def run(tmp_path, name="y", settings=SETTINGS, **changes):
@@ -55,7 +55,7 @@ def run(tmp_path, name="y", settings=SETTINGS, **changes):
 
 def test_time_is_by_tokens_with_what_training_takes_besides(tmp_path):
     before = run(tmp_path)
-    past = [Past(str(before.folder / "last.pth"), 62.0, 1.0, frozenset())]
+    past = [PreviousResult(str(before.folder / "last.pth"), 62.0, 1.0, frozenset())]
     found = of_training(ahead(), [before], past)
     assert found.seconds == pytest.approx(2000 / 1000 * 50 + 12)
     assert found.basis == "y: 50 s for 40 iterations"
@@ -98,7 +98,7 @@ def test_the_run_most_alike_is_the_measure(tmp_path):
 
 
 def past(path, seconds=1.0, ended=1.0, inputs=()):
-    return Past(path, seconds, ended, frozenset(inputs))
+    return PreviousResult(path, seconds, ended, frozenset(inputs))
 
 
 def test_a_stage_takes_as_long_as_last_time():

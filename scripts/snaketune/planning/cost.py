@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.core.machine import gpus
-from snaketune.planning.job import Job, Past
+from snaketune.planning.job import Job, PreviousResult
 from snaketune.planning.runs import Run
 from snaketune.planning.sizes import checkpoint_bytes, size_of, training_memory, weights_bytes
 
@@ -43,7 +43,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Ahead:
+class PendingTraining:
     """A training that will run.
 
     Attributes:
@@ -85,7 +85,9 @@ def of_stage(job: Job, base: Path | None) -> Cost:
     return Cost(past.seconds, "last time" if same else _whose(past.path), disk=disk)
 
 
-def of_training(ahead: Ahead, runs: Iterable[Run], past: Sequence[Past]) -> Cost:
+def of_training(
+    ahead: PendingTraining, runs: Iterable[Run], past: Sequence[PreviousResult]
+) -> Cost:
     """Return what a training takes, by the pace of the earlier run that is most alike.
 
     Args:
@@ -102,7 +104,7 @@ def of_training(ahead: Ahead, runs: Iterable[Run], past: Sequence[Past]) -> Cost
     return Cost(_seconds(ahead, run, past), _basis(ahead, run, others), memory, disk)
 
 
-def _checkpoints(ahead: Ahead) -> int:
+def _checkpoints(ahead: PendingTraining) -> int:
     """Return how many checkpoints there will be more than now."""
     keep = ahead.settings["train.keep"] + ahead.settings["train.keep_best"]
     more = max(0, keep - ahead.kept)
@@ -113,7 +115,7 @@ def _checkpoints(ahead: Ahead) -> int:
     )
 
 
-def _most_alike(job: Job) -> Past | None:
+def _most_alike(job: Job) -> PreviousResult | None:
     """Return the same result as it was, else the newest of those with the most input in common."""
     same = [past for past in job.past if past.path in job.output]
     others = [] if job.rule in _FETCHED else [past for past in job.past if past.seconds is not None]
@@ -127,7 +129,7 @@ def _whose(path: str) -> str:
     return parts[1] if parts[0] == "experiments" else "as other data took"
 
 
-def _most_alike_run(ahead: Ahead, runs: Iterable[Run]) -> Run | None:
+def _most_alike_run(ahead: PendingTraining, runs: Iterable[Run]) -> Run | None:
     device = "gpu" if gpus() else "cpu"
     known = [run for run in runs if run.base_id == ahead.base_id and run.device == device]
 
@@ -138,7 +140,7 @@ def _most_alike_run(ahead: Ahead, runs: Iterable[Run]) -> Run | None:
     return max(known, key=likeness, default=None)
 
 
-def _seconds(ahead: Ahead, run: Run, past: Sequence[Past]) -> float | None:
+def _seconds(ahead: PendingTraining, run: Run, past: Sequence[PreviousResult]) -> float | None:
     """Return the time by tokens: packs hold other numbers of them, and so do iterations."""
     if ahead.iterations is None or ahead.tokens is None or not run.tokens:
         return None
@@ -148,7 +150,7 @@ def _seconds(ahead: Ahead, run: Run, past: Sequence[Past]) -> float | None:
     return left * ahead.tokens * run.seconds / run.tokens + besides
 
 
-def _basis(ahead: Ahead, run: Run, others: Sequence[str]) -> str:
+def _basis(ahead: PendingTraining, run: Run, others: Sequence[str]) -> str:
     spent = f"{run.name}: {run.seconds:.3g} s for {run.iterations} iterations"
     if others:
         named = ", ".join(f"{key} {run.settings.get(key)}" for key in others[:2])

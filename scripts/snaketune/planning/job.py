@@ -6,7 +6,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Past:
+class PreviousResult:
     """A result that is there, and how long it once took to make.
 
     Attributes:
@@ -58,7 +58,7 @@ class Job:
     before: Sequence[Any] = ()
     now: Mapping[str, Any] = field(default_factory=dict)
     environment: bool = False
-    past: Sequence[Past] = ()
+    past: Sequence[PreviousResult] = ()
 
     @property
     def stage(self) -> str:

@@ -13,7 +13,7 @@ from snaketune.core.machine import gpus
 from snaketune.core.run_identity import FolderStatus, RunIdentity, folder_status
 from snaketune.experiment import Experiment, Studies, base_id, data_id, train_id
 from snaketune.experiment.resolved import resolved_values
-from snaketune.planning.cost import Ahead, Cost, of_stage, of_training
+from snaketune.planning.cost import PendingTraining, Cost, of_stage, of_training
 from snaketune.planning.job import Job
 from snaketune.planning.reasons import Changes, reasons
 from snaketune.planning.runs import Run, changes, last_run, of_data, past_runs, settings_of
@@ -212,7 +212,7 @@ def _folder_status(job: Job, experiment: Experiment) -> FolderStatus:
     return folder_status(RunPaths(_checkpoints(experiment)), identity)
 
 
-def _ahead(experiment: Experiment, found: FolderStatus) -> Ahead:
+def _ahead(experiment: Experiment, found: FolderStatus) -> PendingTraining:
     train, file = experiment.config.train, Path("store/data") / data_id(experiment) / "data.json"
     told = read_json(file)["train"] if file.exists() else None
     iterations = tokens = None
@@ -221,7 +221,7 @@ def _ahead(experiment: Experiment, found: FolderStatus) -> Ahead:
         epoch, iterations = train.iterations(told["packs"], train.processes or gpus() or 1)
         tokens = round(told["tokens"] * iterations / epoch)
         longest = longest if experiment.config.pack else told["length_quantiles"]["max"]
-    return Ahead(
+    return PendingTraining(
         name=experiment.name,
         base_id=base_id(experiment),
         settings=settings_of(resolved_values(experiment)),
@@ -238,7 +238,7 @@ def _begins(checkpoint: int, iterations: int | None, accumulate: int) -> int:
     return checkpoint if checkpoint == iterations else checkpoint - checkpoint % accumulate
 
 
-def _note(found: FolderStatus, ahead: Ahead) -> str:
+def _note(found: FolderStatus, ahead: PendingTraining) -> str:
     """Return in words what training does with the files it finds."""
     told = []
     if found.resumable and found.resumable.folder.parent.name == "superseded":
