@@ -13,7 +13,7 @@ from snaketune.core.machine import gpus
 from snaketune.core.run_identity import FolderStatus, RunIdentity, folder_status
 from snaketune.experiment import Experiment, Studies, base_id, data_id, train_id
 from snaketune.experiment.resolved import resolved_values
-from snaketune.planning.cost import PendingTraining, Cost, of_stage, of_training
+from snaketune.planning.cost import Cost, PendingTraining, of_stage, of_training
 from snaketune.planning.job import Job
 from snaketune.planning.reasons import Changes, reasons
 from snaketune.planning.runs import Run, changes, last_run, of_data, past_runs, settings_of
