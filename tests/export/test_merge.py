@@ -353,10 +353,8 @@ def contents(folder):
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-@pytest.mark.parametrize("step", ["write_weights", "_write_config", "logits", "finish"])
-def test_an_interrupted_merge_leaves_nothing_and_its_repeat_gives_the_same_bytes(
-    base, adapter, output, monkeypatch, step
-):
+@pytest.mark.parametrize("step", ["write_weights", "_write_config", "logits", "finish_folder"])
+def test_an_interrupted_merge_leaves_nothing_behind(base, adapter, output, monkeypatch, step):
     merge(base, adapter, output)
     expected = contents(output)
     shutil.rmtree(output)

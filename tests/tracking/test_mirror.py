@@ -386,7 +386,7 @@ def test_passwords_are_starred_out(address, shown):
 
 def test_the_ui_gets_the_store_and_shows_no_password(store, monkeypatch, own_logging, capsys):
     started = []
-    monkeypatch.setattr(ui.lifetime, "run", lambda *arguments: started.append(arguments))
+    monkeypatch.setattr(ui.lifetime, "run_server", lambda *arguments: started.append(arguments))
     ui.main(["--port", "5001"])
     ui_of_default_store = started[0][1]["MLFLOW_BACKEND_STORE_URI"]
     assert ui_of_default_store == f"sqlite:///{store}/mlflow.db"

@@ -89,7 +89,7 @@ def test_the_plan_is_what_then_happens(copy_built):
     begins, total = map(int, re.findall(r"goes on from iteration (\d+) of (\d+)", told)[0])
     assert begins >= 6
     output = project.snakemake(TRAINED).stdout
-    assert f"going on from iteration {begins}\n" in output
+    assert f"resuming from iteration {begins}\n" in output
     assert trained_iterations(project) == total == figures["iterations"]
     assert ran(output) == sorted(line["rule"] for line in stopped["stages"])
 
@@ -100,7 +100,7 @@ def test_the_plan_is_what_then_happens(copy_built):
     assert f"is trained already, to iteration {total}" in stage(back, "train")["note"]
     output = project.snakemake(ADAPTER).stdout
     assert "these settings were trained before" in output
-    assert f"going on from iteration {total}\n" in output
+    assert f"already trained to iteration {total};" in output
     assert ran(output) == sorted(line["rule"] for line in back["stages"])
 
 
