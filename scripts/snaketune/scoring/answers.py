@@ -20,7 +20,7 @@ _NUMBER = re.compile(r"(?:(?<![\w).])[-\u2212])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)
 _SUPERSCRIPT = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]")
 _ACTION = re.compile(r"(?m)^Action:[ \t]*(.*?)[ \t]*$")
 _LABEL = "(?:Observation|Response|Thought|Action|Final Answer):"
-# a model that does not stop invents the next label, or Lagent's end of action, after its input
+# a model that does not stop invents the next label, or an end-of-action token, after its input
 _INPUT = re.compile(rf"(?ms)^Action Input:\s*(.*?)\s*(?=^{_LABEL}|<eoa>|\Z)")
 
 
